@@ -1,0 +1,3 @@
+//! watrunk (tour to be written)
+pub mod call;
+pub mod clock;
