@@ -1,3 +1,4 @@
 //! watrunk (tour to be written)
 pub mod call;
 pub mod clock;
+pub mod io;

@@ -1,4 +1,7 @@
-//! THE HEART: one call as a value.
+//! THE HEART: one call as a value. Two legs, one machine; direction is data.
 
 pub mod leg;
 pub mod record;
+pub mod state;
+
+pub use state::{Call, Limits, Step};
