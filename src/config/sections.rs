@@ -1,0 +1,266 @@
+//! The sections of the file as values, one struct each, with the names and defaults of the file.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+
+use super::secret::Secret;
+use super::units::{CallerId, Codec, Destination, DtlsRole, Dtmf, HostPort, PortRange, Role, Srtp};
+
+/// The whole file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// `[gateway]`
+    pub gateway: GatewayConfig,
+    /// `[http]`
+    pub http: HttpConfig,
+    /// `[whatsapp]`
+    pub whatsapp: WhatsAppConfig,
+    /// `[media]`
+    pub media: MediaConfig,
+    /// `[sip]`
+    pub sip: SipConfig,
+    /// `[[trunk]]`, in the file's order.
+    pub trunks: Vec<TrunkConfig>,
+    /// `[[number]]`, in the file's order.
+    pub numbers: Vec<NumberConfig>,
+}
+
+/// `[gateway]`: the process.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GatewayConfig {
+    /// The name in logs, metrics and the SIP User-Agent.
+    pub name: String,
+    /// Where call history is kept.
+    pub state_dir: PathBuf,
+    /// Calls at one time; the next one is refused.
+    pub max_calls: usize,
+    /// Seconds that running calls get to finish after SIGTERM.
+    pub drain_seconds: u64,
+}
+
+impl Default for GatewayConfig {
+    fn default() -> Self {
+        GatewayConfig {
+            name: "watrunk".to_owned(),
+            state_dir: PathBuf::from("/var/lib/watrunk"),
+            max_calls: 50,
+            drain_seconds: 30,
+        }
+    }
+}
+
+/// `[http]`: webhook, REST API, page, metrics.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HttpConfig {
+    /// TCP address to listen at.
+    pub listen: SocketAddr,
+    /// Certificate chain (PEM). This version has no TLS of its own: always `None`.
+    pub tls_cert: Option<PathBuf>,
+    /// Private key (PEM). This version has no TLS of its own: always `None`.
+    pub tls_key: Option<PathBuf>,
+    /// How the outside reaches `listen`, without a slash at the end.
+    pub public_url: Option<String>,
+    /// `[[http.key]]`
+    pub keys: Vec<HttpKey>,
+}
+
+impl Default for HttpConfig {
+    fn default() -> Self {
+        HttpConfig {
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)),
+            tls_cert: None,
+            tls_key: None,
+            public_url: None,
+            keys: Vec::new(),
+        }
+    }
+}
+
+/// `[[http.key]]`: a bearer key of the REST API.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HttpKey {
+    /// Who holds it; unique.
+    pub name: String,
+    /// The key itself; unique.
+    pub key: Secret,
+    /// What it allows.
+    pub role: Role,
+}
+
+/// `[whatsapp]`: Meta's Cloud API.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WhatsAppConfig {
+    /// Base of Graph API addresses, without a slash at the end.
+    pub graph_url: String,
+    /// Signs the webhooks.
+    pub app_secret: Secret,
+    /// Bearer token of the Graph API.
+    pub access_token: Secret,
+    /// Echoed in the webhook handshake.
+    pub verify_token: Secret,
+    /// DTLS role in our own offers.
+    pub dtls_role: DtlsRole,
+}
+
+impl Default for WhatsAppConfig {
+    /// Empty secrets: no file loads like this.
+    fn default() -> Self {
+        WhatsAppConfig {
+            graph_url: "https://graph.facebook.com/v25.0".to_owned(),
+            app_secret: Secret::default(),
+            access_token: Secret::default(),
+            verify_token: Secret::default(),
+            dtls_role: DtlsRole::Auto,
+        }
+    }
+}
+
+/// `[media]`: the sound.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MediaConfig {
+    /// Address that media sockets are bound to.
+    pub listen_ip: IpAddr,
+    /// Address put in SDP behind a 1:1 NAT.
+    pub public_ip: Option<IpAddr>,
+    /// STUN servers, `stun:host:port`. Not asked by this version.
+    pub stun: Vec<String>,
+    /// UDP ports towards WhatsApp: one a call.
+    pub webrtc_ports: PortRange,
+    /// UDP ports towards the PBX: two a call (RTP even, RTCP the next odd one).
+    pub rtp_ports: PortRange,
+    /// Depth of the jitter buffer in milliseconds, 20 to 200.
+    pub jitter_ms: u32,
+    /// Opus encoder complexity, 0 to 10.
+    pub opus_complexity: u8,
+    /// Opus bit rate in bit/s, 6000 to 64000.
+    pub opus_bitrate: u32,
+    /// DSCP of outgoing sound, 0 to 63 (46: expedited forwarding, RFC 3246).
+    pub dscp: u8,
+    /// Sound threads, 1 to 256; `None`: one per core.
+    pub threads: Option<usize>,
+}
+
+impl Default for MediaConfig {
+    fn default() -> Self {
+        MediaConfig {
+            listen_ip: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            public_ip: None,
+            stun: Vec::new(),
+            webrtc_ports: PortRange { first: 40000, last: 40099 },
+            rtp_ports: PortRange { first: 20000, last: 20199 },
+            jitter_ms: 60,
+            opus_complexity: 5,
+            opus_bitrate: 20_000,
+            dscp: 46,
+            threads: None,
+        }
+    }
+}
+
+/// `[sip]`: our own SIP address.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SipConfig {
+    /// Address to listen at.
+    pub listen: SocketAddr,
+    /// Address put in Via, Contact and SDP towards the PBX, if it isn't the bound one.
+    pub public_ip: Option<IpAddr>,
+    /// Seconds a destination may ring, 5 to 300.
+    pub ring_seconds: u64,
+}
+
+impl Default for SipConfig {
+    fn default() -> Self {
+        SipConfig {
+            listen: SocketAddr::from((Ipv4Addr::UNSPECIFIED, 5060)),
+            public_ip: None,
+            ring_seconds: 120,
+        }
+    }
+}
+
+/// `[[trunk]]`: a PBX.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TrunkConfig {
+    /// Unique; stands for the host in `forward_to`.
+    pub name: String,
+    /// The server as it was written: a valid `sip:` URI without a user, over UDP.
+    pub server: String,
+    /// Host and port out of `server`.
+    pub address: HostPort,
+    /// User for REGISTER and digest; empty if there is none.
+    pub username: String,
+    /// Password for digest.
+    pub password: Option<Secret>,
+    /// Whether we register; if not, the server is watched with OPTIONS.
+    pub register: bool,
+    /// Seconds asked for in REGISTER, 20 to 86400.
+    pub expires: u64,
+    /// In order of preference; at least one of PCMA and PCMU is among them.
+    pub codecs: Vec<Codec>,
+    /// SRTP by SDES. This version always sends plain RTP.
+    pub srtp: Srtp,
+    /// How digits cross.
+    pub dtmf: Dtmf,
+    /// Networks that may send us INVITEs, each as `address/bits` (see [`super::Cidr`]). Empty: the server's own
+    /// addresses only.
+    pub allow: Vec<String>,
+    /// Seconds without sound from the PBX after which a call ends, 5 to 86400; `None`: the gateway's own rule.
+    pub silence_seconds: Option<u64>,
+}
+
+impl Default for TrunkConfig {
+    /// No name and no server: no file loads like this.
+    fn default() -> Self {
+        TrunkConfig {
+            name: String::new(),
+            server: String::new(),
+            address: HostPort::default(),
+            username: String::new(),
+            password: None,
+            register: true,
+            expires: 300,
+            codecs: vec![Codec::Pcma, Codec::Pcmu],
+            srtp: Srtp::Off,
+            dtmf: Dtmf::Rfc4733,
+            allow: Vec::new(),
+            silence_seconds: None,
+        }
+    }
+}
+
+/// `[[number]]`: a WhatsApp business number.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NumberConfig {
+    /// `{id}` in REST paths; unique.
+    pub id: String,
+    /// `accountId` in REST calls; the `id` unless given.
+    pub account_id: String,
+    /// Meta's id of the number; unique.
+    pub phone_number_id: String,
+    /// The number itself, `+E164`; unique.
+    pub phone_number: String,
+    /// Whether calls are taken.
+    pub enabled: bool,
+    /// Where its calls go.
+    pub forward_to: Destination,
+    /// The trunk that carries `tel:` and may dial out through this number.
+    pub trunk: Option<String>,
+    /// What the destination sees as the caller.
+    pub caller_id: CallerId,
+    /// Whether calls are recorded. Not in this version: always `false`.
+    pub recording: bool,
+    /// Seconds after which a call is ended, 10 to 86400.
+    pub max_call_seconds: u64,
+}
+
+impl Config {
+    /// The trunk of this name.
+    pub fn trunk(&self, name: &str) -> Option<&TrunkConfig> {
+        self.trunks.iter().find(|trunk| trunk.name == name)
+    }
+
+    /// The number with this `id`.
+    pub fn number(&self, id: &str) -> Option<&NumberConfig> {
+        self.numbers.iter().find(|number| number.id == id)
+    }
+}
