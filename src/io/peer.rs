@@ -58,6 +58,8 @@ pub struct PeerSettings {
     pub dtmf_pt: Option<u8>,
     /// The local address that ICE starts from.
     pub local: IpAddr,
+    /// ICE-lite, as Meta's relay is: only the stand-in for it is ever that.
+    pub lite: bool,
 }
 
 /// One WebRTC connection.
@@ -104,6 +106,24 @@ fn opus() -> RTCRtpCodec {
     }
 }
 
+fn codecs(opus_pt: u8, dtmf_pt: Option<u8>) -> Vec<RTCRtpCodecParameters> {
+    let with = |rtp_codec: RTCRtpCodec, payload_type: u8| RTCRtpCodecParameters {
+        rtp_codec,
+        payload_type,
+        ..Default::default()
+    };
+    let event = RTCRtpCodec {
+        mime_type: MIME_TYPE_TELEPHONE_EVENT.to_owned(),
+        clock_rate: 8_000,
+        channels: 0,
+        sdp_fmtp_line: "0-16".to_owned(),
+        rtcp_feedback: Vec::new(),
+    };
+    let mut codecs = vec![with(opus(), opus_pt)];
+    codecs.extend(dtmf_pt.map(|pt| with(event, pt)));
+    codecs
+}
+
 impl Peer {
     /// Builds a connection on `seat`; nothing is sent before a description is set.
     ///
@@ -114,26 +134,10 @@ impl Peer {
             let what = what.to_owned();
             move |error: webrtc::error::Error| format!("{what}: {error}")
         };
+        let codecs = codecs(settings.opus_pt, settings.dtmf_pt);
         let mut engine = MediaEngine::default();
-        let codec = |rtp_codec: RTCRtpCodec, payload_type: u8| RTCRtpCodecParameters {
-            rtp_codec,
-            payload_type,
-            ..Default::default()
-        };
-        engine
-            .register_codec(codec(opus(), settings.opus_pt), RtpCodecKind::Audio)
-            .map_err(said("registering Opus"))?;
-        if let Some(pt) = settings.dtmf_pt {
-            let event = RTCRtpCodec {
-                mime_type: MIME_TYPE_TELEPHONE_EVENT.to_owned(),
-                clock_rate: 8_000,
-                channels: 0,
-                sdp_fmtp_line: "0-16".to_owned(),
-                rtcp_feedback: Vec::new(),
-            };
-            engine
-                .register_codec(codec(event, pt), RtpCodecKind::Audio)
-                .map_err(said("registering telephone-event"))?;
+        for codec in &codecs {
+            engine.register_codec(codec.clone(), RtpCodecKind::Audio).map_err(said("registering a codec"))?;
         }
         let setting = SettingEngineBuilder::new()
             .with_answering_dtls_role(RTCDtlsRole::Client)
@@ -146,6 +150,7 @@ impl Peer {
             )
             .with_multicast_dns_mode(rtc::ice::mdns::MulticastDnsMode::Disabled)
             .with_include_loopback_candidate(true)
+            .with_lite(settings.lite)
             .build();
         let (events_in, events) = mpsc::channel(32);
         let connection = PeerConnectionBuilder::new()
@@ -178,6 +183,10 @@ impl Peer {
             .add_track(Arc::clone(&track) as Arc<dyn TrackLocal>)
             .await
             .map_err(said("adding our track"))?;
+        // Left alone, a track allows its own codec only and telephone-event would be struck out.
+        for transceiver in connection.get_transceivers().await {
+            transceiver.set_codec_preferences(codecs.clone()).await.map_err(said("choosing codecs"))?;
+        }
         Ok(Peer { connection, track, ssrc: settings.ssrc, events })
     }
 
@@ -231,6 +240,35 @@ impl Peer {
             .ok_or_else(|| "the stack has no local description".to_owned())
     }
 
+    /// The sending half, to be kept apart from the events.
+    pub fn mouth(&self) -> Mouth {
+        Mouth { track: Arc::clone(&self.track), ssrc: self.ssrc }
+    }
+
+    /// The loss that WhatsApp reports of what we send, in 1/256, by its last receiver report.
+    pub async fn reported_loss(&self) -> Option<u8> {
+        let report = self.connection.get_stats(Instant::now(), StatsSelector::None).await;
+        report.iter().find_map(|entry| match entry {
+            RTCStatsReportEntry::RemoteInboundRtp(stats) => {
+                Some((stats.fraction_lost * 256.0).clamp(0.0, 255.0) as u8)
+            }
+            _ => None,
+        })
+    }
+
+    /// Closes the connection and gives its port back.
+    pub async fn close(self) {
+        let _ = tokio::time::timeout(Duration::from_secs(2), self.connection.close()).await;
+    }
+}
+
+/// The sending half of a [`Peer`].
+pub struct Mouth {
+    track: Arc<TrackLocalStaticRTP>,
+    ssrc: u32,
+}
+
+impl Mouth {
     /// Sends one RTP packet, or drops it if the stack is not keeping up: sound never waits.
     pub fn send(
         &self,
@@ -255,20 +293,95 @@ impl Peer {
         };
         matches!(self.track.write_rtp(packet).now_or_never(), Some(Ok(())))
     }
+}
 
-    /// The loss that WhatsApp reports of what we send, in 1/256, by its last receiver report.
-    pub async fn reported_loss(&self) -> Option<u8> {
-        let report = self.connection.get_stats(Instant::now(), StatsSelector::None).await;
-        report.iter().find_map(|entry| match entry {
-            RTCStatsReportEntry::RemoteInboundRtp(stats) => {
-                Some((stats.fraction_lost * 256.0).clamp(0.0, 255.0) as u8)
-            }
-            _ => None,
-        })
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::io::mux::Port;
+    use std::net::SocketAddr;
+    use webrtc::media_stream::track_remote::TrackRemoteEvent;
+
+    fn settings(name: &str, ssrc: u32, lite: bool) -> PeerSettings {
+        PeerSettings {
+            ufrag: format!("{name}fragment"),
+            password: "0123456789abcdef01234567".to_owned(),
+            ssrc,
+            opus_pt: 111,
+            dtmf_pt: Some(126),
+            local: [127, 0, 0, 1].into(),
+            lite,
+        }
     }
 
-    /// Closes the connection and gives its port back.
-    pub async fn close(self) {
-        let _ = tokio::time::timeout(Duration::from_secs(2), self.connection.close()).await;
+    fn with_port(sdp: &str, port: u16) -> String {
+        let mut lines: Vec<String> =
+            sdp.lines().filter(|line| !line.starts_with("a=candidate")).map(str::to_owned).collect();
+        lines.push(format!("a=candidate:1 1 udp 2130706431 127.0.0.1 {port} typ host"));
+        lines.join("\r\n") + "\r\n"
+    }
+
+    async fn track_of(peer: &mut Peer) -> Arc<dyn TrackRemote> {
+        loop {
+            if let PeerEvent::Track(track) = peer.events.recv().await.unwrap() {
+                return track;
+            }
+        }
+    }
+
+    async fn payload_of(track: &Arc<dyn TrackRemote>) -> (u8, Bytes, u32) {
+        loop {
+            if let TrackRemoteEvent::OnRtpPacket(packet) = track.poll().await.unwrap() {
+                return (packet.header.payload_type, packet.payload, packet.header.ssrc);
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn an_ice_lite_offerer_and_our_answerer_pass_sound_and_digits_over_shared_ports() {
+        let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
+        let (meta, ours) = (Port::bind(any, 0).unwrap(), Port::bind(any, 0).unwrap());
+        tokio::spawn(Arc::clone(&meta).pump());
+        tokio::spawn(Arc::clone(&ours).pump());
+        let at = |port: &Port| SocketAddr::from(([127, 0, 0, 1], port.number()));
+        let mut user = Peer::new(meta.seat("metafragment", &[]), settings("meta", 1, true)).await.unwrap();
+        let mut peer =
+            Peer::new(ours.seat("ourfragment", &[at(&meta)]), settings("our", 2, false)).await.unwrap();
+        let offer = with_port(&user.offer().await.unwrap(), meta.number());
+        let answer = peer.answer(offer).await.unwrap();
+        assert!(answer.contains("a=setup:active"), "{answer}");
+        user.accept(with_port(&answer, ours.number())).await.unwrap();
+        let (user_mouth, peer_mouth) = (user.mouth(), peer.mouth());
+        let ears = async {
+            let (theirs, mine) = (track_of(&mut peer).await, track_of(&mut user).await);
+            let mut heard = std::collections::BTreeMap::new();
+            for _ in 0..20 {
+                let (payload_type, payload, ssrc) = payload_of(&theirs).await;
+                assert_eq!((&payload[..], ssrc), (&b"from the user"[..], 1));
+                *heard.entry(payload_type).or_insert(0) += 1;
+                let (payload_type, payload, ssrc) = payload_of(&mine).await;
+                assert_eq!((payload_type, &payload[..], ssrc), (111, &b"from the box"[..], 2));
+            }
+            heard
+        };
+        let mouths = async {
+            for n in 0..1_000_u16 {
+                user_mouth.send(
+                    if n % 4 == 3 { 126 } else { 111 },
+                    n == 0,
+                    n,
+                    u32::from(n) * 960,
+                    b"from the user",
+                );
+                peer_mouth.send(111, n == 0, n, u32::from(n) * 960, b"from the box");
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            panic!("ten seconds, and not twenty packets each way");
+        };
+        let heard = tokio::select! { heard = ears => heard, () = mouths => unreachable!() };
+        assert!(heard[&111] > heard[&126] && heard[&126] > 0, "{heard:?}");
+        user.close().await;
+        peer.close().await;
+        assert_eq!((meta.load(), ours.load()), (0, 0), "the places on the ports are given back");
     }
 }
