@@ -1,0 +1,385 @@
+//! The words of the room: what a trunk is, what may be ordered, what is told.
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::str::FromStr;
+use std::time::Duration;
+
+use crate::clock::Wall;
+
+/// A call towards the PBX, numbered by whoever dials.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LegId(pub u64);
+
+/// What holds for the whole user agent.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The value of User-Agent and Server.
+    pub user_agent: String,
+    /// Where tags, branches, Call-IDs and jitter come from. Fresh and secret in life, fixed in tests.
+    pub seed: u64,
+    /// How long an INVITE may stay unanswered before it is cancelled.
+    pub ring_timeout: Duration,
+    /// How many calls may exist at once; the next one is refused.
+    pub max_dialogs: usize,
+}
+
+impl Default for Settings {
+    fn default() -> Settings {
+        Settings {
+            user_agent: "watrunk".to_owned(),
+            seed: 0,
+            ring_timeout: Duration::from_secs(120),
+            max_dialogs: 200,
+        }
+    }
+}
+
+/// One PBX.
+#[derive(Clone)]
+pub struct TrunkSettings {
+    /// The name the operator gave it.
+    pub name: String,
+    /// `sip:192.168.1.10:5060`, as configured: its host is the domain of our From and To.
+    pub server_uri: String,
+    /// The account: the user part of From in REGISTER and of our Contact.
+    pub username: String,
+    /// For digest challenges. Never printed.
+    pub password: Option<String>,
+    /// Register there; if not, only ask by OPTIONS whether it is alive.
+    pub register: bool,
+    /// The lifetime we ask for.
+    pub expires: Duration,
+    /// Its address; `None` until its name has been resolved.
+    pub peer: Option<SocketAddr>,
+    /// What we write into Via and Contact.
+    pub local: SocketAddr,
+    /// Who else may send us requests for this trunk. The peer itself always may.
+    pub allow: Vec<Cidr>,
+}
+
+impl fmt::Debug for TrunkSettings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TrunkSettings")
+            .field("name", &self.name)
+            .field("server_uri", &self.server_uri)
+            .field("username", &self.username)
+            .field("password", &self.password.as_ref().map(|_| "(hidden)"))
+            .field("register", &self.register)
+            .field("expires", &self.expires)
+            .field("peer", &self.peer)
+            .field("local", &self.local)
+            .field("allow", &self.allow)
+            .finish()
+    }
+}
+
+/// A range of addresses: `192.168.1.0/24`, `2001:db8::/32`, or one bare address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cidr {
+    base: IpAddr,
+    bits: u8,
+}
+
+impl Cidr {
+    /// Whether `address` lies in the range. An IPv4 address mapped into IPv6 counts as IPv4.
+    pub fn contains(&self, address: IpAddr) -> bool {
+        match (self.base.to_canonical(), address.to_canonical()) {
+            (IpAddr::V4(base), IpAddr::V4(address)) => {
+                let mask = u32::MAX.checked_shl(32 - u32::from(self.bits.min(32))).unwrap_or(0);
+                base.to_bits() & mask == address.to_bits() & mask
+            }
+            (IpAddr::V6(base), IpAddr::V6(address)) => {
+                let mask = u128::MAX.checked_shl(128 - u32::from(self.bits.min(128))).unwrap_or(0);
+                base.to_bits() & mask == address.to_bits() & mask
+            }
+            (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => false,
+        }
+    }
+}
+
+impl From<IpAddr> for Cidr {
+    fn from(address: IpAddr) -> Cidr {
+        let base = address.to_canonical();
+        Cidr { base, bits: if base.is_ipv4() { 32 } else { 128 } }
+    }
+}
+
+impl fmt::Display for Cidr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.base, self.bits)
+    }
+}
+
+/// Why a text is not a range of addresses.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CidrError(String);
+
+impl fmt::Display for CidrError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "\"{}\" is not an address or a range such as 192.168.1.0/24", self.0)
+    }
+}
+
+impl std::error::Error for CidrError {}
+
+impl FromStr for Cidr {
+    type Err = CidrError;
+
+    fn from_str(text: &str) -> Result<Cidr, CidrError> {
+        let fault = || CidrError(text.to_owned());
+        let (address, bits) = match text.trim().split_once('/') {
+            None => (text.trim(), None),
+            Some((address, bits)) => (address, Some(bits.parse::<u8>().map_err(|_| fault())?)),
+        };
+        let base: IpAddr = address.parse().map_err(|_| fault())?;
+        let widest = if base.is_ipv4() { 32 } else { 128 };
+        let bits = bits.unwrap_or(widest);
+        if bits > widest {
+            return Err(fault());
+        }
+        Ok(Cidr { base, bits })
+    }
+}
+
+/// A call to be made.
+#[derive(Debug, Clone)]
+pub struct Dial {
+    /// Which trunk carries it.
+    pub trunk: String,
+    /// The user part of the request URI.
+    pub user: String,
+    /// The host of the request URI, if it is not the trunk's server.
+    pub host: Option<String>,
+    /// The user part of From: the caller.
+    pub from_user: String,
+    /// The display name of From.
+    pub from_name: Option<String>,
+    /// Add P-Asserted-Identity (RFC 3325) with the caller.
+    pub asserted: bool,
+    /// More headers. Names that the user agent writes itself are ignored.
+    pub headers: Vec<(String, String)>,
+    /// Our offer, as [`offer`](super::sdp::offer) made it.
+    pub sdp: String,
+}
+
+/// Why a call could not be made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DialError {
+    /// No trunk has that name.
+    UnknownTrunk,
+    /// The trunk is not registered or does not answer; `code` is what it said last.
+    TrunkDown {
+        /// The last final status of REGISTER or OPTIONS; `None` if there was no answer.
+        code: Option<u16>,
+    },
+    /// As many calls as allowed exist already.
+    Full,
+    /// This leg has a call already: a fault of the caller.
+    LegInUse,
+}
+
+impl fmt::Display for DialError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            DialError::UnknownTrunk => write!(f, "no trunk of that name"),
+            DialError::TrunkDown { code: Some(code) } => write!(f, "the trunk is down, it last said {code}"),
+            DialError::TrunkDown { code: None } => write!(f, "the trunk is down, it does not answer"),
+            DialError::Full => write!(f, "too many calls at once"),
+            DialError::LegInUse => write!(f, "this leg has a call already"),
+        }
+    }
+}
+
+impl std::error::Error for DialError {}
+
+/// Why we hang up, for the Reason header (RFC 3326) of CANCEL or BYE.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Cause {
+    /// A SIP status: `Reason: SIP;cause=…`.
+    pub code: Option<u16>,
+    /// Its words.
+    pub text: &'static str,
+}
+
+/// What the user agent wants done or wants known. Drained after every call.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Output {
+    /// Send a datagram.
+    Transmit {
+        /// Where to.
+        to: SocketAddr,
+        /// What.
+        bytes: Vec<u8>,
+    },
+    /// Something happened.
+    Event(Event),
+}
+
+/// What happened.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Event {
+    /// A trunk came up, went down, or was given an address.
+    Trunk {
+        /// Its name.
+        trunk: String,
+        /// How it is now.
+        state: TrunkState,
+    },
+    /// 100: the PBX has the INVITE.
+    Trying {
+        /// Which call.
+        leg: LegId,
+    },
+    /// A provisional answer above 100.
+    Ringing {
+        /// Which call.
+        leg: LegId,
+        /// 180, 181, 182, 183 …
+        code: u16,
+        /// Early media, if the answer carried a session description.
+        sdp: Option<Vec<u8>>,
+    },
+    /// 2xx; it is already acknowledged.
+    Answered {
+        /// Which call.
+        leg: LegId,
+        /// The PBX's answer, for [`answer`](super::sdp::answer).
+        sdp: Vec<u8>,
+    },
+    /// The PBX changed the session by re-INVITE or UPDATE; it is already answered.
+    Changed {
+        /// Which call.
+        leg: LegId,
+        /// The PBX's new description.
+        sdp: Vec<u8>,
+    },
+    /// A digit that came by INFO instead of RFC 4733.
+    Digit {
+        /// Which call.
+        leg: LegId,
+        /// `0`–`9`, `*`, `#`, `A`–`D`.
+        digit: char,
+        /// How long it was pressed, in milliseconds.
+        millis: u32,
+    },
+    /// The call is over. Exactly once per successful dial.
+    Ended {
+        /// Which call.
+        leg: LegId,
+        /// How.
+        ending: Ending,
+    },
+}
+
+/// How a call ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ending {
+    /// Who ended it.
+    pub by: EndedBy,
+    /// The final status, if the call was never answered and a final status was received.
+    pub code: Option<u16>,
+    /// The Q.850 cause from the PBX's Reason header.
+    pub cause: Option<u16>,
+    /// Whether it had been answered.
+    pub answered: bool,
+    /// In words, such as `486 Busy Here`.
+    pub text: String,
+}
+
+/// Who ended a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EndedBy {
+    /// We hung up.
+    Us,
+    /// The PBX refused or hung up.
+    Peer,
+    /// Nobody answered in time: the PBX's telephone, or the PBX itself.
+    Timeout,
+    /// The trunk was taken away, or its answer could not be used.
+    Transport,
+}
+
+/// How a trunk is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TrunkState {
+    /// Its name has not been resolved yet.
+    Unresolved,
+    /// The first REGISTER or OPTIONS is under way.
+    Trying,
+    /// Registered.
+    Registered {
+        /// The lifetime that was granted.
+        expires: Duration,
+    },
+    /// Not registered by choice, and it answers OPTIONS.
+    Reachable {
+        /// How long the answer took.
+        round_trip: Duration,
+    },
+    /// It refused us or does not answer. It is tried again.
+    Failed {
+        /// The final status; `None` if there was no answer.
+        code: Option<u16>,
+        /// What an operator should read.
+        why: String,
+    },
+    /// We have left, by [`shutdown`](super::UserAgent::shutdown).
+    Stopped,
+}
+
+impl TrunkState {
+    /// Whether calls can be made.
+    pub fn is_up(&self) -> bool {
+        match self {
+            TrunkState::Registered { .. } | TrunkState::Reachable { .. } => true,
+            TrunkState::Unresolved | TrunkState::Trying | TrunkState::Failed { .. } | TrunkState::Stopped => {
+                false
+            }
+        }
+    }
+}
+
+/// A trunk as an operator sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TrunkView {
+    /// Its name.
+    pub name: String,
+    /// How it is.
+    pub state: TrunkState,
+    /// The last final status of REGISTER or OPTIONS.
+    pub code: Option<u16>,
+    /// How long the last answer took.
+    pub round_trip: Option<Duration>,
+    /// Since when it is in this state.
+    pub since: Wall,
+    /// Its address.
+    pub peer: Option<SocketAddr>,
+    /// Our address as the PBX sees it (`received` and `rport` of RFC 3581).
+    pub public: Option<SocketAddr>,
+}
+
+/// What has been counted since the beginning.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Counters {
+    /// Datagrams that came in.
+    pub received: u64,
+    /// Datagrams that went out.
+    pub sent: u64,
+    /// Datagrams from an address that belongs to no trunk.
+    pub dropped_foreign: u64,
+    /// Keep-alives and STUN.
+    pub not_sip: u64,
+    /// Messages that could not be read.
+    pub malformed: u64,
+    /// Messages sent again because no answer came.
+    pub retransmissions: u64,
+    /// Requests that came again and were answered again.
+    pub repeated_requests: u64,
+    /// Answers that belong to no request of ours.
+    pub stray_responses: u64,
+    /// Requests refused or calls not made because a cap was reached.
+    pub refused_full: u64,
+    /// Requests of ours that were never answered.
+    pub timeouts: u64,
+}
