@@ -1,7 +1,10 @@
 //! What is wrong with a config file, and where: one line for people per fault.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::path::Path;
+
+/// Longest sentence that is printed, in characters.
+const MAX_SENTENCE: usize = 300;
 
 /// A place in the file.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -117,14 +120,26 @@ impl fmt::Display for Line<'_> {
             (None, line) => write!(f, "line {line}: ")?,
         }
         if !self.key.is_empty() {
-            write!(f, "{}: ", self.key)?;
+            one_line(f, self.key)?;
+            f.write_str(": ")?;
         }
-        f.write_str(self.what)?;
+        one_line(f, self.what)?;
         match self.hint {
-            Some(hint) => write!(f, "; {hint}"),
+            Some(hint) => {
+                f.write_str("; ")?;
+                one_line(f, hint)
+            }
             None => Ok(()),
         }
     }
+}
+
+/// Values out of the file are quoted: they must neither break the line nor steer the terminal.
+fn one_line(f: &mut fmt::Formatter<'_>, text: &str) -> fmt::Result {
+    for c in text.chars().take(MAX_SENTENCE) {
+        if c.is_control() { write!(f, "{}", c.escape_default())? } else { f.write_char(c)? }
+    }
+    if text.chars().nth(MAX_SENTENCE).is_some() { f.write_str("…") } else { Ok(()) }
 }
 
 /// The known word that `word` was probably meant to be.

@@ -1,0 +1,104 @@
+//! Every key there is, section by section: what unknown keys are compared with.
+
+/// The keys of the file itself.
+pub(super) const ROOT: &[&str] = &[
+    "gateway",
+    "http",
+    "whatsapp",
+    "media",
+    "sip",
+    "trunk",
+    "number",
+    "recording",
+    "rates",
+    "webhook",
+    "agent",
+];
+
+pub(super) const GATEWAY: &[&str] = &["name", "state_dir", "max_calls", "drain_seconds"];
+
+pub(super) const HTTP: &[&str] = &["listen", "tls_cert", "tls_key", "public_url", "key"];
+
+pub(super) const HTTP_KEY: &[&str] = &["name", "key", "key_file", "key_env", "role"];
+
+pub(super) const WHATSAPP: &[&str] = &[
+    "graph_url",
+    "app_secret",
+    "app_secret_file",
+    "app_secret_env",
+    "access_token",
+    "access_token_file",
+    "access_token_env",
+    "verify_token",
+    "verify_token_file",
+    "verify_token_env",
+    "dtls_role",
+];
+
+pub(super) const MEDIA: &[&str] = &[
+    "listen_ip",
+    "public_ip",
+    "stun",
+    "webrtc_ports",
+    "rtp_ports",
+    "jitter_ms",
+    "opus_complexity",
+    "opus_bitrate",
+    "dscp",
+    "threads",
+];
+
+pub(super) const SIP: &[&str] = &["listen", "public_ip", "ring_seconds", "tls_listen", "tls_cert", "tls_key"];
+
+pub(super) const TRUNK: &[&str] = &[
+    "name",
+    "server",
+    "username",
+    "password",
+    "password_file",
+    "password_env",
+    "register",
+    "expires",
+    "codecs",
+    "srtp",
+    "dtmf",
+    "allow",
+    "silence_seconds",
+];
+
+pub(super) const NUMBER: &[&str] = &[
+    "id",
+    "account_id",
+    "phone_number_id",
+    "phone_number",
+    "enabled",
+    "forward_to",
+    "trunk",
+    "caller_id",
+    "recording",
+    "max_call_seconds",
+];
+
+pub(super) const RECORDING: &[&str] = &["format", "consent_prompt", "keep_days", "max_mib"];
+
+pub(super) const RATES: &[&str] = &["prefix", "meta_per_minute_usd", "carrier_per_minute_usd"];
+
+pub(super) const WEBHOOK: &[&str] = &["url", "secret", "secret_file", "secret_env", "events"];
+
+pub(super) const AGENT: &[&str] = &["dialect"];
+
+/// The sections by the way they are written, with their keys.
+pub(super) const SECTIONS: &[(&str, &[&str])] = &[
+    ("[gateway]", GATEWAY),
+    ("[http]", HTTP),
+    ("[[http.key]]", HTTP_KEY),
+    ("[whatsapp]", WHATSAPP),
+    ("[media]", MEDIA),
+    ("[sip]", SIP),
+    ("[[trunk]]", TRUNK),
+    ("[[number]]", NUMBER),
+    ("[recording]", RECORDING),
+    ("[[rates]]", RATES),
+    ("[[webhook]]", WEBHOOK),
+    ("[agent]", AGENT),
+];

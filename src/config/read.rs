@@ -1,0 +1,323 @@
+//! From tables to sections: one function each, in the file's order, with the faults of single keys.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+
+use super::fault::{Fault, Place};
+use super::reader::{Reader, Section};
+use super::sections::{
+    Config, GatewayConfig, HttpConfig, HttpKey, MediaConfig, NumberConfig, SipConfig, TrunkConfig,
+    WhatsAppConfig,
+};
+use super::units::{
+    CallerId, Cidr, Codec, Destination, DtlsRole, Dtmf, PortRange, Role, Srtp, e164, sip_server, url,
+};
+use super::{cross, known};
+
+const NOT_SUPPORTED: &str = "not supported by this version";
+const DAY: u64 = 86_400;
+
+/// Reads the whole file. Keys with a fault get a stand-in: the result is thrown away then.
+pub(super) fn config(r: &mut Reader<'_>, root: &Section<'_>) -> Config {
+    let gateway = r.section(root, "gateway", known::GATEWAY);
+    let http = r.section(root, "http", known::HTTP);
+    let keys = r.sections(&http, "key", known::HTTP_KEY);
+    let whatsapp = r.section(root, "whatsapp", known::WHATSAPP);
+    let media = r.section(root, "media", known::MEDIA);
+    let sip = r.section(root, "sip", known::SIP);
+    let trunks = r.sections(root, "trunk", known::TRUNK);
+    let numbers = r.sections(root, "number", known::NUMBER);
+    later(r, root);
+
+    let config = Config {
+        gateway: read_gateway(r, &gateway),
+        http: HttpConfig { keys: keys.iter().map(|s| read_http_key(r, s)).collect(), ..read_http(r, &http) },
+        whatsapp: read_whatsapp(r, &whatsapp),
+        media: read_media(r, &media),
+        sip: read_sip(r, &sip),
+        trunks: trunks.iter().map(|s| read_trunk(r, s)).collect(),
+        numbers: numbers.iter().map(|s| read_number(r, s)).collect(),
+    };
+    let sections =
+        cross::Sections { gateway, http, keys, media, sip, trunks, numbers, root: root.place().clone() };
+    cross::check(r, &config, &sections);
+    config
+}
+
+/// Sections that belong to a later version: their keys are checked, so that a slip is told today.
+fn later(r: &mut Reader<'_>, root: &Section<'_>) {
+    let mut found = Vec::new();
+    for (name, keys) in [("recording", known::RECORDING), ("agent", known::AGENT)] {
+        if root.has(name) {
+            found.push(r.section(root, name, keys));
+        }
+    }
+    for (name, keys) in [("rates", known::RATES), ("webhook", known::WEBHOOK)] {
+        found.extend(r.sections(root, name, keys));
+    }
+    for section in found {
+        r.note(section.place(), "not in force in this version");
+    }
+}
+
+fn read_gateway(r: &mut Reader<'_>, s: &Section<'_>) -> GatewayConfig {
+    let default = GatewayConfig::default();
+    GatewayConfig {
+        name: r.parsed(s, "name", token).unwrap_or(default.name),
+        state_dir: r.parsed(s, "state_dir", folder).unwrap_or(default.state_dir),
+        max_calls: r.whole(s, "max_calls", 1..=10_000, "calls").unwrap_or(default.max_calls),
+        drain_seconds: r.whole(s, "drain_seconds", 0..=DAY, "seconds").unwrap_or(default.drain_seconds),
+    }
+}
+
+fn read_http(r: &mut Reader<'_>, s: &Section<'_>) -> HttpConfig {
+    let default = HttpConfig::default();
+    for key in ["tls_cert", "tls_key"] {
+        if s.has(key) {
+            let at = r.at(s, key);
+            r.fault(
+                Fault::at(&at, NOT_SUPPORTED)
+                    .hint("put a reverse proxy or a tunnel in front, which holds the certificate"),
+            );
+        }
+    }
+    HttpConfig {
+        listen: r.parsed(s, "listen", socket).unwrap_or(default.listen),
+        public_url: r.parsed(s, "public_url", |text| url(text, &["https", "http"])),
+        ..default
+    }
+}
+
+fn read_http_key(r: &mut Reader<'_>, s: &Section<'_>) -> HttpKey {
+    for key in ["name", "role"] {
+        r.need(s, key);
+    }
+    let key = r.need_secret(s, "key").unwrap_or_default();
+    if !key.expose().is_empty() && key.expose().chars().count() < 16 {
+        r.note(s.place(), "the key has fewer than 16 characters: it can be guessed");
+    }
+    HttpKey {
+        name: r.parsed(s, "name", token).unwrap_or_default(),
+        key,
+        role: r.word(s, "role", Role::WORDS).unwrap_or(Role::Read),
+    }
+}
+
+fn read_whatsapp(r: &mut Reader<'_>, s: &Section<'_>) -> WhatsAppConfig {
+    let default = WhatsAppConfig::default();
+    let graph_url = r.parsed(s, "graph_url", |text| url(text, &["https", "http"]));
+    if graph_url
+        .as_ref()
+        .is_some_and(|url| url.get(..5).is_some_and(|head| head.eq_ignore_ascii_case("http:")))
+    {
+        let at = r.at(s, "graph_url");
+        r.note(&at, "is not encrypted: for tests only");
+    }
+    WhatsAppConfig {
+        graph_url: graph_url.unwrap_or(default.graph_url),
+        app_secret: r.need_secret(s, "app_secret").unwrap_or_default(),
+        access_token: r.need_secret(s, "access_token").unwrap_or_default(),
+        verify_token: r.need_secret(s, "verify_token").unwrap_or_default(),
+        dtls_role: r.word(s, "dtls_role", DtlsRole::WORDS).unwrap_or(default.dtls_role),
+    }
+}
+
+fn read_media(r: &mut Reader<'_>, s: &Section<'_>) -> MediaConfig {
+    let default = MediaConfig::default();
+    let mut stun = Vec::new();
+    for found in r.texts(s, "stun").unwrap_or_default() {
+        let server = found.value.strip_prefix("stun:").unwrap_or("");
+        match super::units::HostPort::parse(server) {
+            Ok(_) => stun.push(found.value),
+            Err(_) => r.fault(Fault::at(
+                &found.at,
+                format!("must be like \"stun:stun.example.com:3478\", is \"{}\"", found.value),
+            )),
+        }
+    }
+    if !stun.is_empty() {
+        let at = r.at(s, "stun");
+        r.note(&at, "not in force in this version: behind a NAT, set public_ip");
+    }
+    MediaConfig {
+        listen_ip: r.parsed(s, "listen_ip", ip).unwrap_or(default.listen_ip),
+        public_ip: r.parsed(s, "public_ip", public_ip),
+        stun,
+        webrtc_ports: r.parsed(s, "webrtc_ports", PortRange::parse).unwrap_or(default.webrtc_ports),
+        rtp_ports: r.parsed(s, "rtp_ports", PortRange::parse).unwrap_or(default.rtp_ports),
+        jitter_ms: r.whole(s, "jitter_ms", 20..=200, "milliseconds").unwrap_or(default.jitter_ms),
+        opus_complexity: r
+            .whole(s, "opus_complexity", 0..=10, "0 is the cheapest")
+            .unwrap_or(default.opus_complexity),
+        opus_bitrate: r.whole(s, "opus_bitrate", 6_000..=64_000, "bit/s").unwrap_or(default.opus_bitrate),
+        dscp: r.whole(s, "dscp", 0..=63, "46 is expedited forwarding").unwrap_or(default.dscp),
+        threads: r.whole(s, "threads", 1..=256, "threads"),
+    }
+}
+
+fn read_sip(r: &mut Reader<'_>, s: &Section<'_>) -> SipConfig {
+    let default = SipConfig::default();
+    for key in ["tls_listen", "tls_cert", "tls_key"] {
+        if s.has(key) {
+            let at = r.at(s, key);
+            r.fault(Fault::at(&at, NOT_SUPPORTED).hint("SIP goes over UDP"));
+        }
+    }
+    SipConfig {
+        listen: r.parsed(s, "listen", socket).unwrap_or(default.listen),
+        public_ip: r.parsed(s, "public_ip", public_ip),
+        ring_seconds: r.whole(s, "ring_seconds", 5..=300, "seconds").unwrap_or(default.ring_seconds),
+    }
+}
+
+fn read_trunk(r: &mut Reader<'_>, s: &Section<'_>) -> TrunkConfig {
+    let default = TrunkConfig::default();
+    for key in ["name", "server"] {
+        r.need(s, key);
+    }
+    let codecs = r.words(s, "codecs", Codec::WORDS);
+    if let Some(codecs) = &codecs {
+        codecs_that_work(r, &r.at(s, "codecs"), codecs);
+    }
+    let srtp = r.word(s, "srtp", Srtp::WORDS).unwrap_or(default.srtp);
+    let at = r.at(s, "srtp");
+    match srtp {
+        Srtp::Off => {}
+        Srtp::Optional => r.note(&at, "SRTP is not in this version: sound to this trunk is not encrypted"),
+        Srtp::Required => r.fault(
+            Fault::at(&at, format!("\"required\" is {NOT_SUPPORTED}"))
+                .hint("use \"off\" on a network you trust"),
+        ),
+    }
+    let mut allow = Vec::new();
+    for found in r.texts(s, "allow").unwrap_or_default() {
+        match Cidr::parse(&found.value) {
+            Ok(network) => allow.push(network.to_string()),
+            Err(what) => r.fault(Fault::at(&found.at, what)),
+        }
+    }
+    let server = r.parsed(s, "server", |text| sip_server(text).map(|address| (text.to_owned(), address)));
+    let (server, address) = server.unwrap_or_default();
+    TrunkConfig {
+        name: r.parsed(s, "name", trunk_name).unwrap_or_default(),
+        server,
+        address,
+        username: r.parsed(s, "username", sip_user).unwrap_or_default(),
+        password: r.secret(s, "password"),
+        register: r.flag(s, "register").unwrap_or(default.register),
+        expires: r.whole(s, "expires", 20..=DAY, "seconds").unwrap_or(default.expires),
+        codecs: codecs.unwrap_or(default.codecs),
+        srtp,
+        dtmf: r.word(s, "dtmf", Dtmf::WORDS).unwrap_or(default.dtmf),
+        allow,
+        silence_seconds: r.whole(s, "silence_seconds", 5..=DAY, "seconds"),
+    }
+}
+
+fn codecs_that_work(r: &mut Reader<'_>, at: &Place, codecs: &[Codec]) {
+    // Words that were wrong have been told already: the list may be right without them.
+    if !r.sound_below(at) {
+        return;
+    }
+    let works = |codec: &Codec| match codec {
+        Codec::Pcma | Codec::Pcmu => true,
+        Codec::Opus | Codec::G722 => false,
+    };
+    if !codecs.iter().any(works) {
+        r.fault(Fault::at(
+            at,
+            "must hold \"pcma\" or \"pcmu\": this version speaks no other codec to a trunk",
+        ));
+    } else if !codecs.iter().all(works) {
+        r.note(at, "this version speaks only pcma and pcmu to a trunk: the others are left out");
+    }
+}
+
+fn read_number(r: &mut Reader<'_>, s: &Section<'_>) -> NumberConfig {
+    for key in ["id", "phone_number_id", "phone_number", "forward_to"] {
+        r.need(s, key);
+    }
+    let id: String = r.parsed(s, "id", token).unwrap_or_default();
+    let forward_to = r.parsed(s, "forward_to", Destination::parse);
+    if let Some(Destination::Wss(_)) = forward_to {
+        let at = r.at(s, "forward_to");
+        r.fault(
+            Fault::at(&at, format!("wss:// is {NOT_SUPPORTED}"))
+                .hint("forward to sip:user@trunk or tel:+number"),
+        );
+    }
+    let recording = r.flag(s, "recording").unwrap_or(false);
+    if recording {
+        let at = r.at(s, "recording");
+        r.fault(Fault::at(&at, format!("recording is {NOT_SUPPORTED}")).hint("set it to false"));
+    }
+    NumberConfig {
+        account_id: r.parsed(s, "account_id", token).unwrap_or_else(|| id.clone()),
+        id,
+        phone_number_id: r.parsed(s, "phone_number_id", digits).unwrap_or_default(),
+        phone_number: r.parsed(s, "phone_number", e164).unwrap_or_default(),
+        enabled: r.flag(s, "enabled").unwrap_or(true),
+        forward_to: forward_to.unwrap_or(Destination::Tel(String::new())),
+        trunk: r.text(s, "trunk").map(|found| found.value),
+        caller_id: r.word(s, "caller_id", CallerId::WORDS).unwrap_or(CallerId::Caller),
+        recording,
+        max_call_seconds: r.whole(s, "max_call_seconds", 10..=DAY, "seconds").unwrap_or(14_400),
+    }
+}
+
+/// A name that may stand in a path, a header or a log line.
+fn token(text: &str) -> Result<String, String> {
+    let fits = text.len() <= 64 && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b));
+    if fits {
+        return Ok(text.to_owned());
+    }
+    Err(format!("must be letters, digits, \"-\", \"_\" and \".\", at most 64, is \"{text}\""))
+}
+
+/// A name that stands for a host in `sip:user@name`: with a dot it would be taken for a real one.
+fn trunk_name(text: &str) -> Result<String, String> {
+    if text.contains('.') {
+        return Err(format!("must not hold a dot, is \"{text}\""));
+    }
+    token(text)
+}
+
+/// RFC 3261 §25.1 `user`, without escapes.
+fn sip_user(text: &str) -> Result<String, String> {
+    let fits = text.len() <= 128
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.!~*'()&=+$,;?/".contains(&b));
+    if fits {
+        return Ok(text.to_owned());
+    }
+    Err(format!("must be a SIP user without \"@\" and blanks, at most 128 characters, is \"{text}\""))
+}
+
+fn digits(text: &str) -> Result<String, String> {
+    if text.len() <= 32 && text.bytes().all(|b| b.is_ascii_digit()) {
+        return Ok(text.to_owned());
+    }
+    Err(format!("must be digits only, is \"{text}\""))
+}
+
+fn folder(text: &str) -> Result<PathBuf, String> {
+    if text.contains('\0') {
+        return Err("must not hold a zero byte".to_owned());
+    }
+    Ok(PathBuf::from(text))
+}
+
+fn socket(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| format!("must be an address and a port like \"127.0.0.1:8080\", is \"{text}\""))
+}
+
+fn ip(text: &str) -> Result<IpAddr, String> {
+    text.parse().map_err(|_| format!("must be an IP address, is \"{text}\""))
+}
+
+fn public_ip(text: &str) -> Result<IpAddr, String> {
+    let address = ip(text)?;
+    if address.is_unspecified() || address.is_multicast() {
+        return Err(format!("must be an address that others can send to, is \"{text}\""));
+    }
+    Ok(address)
+}
