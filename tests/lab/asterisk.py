@@ -1,0 +1,168 @@
+"""A real Asterisk as the PBX: starts it from an unpacked tree on one address, and reads what it saw."""
+
+import os
+import pathlib
+import re
+import shutil
+import signal
+import subprocess
+import time
+
+import sound
+
+HERE = pathlib.Path(__file__).resolve().parent
+CACHE = pathlib.Path(os.environ.get("WATRUNK_CACHE") or pathlib.Path.home() / ".cache" / "watrunk")
+
+# Asterisk's 1004 Hz tone: amplitude 23255 of 32767.
+MILLIWATT_DBFS = -2.98
+
+MODULES = """
+res_timing_timerfd res_sorcery_config res_sorcery_memory res_sorcery_astdb res_crypto res_srtp
+res_rtp_asterisk res_format_attr_opus codec_resample codec_ulaw codec_alaw codec_a_mu codec_g722
+codec_opus_open_source format_pcm format_wav format_sln bridge_simple bridge_native_rtp bridge_softmix
+bridge_builtin_features res_pjsip res_pjsip_session res_pjsip_authenticator_digest
+res_pjsip_outbound_authenticator_digest res_pjsip_endpoint_identifier_user
+res_pjsip_endpoint_identifier_ip res_pjsip_registrar res_pjsip_caller_id res_pjsip_diversion
+res_pjsip_header_funcs res_pjsip_nat res_pjsip_rfc3326 res_pjsip_sdp_rtp res_pjsip_dtmf_info
+res_pjsip_dlg_options res_pjsip_logger res_pjsip_refer res_pjsip_pubsub chan_pjsip func_pjsip_endpoint
+pbx_config app_dial app_echo app_milliwatt app_playback app_playtones app_read app_senddtmf app_record
+app_mixmonitor app_verbose app_stack app_exec func_callerid func_channel func_strings func_logic
+res_stasis res_clioriginate res_musiconhold
+""".split()
+
+# Files that Asterisk looks for; empty ones keep it quiet.
+EMPTY = """
+acl ccss cdr cel codecs features http manager musiconhold pjproject stasis udptl
+""".split()
+
+
+def tree():
+    """The unpacked Asterisk; made now if it is not there yet."""
+    path = CACHE / "asterisk"
+    subprocess.run([str(HERE / "asterisk" / "build-tree.sh"), str(path)], check=True, stdin=subprocess.DEVNULL)
+    return path
+
+
+def trunk(name, password, address, sha256=False):
+    """The pjsip.conf sections of one trunk: who may register, from where, with which digest."""
+    kind = "auth_type = digest\nsupported_algorithms_uas = SHA-256" if sha256 else "auth_type = userpass"
+    return (
+        f"[{name}](trunk)\nauth = {name}\naors = {name}\n"
+        f"[{name}](place)\n"
+        f"[{name}]\ntype = auth\n{kind}\nusername = {name}\npassword = {password}\n"
+        f"[{name}]\ntype = identify\nendpoint = {name}\nmatch = {address}\n"
+    )
+
+
+class Asterisk:
+    """One running Asterisk. `trunks` are strings made by `trunk()`."""
+
+    def __init__(self, address, trunks, rtp=(20000, 20999), name="pbx"):
+        self.address = address
+        self.root = tree()
+        self.inside = f"/run/watrunk-{os.getpid()}-{name}"
+        self.run = self.root / self.inside[1:]
+        self.etc = self.run / "etc"
+        self.process = None
+        shutil.rmtree(self.run, ignore_errors=True)
+        self.etc.mkdir(parents=True)
+        modules = next(self.root.glob("usr/lib/*/asterisk/modules"))
+        words = {
+            "ADDR": address,
+            "ETC": f"{self.inside}/etc",
+            "RUN": self.inside,
+            "MODULES": "/" + str(modules.relative_to(self.root)),
+            "LOAD": "\n".join(f"load = {m}.so" for m in MODULES),
+            "TRUNKS": "\n".join(trunks),
+            "RTP_FIRST": str(rtp[0]),
+            "RTP_LAST": str(rtp[1]),
+        }
+        for template in sorted((HERE / "asterisk" / "etc").glob("*.conf")):
+            text = re.sub(r"@([A-Z_]+)@", lambda m: words[m.group(1)], template.read_text())
+            (self.etc / template.name).write_text(text)
+        for name in EMPTY:
+            (self.etc / f"{name}.conf").touch()
+
+    def start(self):
+        """Returns once Asterisk takes calls; raises with its own words if it does not come up."""
+        out = open(self.run / "stdout", "wb")
+        self.process = subprocess.Popen(
+            ["chroot", str(self.root), "/usr/sbin/asterisk", "-f", "-C", f"{self.inside}/etc/asterisk.conf"],
+            stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True)
+        until = time.monotonic() + 20
+        while time.monotonic() < until:
+            if self.process.poll() is not None:
+                break
+            if "fully booted" in self.cli("core waitfullybooted"):
+                self.cli("pjsip set logger on")
+                return self
+            time.sleep(0.05)
+        raise RuntimeError("Asterisk did not come up:\n" + (self.run / "stdout").read_text() + self.log("messages"))
+
+    def stop(self):
+        """Ends it and removes what this run left in the tree."""
+        if self.process and self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+            try:
+                self.process.wait(5)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+        shutil.rmtree(self.run, ignore_errors=True)
+
+    def cli(self, command):
+        """What Asterisk's console answers to a command; empty while it is not up."""
+        done = subprocess.run(
+            ["chroot", str(self.root), "/usr/sbin/asterisk", "-C", f"{self.inside}/etc/asterisk.conf", "-rx", command],
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=20)
+        return done.stdout.decode(errors="replace")
+
+    def log(self, name):
+        """One of the log files: messages, digits or trace."""
+        path = self.run / name
+        return path.read_text(errors="replace") if path.exists() else ""
+
+    def said(self, word):
+        """The dialplan's own lines of one kind (SEEN, GONE, READ), each as a dict, oldest first."""
+        found = []
+        for line in self.log("messages").splitlines():
+            m = re.search(rf"\b{word} (\w+=.*)$", line)
+            if m:
+                found.append(dict(part.split("=", 1) for part in m.group(1).split("|") if "=" in part))
+        return found
+
+    def digits(self, channel):
+        """Keys heard on one channel, as (digit, milliseconds)."""
+        pattern = rf"DTMF end '(.)' received on {re.escape(channel)}, duration (\d+) ms"
+        return [(d, int(ms)) for d, ms in re.findall(pattern, self.log("digits"))]
+
+    def requests(self, method, call_id=None):
+        """How many SIP requests of one method arrived, of one Call-ID or of all."""
+        blocks = re.split(r"<--- (?=Received|Transmitting)", self.log("trace"))
+        wanted = [b for b in blocks if re.match(rf"Received SIP request[^\n]*\n{method} ", b)]
+        if call_id is not None:
+            wanted = [b for b in wanted if re.search(rf"(?im)^(?:Call-ID|i):\s*{re.escape(call_id)}\s*$", b)]
+        return len(wanted)
+
+    def heard(self, number, timeout=5.0):
+        """Samples and rate of what the caller `number` said to the extension `record`, once that call is over."""
+        path = self.run / f"heard-{number}.wav16"
+        until = time.monotonic() + timeout
+        size = -1
+        while time.monotonic() < until:
+            now = path.stat().st_size if path.exists() else 0
+            if now > 1000 and now == size:
+                return sound.from_wav(path)
+            size = now
+            time.sleep(0.2)
+        raise AssertionError(f"the PBX has no finished recording of {path.name}")
+
+    def channels(self):
+        """How many channels are up now."""
+        m = re.search(r"(\d+) active channel", self.cli("core show channels count"))
+        return int(m.group(1)) if m else -1
+
+    def contact(self, name):
+        """The contact that registered for a trunk, or None."""
+        m = re.search(rf"Contact:\s+{re.escape(name)}/(\S+)", self.cli(f"pjsip show aor {name}"))
+        return m.group(1) if m else None
