@@ -1,5 +1,267 @@
 //! The edge: the only room with tokio, nix, sockets, files, clocks and randomness.
 
+pub mod clock;
+mod disk;
+mod graph;
+mod http;
 pub mod mux;
 pub mod peer;
+pub mod random;
 pub mod sock;
+mod sound;
+mod trunks;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use tokio::net::{TcpListener, UdpSocket};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+
+use crate::config::Config;
+use crate::gateway::{Gateway, Input, Output, Settings};
+use crate::ledger::Ledger;
+
+/// Inputs that may wait for the gateway; above that, webhooks are answered 503 and come again.
+const INPUTS: usize = 4_096;
+
+/// A UDP datagram is never longer.
+const DATAGRAM: usize = 65_535;
+
+/// DSCP of signalling: CS3, as most PBXs mark SIP.
+const SIGNALLING_DSCP: u8 = 24;
+
+/// Runs the gateway until SIGTERM has drained it. Prints one line with every bound address when ready.
+///
+/// # Errors
+/// What kept it from starting, in words.
+pub fn run(config: Config, path: PathBuf) -> Result<(), String> {
+    install_tls();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| format!("the runtime can't be built: {error}"))?;
+    let outcome = runtime.block_on(async {
+        let running = Running::start(config).await?;
+        println!("{}", running.ready_line());
+        let _ = sd_notify::notify(false, &[sd_notify::NotifyState::Ready]);
+        let stop = stop_signals(running.input())?;
+        let reload = reload_signals(path, running.input())?;
+        running.until_finished().await;
+        stop.abort();
+        reload.abort();
+        Ok(())
+    });
+    // Name look-ups sit in blocking threads: they must not hold the exit.
+    runtime.shutdown_timeout(Duration::from_millis(200));
+    outcome
+}
+
+/// TLS by ring, once per process.
+pub fn install_tls() {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+}
+
+/// A running gateway: sockets, threads and the loop that feeds it.
+pub struct Running {
+    gateway: Gateway,
+    inputs: mpsc::Receiver<Input>,
+    to_gateway: mpsc::Sender<Input>,
+    sip: UdpSocket,
+    graph: graph::Graph,
+    sound: sound::Sound,
+    disk: disk::Disk,
+    ready: Arc<AtomicBool>,
+    http: std::net::SocketAddr,
+    sip_address: std::net::SocketAddr,
+    rtp_ports: crate::config::PortRange,
+    tasks: Vec<tokio::task::JoinHandle<()>>,
+}
+
+impl Running {
+    /// Binds everything and starts every thread.
+    ///
+    /// # Errors
+    /// What could not be had, in words.
+    pub async fn start(config: Config) -> Result<Running, String> {
+        let ledger = Ledger::open(&config.gateway.state_dir)
+            .map_err(|error| format!("{}: {error}", config.gateway.state_dir.display()))?;
+        let (to_gateway, inputs) = mpsc::channel(INPUTS);
+        let listener = TcpListener::bind(config.http.listen)
+            .await
+            .map_err(|error| format!("http.listen {} can't be bound: {error}", config.http.listen))?;
+        let http = listener.local_addr().map_err(|error| error.to_string())?;
+        let sip = sock::udp(config.sip.listen, SIGNALLING_DSCP)
+            .and_then(UdpSocket::from_std)
+            .map_err(|error| format!("sip.listen {} can't be bound: {error}", config.sip.listen))?;
+        let sip_address = sip.local_addr().map_err(|error| error.to_string())?;
+        let sound = sound::Sound::start(
+            sound::SoundSettings { media: config.media.clone(), sip_public_ip: config.sip.public_ip },
+            to_gateway.clone(),
+        )?;
+        let disk = disk::Disk::start(ledger, to_gateway.clone())?;
+        let graph = graph::Graph::new(&config.whatsapp, to_gateway.clone())?;
+        let ready = Arc::new(AtomicBool::new(false));
+        let door = http::Door::new(config.whatsapp.clone(), to_gateway.clone(), Arc::clone(&ready));
+        let settings = Settings::from_config(&config);
+        let mut tasks = vec![tokio::spawn(async move {
+            if let Err(error) = http::serve(listener, door).await {
+                tracing::error!(%error, "the HTTP server stopped");
+            }
+        })];
+        for (trunk, server) in settings.servers(&config) {
+            let lookup = trunks::Lookup { trunk, host: server.host, port: server.port };
+            tasks.push(tokio::spawn(trunks::follow(lookup, config.clone(), sip_address, to_gateway.clone())));
+        }
+        let gateway = Gateway::new(settings, random::seed(), clock::now());
+        Ok(Running {
+            gateway,
+            inputs,
+            to_gateway,
+            sip,
+            graph,
+            sound,
+            disk,
+            ready,
+            http,
+            sip_address,
+            rtp_ports: config.media.rtp_ports,
+            tasks,
+        })
+    }
+
+    /// The one line for people, scripts and tests.
+    pub fn ready_line(&self) -> String {
+        let webrtc: Vec<String> = self.sound.bound().iter().map(ToString::to_string).collect();
+        format!(
+            "watrunk {} ready: http={} sip=udp:{} webrtc=udp:{} rtp=udp:{}-{}",
+            env!("CARGO_PKG_VERSION"),
+            self.http,
+            self.sip_address,
+            webrtc.join(","),
+            self.rtp_ports.first,
+            self.rtp_ports.last
+        )
+    }
+
+    /// Where things can be told to the gateway.
+    pub fn input(&self) -> mpsc::Sender<Input> {
+        self.to_gateway.clone()
+    }
+
+    /// Where the webhook is.
+    pub fn http(&self) -> std::net::SocketAddr {
+        self.http
+    }
+
+    /// The loop: until everything is drained.
+    pub async fn until_finished(mut self) {
+        let mut datagram = vec![0_u8; DATAGRAM];
+        loop {
+            if self.carry_out() {
+                break;
+            }
+            self.ready.store(self.gateway.ready(), Ordering::Relaxed);
+            let deadline = self.gateway.poll_timeout().map(|tick| tokio::time::Instant::from(clock::instant(tick)));
+            let timer = async {
+                match deadline {
+                    Some(at) => tokio::time::sleep_until(at).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                input = self.inputs.recv() => match input {
+                    Some(input) => self.step(|gateway| gateway.handle(input, clock::now())),
+                    None => break,
+                },
+                received = self.sip.recv_from(&mut datagram) => match received {
+                    Ok((length, from)) => {
+                        let bytes = datagram[..length].to_vec();
+                        self.step(|gateway| gateway.handle(Input::Datagram { from, bytes }, clock::now()));
+                    }
+                    // ICMP errors of single peers show up here.
+                    Err(error) => {
+                        tracing::debug!(%error, "SIP port: receive failed");
+                        tokio::task::yield_now().await;
+                    }
+                },
+                () = timer => self.step(|gateway| gateway.handle_timeout(clock::now())),
+            }
+        }
+        let _ = sd_notify::notify(false, &[sd_notify::NotifyState::Stopping]);
+        for task in &self.tasks {
+            task.abort();
+        }
+        tracing::info!("stopped");
+    }
+
+    /// A bug in one step must not end the calls that it has nothing to do with.
+    fn step(&mut self, action: impl FnOnce(&mut Gateway)) {
+        let gateway = &mut self.gateway;
+        if catch_unwind(AssertUnwindSafe(|| action(gateway))).is_err() {
+            tracing::error!("a step of the gateway panicked: this is a bug, the other calls go on");
+        }
+    }
+
+    /// Carries out what the gateway wants; true when it is finished.
+    fn carry_out(&mut self) -> bool {
+        let mut finished = false;
+        while let Some(output) = self.gateway.poll() {
+            match output {
+                Output::Sip { to, bytes } => {
+                    // A full socket buffer is loss like any other: SIP sends again.
+                    if let Err(error) = self.sip.try_send_to(&bytes, to) {
+                        tracing::debug!(%error, "a SIP message could not be sent");
+                    }
+                }
+                Output::Graph { id, request, patience } => self.graph.send(id, request, patience),
+                Output::Line { call, order } => self.sound.order(call, order),
+                Output::Record { call, record } => self.disk.record(call, record),
+                Output::TrunkUp { .. } => {}
+                Output::Finished => finished = true,
+            }
+        }
+        finished
+    }
+}
+
+fn stop_signals(to_gateway: mpsc::Sender<Input>) -> Result<tokio::task::JoinHandle<()>, String> {
+    let said = |error: std::io::Error| format!("signals can't be caught: {error}");
+    let mut terminate = signal(SignalKind::terminate()).map_err(said)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(said)?;
+    Ok(tokio::spawn(async move {
+        loop {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            let _ = to_gateway.send(Input::Drain).await;
+        }
+    }))
+}
+
+fn reload_signals(
+    path: PathBuf,
+    to_gateway: mpsc::Sender<Input>,
+) -> Result<tokio::task::JoinHandle<()>, String> {
+    let mut hangup =
+        signal(SignalKind::hangup()).map_err(|error| format!("signals can't be caught: {error}"))?;
+    Ok(tokio::spawn(async move {
+        while hangup.recv().await.is_some() {
+            match Config::load(&path) {
+                Ok(config) => {
+                    let _ = to_gateway.send(Input::Reload(Box::new(Settings::from_config(&config)))).await;
+                }
+                Err(faults) => {
+                    for fault in &faults {
+                        tracing::warn!("reload: {fault}");
+                    }
+                    tracing::warn!("reload: the file has faults, the old configuration stays");
+                }
+            }
+        }
+    }))
+}

@@ -50,6 +50,7 @@ struct Session {
     slots: VecDeque<Box<[u8; DATAGRAM]>>,
     free: Vec<Box<[u8; DATAGRAM]>>,
     waker: Option<Waker>,
+    media_seen: bool,
 }
 
 #[derive(Default)]
@@ -123,6 +124,7 @@ impl Port {
                 slots: VecDeque::with_capacity(INBOX),
                 free: (0..INBOX).map(|_| Box::new([0; DATAGRAM])).collect(),
                 waker: None,
+                media_seen: false,
             },
         );
         drop(table);
@@ -156,6 +158,7 @@ impl Port {
             }
         };
         let Some(session) = table.sessions.get_mut(&id) else { return };
+        session.media_seen |= is_media(datagram);
         let mut slot = match session.free.pop() {
             Some(slot) => slot,
             None => {
@@ -227,10 +230,23 @@ fn canonical(address: SocketAddr) -> SocketAddr {
     }
 }
 
+/// RTP or RTCP, by the first byte (RFC 7983 §7): encrypted or not, it is a sign of life.
+fn is_media(datagram: &[u8]) -> bool {
+    matches!(datagram.first(), Some(128..=191))
+}
+
 /// One call's place on a port: a virtual socket.
 pub struct Seat {
     port: Arc<Port>,
     id: u64,
+}
+
+impl Seat {
+    /// Whether RTP or RTCP has come for this call since this was last asked.
+    pub fn media_seen(&self) -> bool {
+        let mut table = self.port.table();
+        table.sessions.get_mut(&self.id).is_some_and(|session| std::mem::take(&mut session.media_seen))
+    }
 }
 
 impl fmt::Debug for Seat {
@@ -255,7 +271,11 @@ impl AsyncUdpSocket for Seat {
 
     /// Sends now or not at all: sound that waits is sound that is late, and DTLS and STUN repeat themselves.
     fn poll_send(&self, _cx: &mut Context<'_>, transmit: &Transmit<'_>) -> Poll<io::Result<usize>> {
-        if self.port.socket.try_send_to(transmit.contents, transmit.destination).is_err() {
+        let destination = match (self.port.local.is_ipv6(), transmit.destination.ip()) {
+            (true, IpAddr::V4(v4)) => (v4.to_ipv6_mapped(), transmit.destination.port()).into(),
+            _ => transmit.destination,
+        };
+        if self.port.socket.try_send_to(transmit.contents, destination).is_err() {
             self.port.counters.unsent.fetch_add(1, Ordering::Relaxed);
         }
         Poll::Ready(Ok(transmit.contents.len()))

@@ -1,0 +1,321 @@
+//! THE HALL: every call, and who is told what. It knows each room below and holds no socket.
+//!
+//! ```text
+//!   Input ──▶ handle() ──▶ call machine ──▶ orders ──▶ WhatsApp leg ──▶ Output::Graph
+//!                                             │          SIP user agent ──▶ Output::Sip
+//!                                             └────────▶ Output::Line
+//! ```
+//! `handle(input, now)`, then `poll()` until it is empty, then wait until `poll_timeout()` or the next input.
+
+mod desk;
+mod far;
+pub mod line;
+mod live;
+mod port;
+mod route;
+#[cfg(test)]
+mod tests;
+mod whatsapp;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+pub use desk::{CallView, TrunkLine};
+pub use live::CallKey;
+pub use port::{Input, LineEvent, LineOrder, LineSetup, Output, RequestId};
+pub use route::Settings;
+
+use crate::call::leg::{Order, Side, Why};
+use crate::call::{Call, Step};
+use crate::clock::{Now, Tick};
+use crate::sip;
+use crate::whatsapp::graph::Attempt;
+use crate::whatsapp::seen::Seen;
+use live::{LineState, Live};
+
+/// Refusals that may be on their way to Meta at once, beside the calls: what comes above that is dropped,
+/// and Meta times it out.
+const REFUSALS: usize = 64;
+
+/// A sound thread that doesn't say goodbye within this time is not waited for.
+const CLOSING: Duration = Duration::from_secs(5);
+
+/// Time for the trunks to answer our un-REGISTER.
+const LEAVING: Duration = Duration::from_secs(2);
+
+struct Request {
+    call: CallKey,
+    phone_number_id: String,
+    name: &'static str,
+    attempt: Attempt,
+    retry_at: Option<Tick>,
+}
+
+/// Every call of this gateway.
+pub struct Gateway {
+    settings: Settings,
+    random: route::Random,
+    agent: sip::UserAgent,
+    seen: Seen,
+    calls: BTreeMap<CallKey, Live>,
+    by_wacid: BTreeMap<String, CallKey>,
+    requests: BTreeMap<RequestId, Request>,
+    next: u64,
+    outputs: VecDeque<Output>,
+    drain_until: Option<Tick>,
+    leaving: Option<Tick>,
+    finished: bool,
+    trunks_up: BTreeMap<String, bool>,
+}
+
+impl Gateway {
+    /// A gateway without calls. `seed` makes ids, tags and branches: never the same twice.
+    pub fn new(settings: Settings, seed: u64, now: Now) -> Gateway {
+        let mut agent = sip::UserAgent::new(sip::Settings {
+            user_agent: settings.user_agent.clone(),
+            seed,
+            ring_timeout: settings.ring,
+            max_dialogs: settings.max_calls.saturating_mul(2) + REFUSALS,
+        });
+        for trunk in &settings.trunks {
+            agent.add_trunk(trunk.sip.clone(), now);
+        }
+        let mut gateway = Gateway {
+            settings,
+            random: route::Random::new(seed),
+            agent,
+            seen: Seen::new(),
+            calls: BTreeMap::new(),
+            by_wacid: BTreeMap::new(),
+            requests: BTreeMap::new(),
+            next: 0,
+            outputs: VecDeque::new(),
+            drain_until: None,
+            leaving: None,
+            finished: false,
+            trunks_up: BTreeMap::new(),
+        };
+        gateway.settle(now);
+        gateway
+    }
+
+    /// Something happened.
+    pub fn handle(&mut self, input: Input, now: Now) {
+        match input {
+            Input::Notices(notices) => {
+                for notice in notices {
+                    self.noticed(notice, now);
+                }
+            }
+            Input::Datagram { from, bytes } => self.agent.receive(&bytes, from, now),
+            Input::PeerResolved { trunk, peer, local } => self.agent.set_peer(&trunk, peer, local, now),
+            Input::GraphReplied { request, reply } => self.graph_replied(request, &reply, now),
+            Input::Line { call, event } => self.line_said(call, event, now),
+            Input::Written { call } => self.written(call),
+            Input::HangUp { id } => {
+                let key = self.calls.iter().find(|(_, live)| live.id == id).map(|(key, _)| *key);
+                if let Some(key) = key {
+                    self.end(key, Why::Operator, "ended by an operator", now);
+                }
+            }
+            Input::Reload(settings) => self.reload(*settings),
+            Input::Drain => self.drain(now),
+        }
+        self.settle(now);
+    }
+
+    /// The time of [`Gateway::poll_timeout`] has come.
+    pub fn handle_timeout(&mut self, now: Now) {
+        self.agent.handle_timeout(now);
+        let due: Vec<RequestId> = self
+            .requests
+            .iter()
+            .filter(|(_, request)| request.retry_at.is_some_and(|at| at <= now.tick))
+            .map(|(id, _)| *id)
+            .collect();
+        for id in due {
+            self.send_request(id, now);
+        }
+        let due: Vec<CallKey> = self
+            .calls
+            .iter()
+            .filter(|(_, live)| live.deadline().is_some_and(|at| at <= now.tick))
+            .map(|(key, _)| *key)
+            .collect();
+        for key in due {
+            let Some(live) = self.calls.get_mut(&key) else { continue };
+            let steps = live.call.timeout(now);
+            live.line_overdue(now);
+            self.follow(key, steps, now);
+        }
+        if self.drain_until.is_some_and(|at| at <= now.tick) {
+            let keys: Vec<CallKey> = self.calls.keys().copied().collect();
+            for key in keys {
+                self.end(key, Why::Draining, "the gateway is shutting down", now);
+            }
+        }
+        self.settle(now);
+    }
+
+    /// What to do next, until there is nothing.
+    pub fn poll(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    /// When to call [`Gateway::handle_timeout`] at the latest.
+    pub fn poll_timeout(&self) -> Option<Tick> {
+        let requests = self.requests.values().filter_map(|request| request.retry_at);
+        let calls = self.calls.values().filter_map(Live::deadline);
+        let drain = self.drain_until.filter(|_| !self.calls.is_empty());
+        requests.chain(calls).chain(drain).chain(self.leaving).chain(self.agent.poll_timeout()).min()
+    }
+
+    fn reload(&mut self, settings: Settings) {
+        if !self.settings.same_trunks(&settings) {
+            tracing::warn!("reload: a changed [[trunk]] needs a restart, the running ones stay");
+        }
+        let trunks = std::mem::take(&mut self.settings.trunks);
+        self.settings = Settings { trunks, ..settings };
+        tracing::info!(numbers = self.settings.numbers.len(), "reloaded");
+    }
+
+    fn drain(&mut self, now: Now) {
+        if self.drain_until.is_none() {
+            tracing::info!(calls = self.calls.len(), "draining: no new calls");
+            self.drain_until = Some(now.tick + self.settings.drain);
+        } else {
+            // Asked twice: the operator does not want to wait.
+            self.drain_until = Some(now.tick);
+        }
+    }
+
+    /// Everything that follows from what was just said, until nothing follows any more.
+    fn settle(&mut self, now: Now) {
+        self.drain_agent(now);
+        let over: Vec<CallKey> =
+            self.calls.iter().filter(|(_, live)| live.ready_to_record()).map(|(key, _)| *key).collect();
+        for key in over {
+            if let Some(live) = self.calls.get_mut(&key) {
+                let record = live.record(now);
+                tracing::info!(call = %record.id, why = %record.why, seconds = record.talk_seconds as u64,
+                    detail = %record.detail, "call ended");
+                self.outputs.push_back(Output::Record { call: key, record: Box::new(record) });
+            }
+        }
+        if self.drain_until.is_some() && self.calls.is_empty() && !self.finished {
+            match self.leaving {
+                None => {
+                    self.agent.shutdown(now);
+                    self.leaving = Some(now.tick + LEAVING);
+                    self.drain_agent(now);
+                }
+                Some(at) if at <= now.tick || self.agent.poll_timeout().is_none() => {
+                    self.leaving = None;
+                    self.finished = true;
+                    self.outputs.push_back(Output::Finished);
+                }
+                Some(_) => {}
+            }
+        }
+    }
+
+    /// The only place where a call is put in.
+    fn admit(&mut self, live: Live) -> CallKey {
+        self.next += 1;
+        let key = CallKey(self.next);
+        if !live.wacid.is_empty() {
+            self.by_wacid.insert(live.wacid.clone(), key);
+        }
+        self.calls.insert(key, live);
+        key
+    }
+
+    /// The only place where a call is taken out: its record is written.
+    fn written(&mut self, key: CallKey) {
+        if let Some(live) = self.calls.remove(&key) {
+            self.by_wacid.remove(&live.wacid);
+            self.requests.retain(|_, request| request.call != key);
+        }
+    }
+
+    /// A call is to end, and this is what an operator should know about it.
+    fn end(&mut self, key: CallKey, why: Why, detail: &str, now: Now) {
+        let Some(live) = self.calls.get_mut(&key) else { return };
+        live.explain(detail);
+        let steps = live.call.end(why, now);
+        self.follow(key, steps, now);
+    }
+
+    /// A leg of a call has said something.
+    fn heard(&mut self, key: CallKey, side: Side, event: crate::call::leg::Event, now: Now) {
+        let Some(live) = self.calls.get_mut(&key) else { return };
+        let steps = live.call.heard(side, event, now);
+        self.follow(key, steps, now);
+    }
+
+    /// Carries out what the call machine ordered.
+    fn follow(&mut self, key: CallKey, steps: Vec<Step>, now: Now) {
+        let Some(live) = self.calls.get_mut(&key) else { return };
+        if live.call.ending() && live.close_line(now, CLOSING) {
+            self.outputs.push_back(Output::Line { call: key, order: LineOrder::Close });
+        }
+        for Step { side, order } in steps {
+            match side {
+                Side::WhatsApp => self.order_whatsapp(key, order, now),
+                Side::Far => self.order_far(key, order, now),
+            }
+        }
+    }
+
+    /// A sound thread has said something.
+    fn line_said(&mut self, key: CallKey, event: LineEvent, now: Now) {
+        let Some(live) = self.calls.get_mut(&key) else { return };
+        match event {
+            LineEvent::Opened { answer, places, rtp } => {
+                if let LineState::Opening { .. } = live.line {
+                    live.line = LineState::Open { rtp };
+                    self.line_opened(key, &answer, &places, now);
+                }
+            }
+            LineEvent::OpenFailed(what) => {
+                live.line = LineState::Closed;
+                self.end(key, Why::MediaFailed, &what, now);
+            }
+            LineEvent::Connected => tracing::debug!(call = %live.id, "ICE and DTLS are up"),
+            LineEvent::Lost(what) => self.end(key, Why::MediaFailed, what, now),
+            LineEvent::UserSilent => {
+                self.end(key, Why::UserSilent, "nothing came from WhatsApp for 30 s", now);
+            }
+            LineEvent::FarSilent => {
+                self.end(key, Why::FarSilent, "nothing came from the PBX for too long", now);
+            }
+            LineEvent::Fault(what) => {
+                tracing::error!(call = %live.id, what, "the sound of a call stopped: this is a bug");
+                live.line = LineState::Closed;
+                self.end(key, Why::Fault, &what, now);
+            }
+            LineEvent::Closed { whatsapp, far } => {
+                live.quality = (whatsapp, far);
+                live.line = LineState::Closed;
+            }
+        }
+    }
+
+    fn order_far(&mut self, key: CallKey, order: Order, now: Now) {
+        match order {
+            Order::Dial => self.dial_far(key, now),
+            Order::End(why) => self.end_far(key, why, now),
+            // The PBX is the target of every call that this version makes: it is dialled, never answered.
+            Order::Prepare | Order::Ring | Order::Answer => {}
+        }
+    }
+
+    fn call_limits(&self, talking: Duration) -> crate::call::Limits {
+        // The user agent's own ring timer ends the INVITE first, with a CANCEL and a code.
+        crate::call::Limits { ringing: self.settings.ring + Duration::from_secs(10), talking }
+    }
+
+    fn new_call(&mut self, direction: crate::call::leg::Direction, talking: Duration, now: Now) -> (Call, Vec<Step>) {
+        Call::new(direction, self.call_limits(talking), now)
+    }
+}

@@ -1,0 +1,181 @@
+//! All that may happen to the gateway, and all that it may ask for.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use super::live::CallKey;
+use super::route::Settings;
+use crate::call::record::{Quality, Record};
+use crate::media::FarMedia;
+use crate::whatsapp::graph::{Reply, Request};
+use crate::whatsapp::notice::Notice;
+use crate::whatsapp::sdp::Place;
+
+/// One request to Graph, with all its retries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RequestId(pub u64);
+
+/// What happened.
+#[derive(Debug)]
+pub enum Input {
+    /// A webhook of Meta's, its signature checked.
+    Notices(Vec<Notice>),
+    /// A datagram on the SIP port.
+    Datagram {
+        /// Its source.
+        from: SocketAddr,
+        /// All of it.
+        bytes: Vec<u8>,
+    },
+    /// A trunk's server name was resolved.
+    PeerResolved {
+        /// The trunk's name.
+        trunk: String,
+        /// Where its server is.
+        peer: SocketAddr,
+        /// What we are called towards it.
+        local: SocketAddr,
+    },
+    /// Graph answered, or did not.
+    GraphReplied {
+        /// The request.
+        request: RequestId,
+        /// The answer.
+        reply: Reply,
+    },
+    /// The sound of a call has something to say.
+    Line {
+        /// The call.
+        call: CallKey,
+        /// What it says.
+        event: LineEvent,
+    },
+    /// A record is on the disk, or was given up: the call is closed.
+    Written {
+        /// The call.
+        call: CallKey,
+    },
+    /// An operator wants a call to end.
+    HangUp {
+        /// Our id of the call.
+        id: String,
+    },
+    /// The configuration was read again: numbers and limits change, trunks need a restart.
+    Reload(Box<Settings>),
+    /// No new calls; running calls may finish for a while. Said twice: at once.
+    Drain,
+}
+
+/// What the sound of a call says.
+#[derive(Debug)]
+pub enum LineEvent {
+    /// The ports are bound and the WebRTC stack has answered the offer.
+    Opened {
+        /// The stack's own SDP answer.
+        answer: String,
+        /// Where Meta can reach us: the candidates to write into the answer.
+        places: Vec<Place>,
+        /// Where the PBX can send RTP.
+        rtp: SocketAddr,
+    },
+    /// It could not be set up.
+    OpenFailed(String),
+    /// ICE and DTLS are up.
+    Connected,
+    /// ICE or DTLS failed or ended.
+    Lost(&'static str),
+    /// Nothing from WhatsApp for 30 s.
+    UserSilent,
+    /// Nothing from the PBX for the configured time.
+    FarSilent,
+    /// A bug: this line is gone.
+    Fault(String),
+    /// Closed, after [`LineOrder::Close`].
+    Closed {
+        /// What was heard from WhatsApp.
+        whatsapp: Quality,
+        /// What was heard from the PBX.
+        far: Quality,
+    },
+}
+
+/// What a line needs to know to open.
+#[derive(Debug, Clone)]
+pub struct LineSetup {
+    /// The offer as our WebRTC stack should see it.
+    pub offer: String,
+    /// Meta's candidates: where this call's packets will come from.
+    pub remotes: Vec<SocketAddr>,
+    /// Opus' payload type.
+    pub opus_pt: u8,
+    /// telephone-event/8000's payload type.
+    pub dtmf_pt: Option<u8>,
+    /// The PBX's address, to find our own address towards it.
+    pub far: SocketAddr,
+    /// Seconds without anything from the PBX that end the call; `None`: never.
+    pub far_silence: Option<u64>,
+}
+
+/// What the sound of a call is told.
+#[derive(Debug)]
+pub enum LineOrder {
+    /// Bind, build, answer.
+    Open(Box<LineSetup>),
+    /// The PBX has said where and how it talks.
+    Far {
+        /// The codec.
+        media: FarMedia,
+        /// Its RTP address.
+        rtp: SocketAddr,
+        /// Its RTCP address.
+        rtcp: SocketAddr,
+    },
+    /// Meta has confirmed the answer: sound may cross.
+    OpenGate,
+    /// Stop, report, forget.
+    Close,
+}
+
+/// What the gateway asks for.
+#[derive(Debug)]
+pub enum Output {
+    /// Send a datagram from the SIP port.
+    Sip {
+        /// To whom.
+        to: SocketAddr,
+        /// What.
+        bytes: Vec<u8>,
+    },
+    /// Send a request to Graph; answer with [`Input::GraphReplied`].
+    Graph {
+        /// Its id.
+        id: RequestId,
+        /// Path below the Graph URL, and body.
+        request: Request,
+        /// How long to wait for the answer.
+        patience: Duration,
+    },
+    /// Tell the sound of a call something.
+    Line {
+        /// The call.
+        call: CallKey,
+        /// What.
+        order: LineOrder,
+    },
+    /// Write this down; answer with [`Input::Written`].
+    Record {
+        /// The call.
+        call: CallKey,
+        /// What remains of it.
+        record: Box<Record>,
+    },
+    /// A trunk can take calls now, or can't.
+    TrunkUp {
+        /// Its name.
+        trunk: String,
+        /// Whether it can.
+        up: bool,
+    },
+    /// Drained: the process may exit.
+    Finished,
+}

@@ -1,0 +1,201 @@
+//! A number becomes a destination: which trunk, which user part, whose name.
+
+use std::time::Duration;
+
+use crate::config::{CallerId, Codec, Config, Destination, HostPort, NumberConfig};
+use crate::sip;
+use crate::sip::sdp::Law;
+use crate::whatsapp::notice::User;
+
+/// A trunk as the gateway sees it.
+#[derive(Debug, Clone)]
+pub struct Trunk {
+    /// For the user agent.
+    pub sip: sip::TrunkSettings,
+    /// The codecs to offer, in order of preference.
+    pub laws: Vec<Law>,
+    /// Seconds without RTP from the PBX that end a call.
+    pub silence: Option<u64>,
+}
+
+/// What the gateway needs of the configuration.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// User-Agent and Server header.
+    pub user_agent: String,
+    /// Calls at once.
+    pub max_calls: usize,
+    /// How long running calls may go on after SIGTERM.
+    pub drain: Duration,
+    /// How long the PBX may ring.
+    pub ring: Duration,
+    /// The WhatsApp business numbers.
+    pub numbers: Vec<NumberConfig>,
+    /// The trunks, those that only a `forward_to` names included.
+    pub trunks: Vec<Trunk>,
+}
+
+/// Seconds without anything from the PBX that end a call, if the trunk doesn't say.
+const FAR_SILENCE: u64 = 120;
+
+/// Where the SIP port is as long as no route to the trunk is known.
+const NOWHERE: std::net::SocketAddr =
+    std::net::SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED), 0);
+
+impl Settings {
+    /// Everything that the gateway needs, out of the configuration.
+    pub fn from_config(config: &Config) -> Settings {
+        let mut trunks: Vec<Trunk> = config
+            .trunks
+            .iter()
+            .map(|trunk| Trunk {
+                sip: sip::TrunkSettings {
+                    name: trunk.name.clone(),
+                    server_uri: trunk.server.clone(),
+                    username: trunk.username.clone(),
+                    password: trunk.password.as_ref().map(|secret| secret.expose().to_owned()),
+                    register: trunk.register,
+                    expires: Duration::from_secs(trunk.expires),
+                    peer: None,
+                    local: NOWHERE,
+                    allow: trunk.allow.iter().filter_map(|range| range.parse().ok()).collect(),
+                },
+                laws: laws(&trunk.codecs),
+                silence: Some(trunk.silence_seconds.unwrap_or(FAR_SILENCE)),
+            })
+            .collect();
+        for number in &config.numbers {
+            let Destination::Sip { host, .. } = &number.forward_to else { continue };
+            if trunks.iter().all(|trunk| trunk.sip.name != *host) {
+                trunks.push(Trunk {
+                    sip: sip::TrunkSettings {
+                        name: host.clone(),
+                        server_uri: format!("sip:{host}"),
+                        username: "watrunk".to_owned(),
+                        password: None,
+                        register: false,
+                        expires: Duration::from_secs(300),
+                        peer: None,
+                        local: NOWHERE,
+                        allow: Vec::new(),
+                    },
+                    laws: vec![Law::Pcma, Law::Pcmu],
+                    silence: Some(FAR_SILENCE),
+                });
+            }
+        }
+        Settings {
+            user_agent: concat!("watrunk/", env!("CARGO_PKG_VERSION")).to_owned(),
+            max_calls: config.gateway.max_calls,
+            drain: Duration::from_secs(config.gateway.drain_seconds),
+            ring: Duration::from_secs(config.sip.ring_seconds),
+            numbers: config.numbers.clone(),
+            trunks,
+        }
+    }
+
+    /// The number with this Meta id.
+    pub fn number(&self, phone_number_id: &str) -> Option<&NumberConfig> {
+        self.numbers.iter().find(|number| number.phone_number_id == phone_number_id)
+    }
+
+    /// The servers of the trunks: trunk name, host, port.
+    pub fn servers(&self, config: &Config) -> Vec<(String, HostPort)> {
+        self.trunks
+            .iter()
+            .filter_map(|trunk| {
+                let name = trunk.sip.name.clone();
+                let configured = config.trunk(&name).map(|trunk| trunk.address.clone());
+                Some((name.clone(), configured.or_else(|| HostPort::parse(&name).ok())?))
+            })
+            .collect()
+    }
+
+    /// Whether two configurations have the same trunks: those can't be changed while running.
+    pub fn same_trunks(&self, other: &Settings) -> bool {
+        let key = |trunk: &Trunk| {
+            let sip = &trunk.sip;
+            (sip.name.clone(), sip.server_uri.clone(), sip.username.clone(), sip.password.clone(), sip.register)
+        };
+        self.trunks.iter().map(key).eq(other.trunks.iter().map(key))
+    }
+
+    /// The trunk of this name.
+    pub fn trunk(&self, name: &str) -> Option<&Trunk> {
+        self.trunks.iter().find(|trunk| trunk.sip.name == name)
+    }
+}
+
+fn laws(codecs: &[Codec]) -> Vec<Law> {
+    codecs
+        .iter()
+        .filter_map(|codec| match codec {
+            Codec::Pcma => Some(Law::Pcma),
+            Codec::Pcmu => Some(Law::Pcmu),
+            Codec::Opus | Codec::G722 => None,
+        })
+        .collect()
+}
+
+/// Where one call goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Route {
+    /// The trunk's name.
+    pub trunk: String,
+    /// The user part of the request URI.
+    pub user: String,
+}
+
+/// Where calls for this number go; `None` if it has no destination that this version can call.
+pub fn route(number: &NumberConfig) -> Option<Route> {
+    match &number.forward_to {
+        Destination::Sip { user, host } => Some(Route { trunk: host.clone(), user: user.clone() }),
+        Destination::Tel(digits) => Some(Route { trunk: number.trunk.clone()?, user: digits.clone() }),
+        Destination::Wss(_) => None,
+    }
+}
+
+/// What the PBX sees of the caller: the user part of From, and the display name.
+pub fn caller(number: &NumberConfig, user: &User) -> (String, Option<String>) {
+    match number.caller_id {
+        CallerId::Caller => (user.caller_user(), user.display().map(str::to_owned)),
+        CallerId::Business => (number.phone_number.clone(), None),
+    }
+}
+
+/// The headers of `interface.md` that tell the PBX which WhatsApp call this is.
+pub fn headers(wacid: &str, user: &User, payload: Option<&str>) -> Vec<(String, String)> {
+    let mut headers = vec![("X-WhatsApp-Call-ID".to_owned(), wacid.to_owned())];
+    if let Some(bsuid) = &user.bsuid {
+        headers.push(("X-WhatsApp-User-ID".to_owned(), bsuid.clone()));
+    }
+    if let Some(payload) = payload {
+        headers.push(("X-WhatsApp-Payload".to_owned(), payload.to_owned()));
+    }
+    headers
+}
+
+/// Numbers that need not be secret but must never repeat: ids, jitter of retries (splitmix64).
+#[derive(Debug)]
+pub struct Random(u64);
+
+impl Random {
+    /// A stream that depends on `seed` alone.
+    pub fn new(seed: u64) -> Random {
+        Random(seed)
+    }
+
+    /// The next 64 bits.
+    pub fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        z ^ (z >> 31)
+    }
+
+    /// A new call id: `call_` and 24 hex digits.
+    pub fn call_id(&mut self) -> String {
+        format!("call_{:016x}{:08x}", self.next(), self.next() >> 32)
+    }
+}

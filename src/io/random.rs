@@ -1,0 +1,31 @@
+//! Randomness, from the operating system.
+
+/// A random 32-bit word.
+pub fn word() -> u32 {
+    let mut bytes = [0; 4];
+    fill(&mut bytes);
+    u32::from_le_bytes(bytes)
+}
+
+/// A random 64-bit seed.
+pub fn seed() -> u64 {
+    let mut bytes = [0; 8];
+    fill(&mut bytes);
+    u64::from_le_bytes(bytes)
+}
+
+/// `length` random letters and digits: an ICE user fragment or password (RFC 8839 §5.4).
+pub fn token(length: usize) -> String {
+    const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789ab";
+    let mut bytes = vec![0; length];
+    fill(&mut bytes);
+    bytes.iter().map(|byte| char::from(LETTERS[usize::from(byte & 63)])).collect()
+}
+
+/// Linux has no failing `getrandom` once it has booted; a gateway without secrets must not run at all.
+fn fill(bytes: &mut [u8]) {
+    if let Err(error) = getrandom::fill(bytes) {
+        tracing::error!(%error, "the operating system gives no random numbers");
+        std::process::exit(1);
+    }
+}

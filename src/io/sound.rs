@@ -1,0 +1,501 @@
+//! The sound threads: each owns some calls, their WebRTC connections and their RTP ports.
+//!
+//! One thread is one single-threaded tokio runtime. A call never moves between threads, and signalling
+//! never runs on one: Opus for many calls can't delay a webhook, nor a webhook Opus.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::net::UdpSocket;
+use tokio::sync::mpsc;
+use tokio::time::{MissedTickBehavior, interval};
+use webrtc::media_stream::track_remote::{TrackRemote, TrackRemoteEvent};
+
+use super::mux::{Port, Seat};
+use super::peer::{Mouth, Peer, PeerEvent, PeerSettings};
+use super::{clock, random, sock};
+use crate::call::record::Quality;
+use crate::config::{MediaConfig, PortRange};
+use crate::gateway::line::{Line, Silence};
+use crate::gateway::{CallKey, Input, LineEvent, LineOrder, LineSetup};
+use crate::media::{BridgeSettings, Outgoing, Seeds, UserPacket};
+use crate::whatsapp::sdp::{Kind, Place};
+
+/// Orders that may wait for one call: it gets a handful in its life.
+const ORDERS: usize = 16;
+
+/// Pairs of ports that are tried before a call is refused.
+const PAIRS_TRIED: usize = 50;
+
+/// How often WhatsApp's receiver reports are looked at.
+const LOSS_PERIOD: Duration = Duration::from_secs(5);
+
+/// The frame of everything here.
+const FRAME: Duration = Duration::from_millis(20);
+
+/// What all sound threads share.
+pub struct SoundSettings {
+    /// The `[media]` section.
+    pub media: MediaConfig,
+    /// What the PBX is told instead of our own address.
+    pub sip_public_ip: Option<IpAddr>,
+}
+
+struct Shared {
+    settings: SoundSettings,
+    next_pair: AtomicUsize,
+    lines: AtomicUsize,
+    to_gateway: mpsc::Sender<Input>,
+}
+
+/// The handle to all sound threads.
+pub struct Sound {
+    threads: Vec<mpsc::UnboundedSender<Job>>,
+    loads: Vec<Arc<AtomicUsize>>,
+    placed: BTreeMap<CallKey, (usize, mpsc::Sender<LineOrder>)>,
+    shared: Arc<Shared>,
+    bound: Vec<SocketAddr>,
+}
+
+enum Job {
+    Open { call: CallKey, setup: Box<LineSetup>, orders: mpsc::Receiver<LineOrder>, load: Load },
+}
+
+/// Counts a line on its thread for as long as it lives.
+struct Load {
+    thread: Arc<AtomicUsize>,
+    shared: Arc<Shared>,
+}
+
+impl Load {
+    fn new(thread: &Arc<AtomicUsize>, shared: &Arc<Shared>) -> Load {
+        thread.fetch_add(1, Ordering::Relaxed);
+        shared.lines.fetch_add(1, Ordering::Relaxed);
+        Load { thread: Arc::clone(thread), shared: Arc::clone(shared) }
+    }
+}
+
+impl Drop for Load {
+    fn drop(&mut self) {
+        self.thread.fetch_sub(1, Ordering::Relaxed);
+        self.shared.lines.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Sound {
+    /// Starts the threads and binds each one's first WebRTC port.
+    ///
+    /// # Errors
+    /// When a port can't be bound or a thread can't be started, in words.
+    pub fn start(settings: SoundSettings, to_gateway: mpsc::Sender<Input>) -> Result<Sound, String> {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let wanted = settings.media.threads.unwrap_or(cores).max(1);
+        // Every thread has WebRTC ports of its own: no datagram ever crosses from one to another.
+        let count = wanted.min(settings.media.webrtc_ports.count()).max(1);
+        let shared = Arc::new(Shared {
+            settings,
+            next_pair: AtomicUsize::new(0),
+            lines: AtomicUsize::new(0),
+            to_gateway,
+        });
+        let mut sound = Sound {
+            threads: Vec::new(),
+            loads: Vec::new(),
+            placed: BTreeMap::new(),
+            shared: Arc::clone(&shared),
+            bound: Vec::new(),
+        };
+        for index in 0..count {
+            let (jobs_in, jobs) = mpsc::unbounded_channel();
+            let (ready_in, ready) = std::sync::mpsc::channel();
+            let shared = Arc::clone(&shared);
+            std::thread::Builder::new()
+                .name(format!("sound-{index}"))
+                .spawn(move || thread(&shared, index, count, jobs, &ready_in))
+                .map_err(|error| format!("a sound thread can't be started: {error}"))?;
+            let bound = ready.recv().map_err(|_| "a sound thread died at start".to_owned())??;
+            sound.bound.push(bound);
+            sound.threads.push(jobs_in);
+            sound.loads.push(Arc::new(AtomicUsize::new(0)));
+        }
+        Ok(sound)
+    }
+
+    /// The WebRTC ports that are bound from the start, one per thread.
+    pub fn bound(&self) -> &[SocketAddr] {
+        &self.bound
+    }
+
+    /// Lines that live now.
+    pub fn lines(&self) -> usize {
+        self.shared.lines.load(Ordering::Relaxed)
+    }
+
+    /// Hands an order to a call's line.
+    pub fn order(&mut self, call: CallKey, order: LineOrder) {
+        match order {
+            LineOrder::Open(setup) => self.open(call, setup),
+            LineOrder::Close => {
+                // The sender goes with it: the line's last order.
+                if let Some((_, orders)) = self.placed.remove(&call) {
+                    let _ = orders.try_send(LineOrder::Close);
+                }
+            }
+            order @ (LineOrder::Far { .. } | LineOrder::OpenGate) => {
+                if let Some((_, orders)) = self.placed.get(&call)
+                    && orders.try_send(order).is_err()
+                {
+                    tracing::debug!("a line no longer takes orders");
+                }
+            }
+        }
+    }
+
+    fn open(&mut self, call: CallKey, setup: Box<LineSetup>) {
+        let least = (0..self.loads.len()).min_by_key(|index| self.loads[*index].load(Ordering::Relaxed));
+        let Some(index) = least else { return };
+        let (orders_in, orders) = mpsc::channel(ORDERS);
+        self.placed.insert(call, (index, orders_in));
+        let load = Load::new(&self.loads[index], &self.shared);
+        if self.threads[index].send(Job::Open { call, setup, orders, load }).is_err() {
+            let event = LineEvent::OpenFailed("the sound thread is gone".to_owned());
+            let _ = self.shared.to_gateway.try_send(Input::Line { call, event });
+        }
+    }
+}
+
+/// One sound thread's WebRTC ports: the first stays, the others come and go with their calls.
+struct Ports {
+    media: MediaConfig,
+    mine: Vec<u16>,
+    bound: Vec<(Arc<Port>, tokio::task::JoinHandle<()>)>,
+}
+
+impl Ports {
+    fn new(media: &MediaConfig, index: usize, count: usize) -> Ports {
+        let PortRange { first, last } = media.webrtc_ports;
+        let mine = (first..=last).skip(index).step_by(count).collect();
+        Ports { media: media.clone(), mine, bound: Vec::new() }
+    }
+
+    /// A place for a call with these remote candidates: on the first port that has none of them.
+    fn seat(&mut self, ufrag: &str, remotes: &[SocketAddr]) -> Result<(Arc<Seat>, u16), String> {
+        if self.bound.len() > 1 {
+            let mut first = true;
+            self.bound.retain(|(port, pump)| {
+                let keep = std::mem::take(&mut first) || port.load() > 0;
+                if !keep {
+                    pump.abort();
+                }
+                keep
+            });
+        }
+        if let Some((port, _)) = self.bound.iter().find(|(port, _)| !port.collides(remotes)) {
+            return Ok((port.seat(ufrag, remotes), port.number()));
+        }
+        let port = self.bind()?;
+        Ok((port.seat(ufrag, remotes), port.number()))
+    }
+
+    fn bind(&mut self) -> Result<Arc<Port>, String> {
+        let mut last = "every port of webrtc_ports is in use".to_owned();
+        for number in &self.mine {
+            if self.bound.iter().any(|(port, _)| port.number() == *number) {
+                continue;
+            }
+            let address = SocketAddr::new(self.media.listen_ip, *number);
+            match Port::bind(address, self.media.dscp) {
+                Ok(port) => {
+                    let pump = tokio::spawn(Arc::clone(&port).pump());
+                    self.bound.push((Arc::clone(&port), pump));
+                    return Ok(port);
+                }
+                Err(error) => last = format!("UDP port {address} can't be bound: {error}"),
+            }
+        }
+        Err(last)
+    }
+}
+
+fn thread(
+    shared: &Arc<Shared>,
+    index: usize,
+    count: usize,
+    mut jobs: mpsc::UnboundedReceiver<Job>,
+    ready: &std::sync::mpsc::Sender<Result<SocketAddr, String>>,
+) {
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            let _ = ready.send(Err(format!("a sound thread's runtime can't be built: {error}")));
+            return;
+        }
+    };
+    runtime.block_on(async {
+        let mut ports = Ports::new(&shared.settings.media, index, count);
+        match ports.bind() {
+            Ok(port) => {
+                let bound = SocketAddr::new(shared.settings.media.listen_ip, port.number());
+                let _ = ready.send(Ok(bound));
+            }
+            Err(error) => {
+                let _ = ready.send(Err(error));
+                return;
+            }
+        }
+        let ports = Arc::new(Mutex::new(ports));
+        while let Some(Job::Open { call, setup, orders, load }) = jobs.recv().await {
+            let (shared, ports) = (Arc::clone(shared), Arc::clone(&ports));
+            tokio::spawn(async move {
+                let to_gateway = shared.to_gateway.clone();
+                let line = tokio::spawn(line(shared, ports, call, *setup, orders));
+                let event = match line.await {
+                    Ok(event) => event,
+                    // A bug ends one call, not the thread.
+                    Err(error) => LineEvent::Fault(error.to_string()),
+                };
+                let _ = to_gateway.send(Input::Line { call, event }).await;
+                drop(load);
+            });
+        }
+    });
+}
+
+/// Everything that one line holds.
+struct Open {
+    line: Line,
+    peer: Peer,
+    mouth: Mouth,
+    seat: Arc<Seat>,
+    rtp: UdpSocket,
+    rtcp: UdpSocket,
+}
+
+/// One line, from its ports to its last report: what it says when it is over.
+async fn line(
+    shared: Arc<Shared>,
+    ports: Arc<Mutex<Ports>>,
+    call: CallKey,
+    setup: LineSetup,
+    mut orders: mpsc::Receiver<LineOrder>,
+) -> LineEvent {
+    let tell = |event: LineEvent| {
+        let to_gateway = shared.to_gateway.clone();
+        async move {
+            let _ = to_gateway.send(Input::Line { call, event }).await;
+        }
+    };
+    let mut open = match open(&shared, &ports, &setup, &tell).await {
+        Ok(open) => open,
+        Err(what) => return LineEvent::OpenFailed(what),
+    };
+    let (whatsapp, far) = run(&mut open, &mut orders, &tell).await;
+    let Open { peer, .. } = open;
+    peer.close().await;
+    LineEvent::Closed { whatsapp, far }
+}
+
+async fn open<F: Future<Output = ()>>(
+    shared: &Shared,
+    ports: &Mutex<Ports>,
+    setup: &LineSetup,
+    tell: &impl Fn(LineEvent) -> F,
+) -> Result<Open, String> {
+    let media = &shared.settings.media;
+    let remotes: Vec<SocketAddr> = setup
+        .remotes
+        .iter()
+        .copied()
+        .filter(|remote| media.listen_ip.is_ipv6() || remote.is_ipv4())
+        .collect();
+    if remotes.is_empty() {
+        return Err("the offer has no candidate that our listen_ip can reach".to_owned());
+    }
+    let ufrag = random::token(8);
+    let (seat, port) =
+        ports.lock().unwrap_or_else(PoisonError::into_inner).seat(&ufrag, &remotes)?;
+    let ssrc = random::word();
+    let own = own_addresses(media);
+    let mut peer = Peer::new(
+        Arc::clone(&seat),
+        PeerSettings {
+            ufrag,
+            password: random::token(24),
+            ssrc,
+            opus_pt: setup.opus_pt,
+            dtmf_pt: setup.dtmf_pt,
+            local: own[0],
+            lite: false,
+        },
+    )
+    .await?;
+    let answer = peer.answer(setup.offer.clone()).await?;
+    let places = match media.public_ip {
+        Some(public) => vec![Place { ip: public, port, kind: Kind::Host }],
+        None => own.iter().map(|ip| Place { ip: *ip, port, kind: Kind::Host }).collect(),
+    };
+    let (rtp, rtcp) = pair(shared, media)?;
+    let towards = match (shared.settings.sip_public_ip, media.listen_ip.is_unspecified()) {
+        (Some(public), _) => public,
+        (None, true) => sock::local_towards(setup.far)
+            .map_err(|error| format!("there is no route to the PBX: {error}"))?,
+        (None, false) => media.listen_ip,
+    };
+    let rtp_port = rtp.local_addr().map_err(|error| error.to_string())?.port();
+    let seeds = Seeds {
+        user_ssrc: ssrc,
+        user_seq: random::word() as u16 & 0x7fff,
+        user_timestamp: random::word(),
+        far_ssrc: random::word(),
+        far_seq: random::word() as u16 & 0x7fff,
+        far_timestamp: random::word(),
+    };
+    let bridge = BridgeSettings {
+        opus_pt: setup.opus_pt,
+        user_dtmf_pt: setup.dtmf_pt,
+        jitter_ms: media.jitter_ms,
+        complexity: media.opus_complexity,
+        bitrate: media.opus_bitrate,
+        seeds,
+    };
+    let line = Line::new(bridge, setup.far_silence.map(Duration::from_secs), clock::tick())
+        .map_err(|error| format!("the bridge can't be built: {error}"))?;
+    let mouth = peer.mouth();
+    tell(LineEvent::Opened { answer, places, rtp: SocketAddr::new(towards, rtp_port) }).await;
+    Ok(Open { line, peer, mouth, seat, rtp, rtcp })
+}
+
+/// Our addresses for candidates: never empty.
+fn own_addresses(media: &MediaConfig) -> Vec<IpAddr> {
+    if !media.listen_ip.is_unspecified() {
+        return vec![media.listen_ip];
+    }
+    let mut found: Vec<IpAddr> =
+        sock::host_addresses().into_iter().filter(|ip| media.listen_ip.is_ipv6() || ip.is_ipv4()).collect();
+    if found.is_empty() {
+        found.push(IpAddr::from([127, 0, 0, 1]));
+    }
+    found
+}
+
+/// An even RTP port and the odd RTCP port above it (RFC 3550 §11).
+fn pair(shared: &Shared, media: &MediaConfig) -> Result<(UdpSocket, UdpSocket), String> {
+    let pairs = media.rtp_ports.pairs().max(1);
+    let even = media.rtp_ports.first.next_multiple_of(2);
+    let mut last = String::new();
+    for _ in 0..PAIRS_TRIED.min(pairs) {
+        let nth = shared.next_pair.fetch_add(1, Ordering::Relaxed) % pairs;
+        let port = even + u16::try_from(nth * 2).unwrap_or(0);
+        let bind = |port: u16| {
+            sock::udp(SocketAddr::new(media.listen_ip, port), media.dscp).and_then(UdpSocket::from_std)
+        };
+        match bind(port).and_then(|rtp| Ok((rtp, bind(port + 1)?))) {
+            Ok(pair) => return Ok(pair),
+            Err(error) => last = format!("{port}: {error}"),
+        }
+    }
+    Err(format!("no free pair of ports in rtp_ports ({last})"))
+}
+
+/// The loop of a line: orders, ticks and packets, until it is told to close.
+async fn run<F: Future<Output = ()>>(
+    open: &mut Open,
+    orders: &mut mpsc::Receiver<LineOrder>,
+    tell: &impl Fn(LineEvent) -> F,
+) -> (Quality, Quality) {
+    let Open { line, peer, mouth, seat, rtp, rtcp } = open;
+    let mut track: Option<Arc<dyn TrackRemote>> = None;
+    let mut stack_lives = true;
+    let mut ticker = interval(FRAME);
+    ticker.set_missed_tick_behavior(MissedTickBehavior::Burst);
+    let mut loss_ticker = interval(LOSS_PERIOD);
+    loss_ticker.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut out = Outgoing::default();
+    let mut report = heapless::Vec::new();
+    let mut buffer = [0_u8; 1_500];
+    loop {
+        tokio::select! {
+            biased;
+            order = orders.recv() => match order {
+                Some(LineOrder::Far { media, rtp, rtcp }) => line.set_far(media, rtp, rtcp, clock::tick()),
+                Some(LineOrder::OpenGate) => line.open_gate(clock::tick()),
+                Some(LineOrder::Close | LineOrder::Open(_)) | None => return line.quality(),
+            },
+            _ = ticker.tick() => {
+                let now = clock::tick();
+                if seat.media_seen() {
+                    line.user_lives(now);
+                }
+                if let Some(silence) = line.tick(now, &mut out) {
+                    tell(match silence {
+                        Silence::User => LineEvent::UserSilent,
+                        Silence::Far => LineEvent::FarSilent,
+                    }).await;
+                }
+                if let Some(frame) = &out.to_user {
+                    mouth.send(frame.payload_type, frame.marker, frame.sequence, frame.timestamp, &frame.payload);
+                }
+                if let Some(address) = line.far_address() {
+                    for datagram in &out.to_far {
+                        let _ = rtp.try_send_to(datagram, address);
+                    }
+                }
+                report.clear();
+                if let Some(address) = line.rtcp_due(now, clock::ntp(), &mut report) {
+                    let _ = rtcp.try_send_to(&report, address);
+                }
+            }
+            event = peer.events.recv(), if stack_lives => match event {
+                Some(PeerEvent::Connected) => tell(LineEvent::Connected).await,
+                Some(PeerEvent::Lost(what)) => tell(LineEvent::Lost(what)).await,
+                Some(PeerEvent::Track(heard)) => track = Some(heard),
+                Some(PeerEvent::Gathered) => {}
+                None => {
+                    stack_lives = false;
+                    tell(LineEvent::Lost("the WebRTC stack is gone")).await;
+                }
+            },
+            event = next(track.as_ref()) => match event {
+                Some(TrackRemoteEvent::OnRtpPacket(packet)) => {
+                    let header = &packet.header;
+                    line.from_user(&UserPacket {
+                        ssrc: header.ssrc,
+                        payload_type: header.payload_type,
+                        marker: header.marker,
+                        sequence: header.sequence_number,
+                        timestamp: header.timestamp,
+                        payload: &packet.payload,
+                    }, clock::tick());
+                }
+                Some(_) => {}
+                None => track = None,
+            },
+            _ = rtp.readable() => {
+                while let Ok((length, from)) = rtp.try_recv_from(&mut buffer) {
+                    let _ = line.from_far(&buffer[..length], from, clock::tick());
+                }
+            }
+            _ = rtcp.readable() => {
+                while let Ok((length, from)) = rtcp.try_recv_from(&mut buffer) {
+                    let _ = line.far_rtcp(&buffer[..length], from, clock::tick());
+                }
+            }
+            _ = loss_ticker.tick() => {
+                if let Some(loss) = peer.reported_loss().await {
+                    line.user_loss(loss);
+                }
+            }
+        }
+    }
+}
+
+/// WhatsApp's next packet; never, as long as there is no track.
+async fn next(track: Option<&Arc<dyn TrackRemote>>) -> Option<TrackRemoteEvent> {
+    match track {
+        Some(track) => track.poll().await,
+        None => std::future::pending().await,
+    }
+}
