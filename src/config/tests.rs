@@ -1,1 +1,810 @@
 //! The file as operators write it: what loads, what is refused, and what they are told.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+
+use super::*;
+
+/// Files and variables out of a map.
+#[derive(Default)]
+struct Vault {
+    files: BTreeMap<PathBuf, String>,
+    variables: BTreeMap<String, String>,
+}
+
+impl SecretSource for Vault {
+    fn file(&self, path: &Path) -> Result<String, String> {
+        self.files.get(path).cloned().ok_or_else(|| "no such file".to_owned())
+    }
+    fn variable(&self, name: &str) -> Option<String> {
+        self.variables.get(name).cloned()
+    }
+}
+
+/// A small file without faults. Its lines are counted below.
+const GOOD: &str = r#"[whatsapp]
+app_secret = "app-s3cret"
+access_token = "token-s3cret"
+verify_token = "verify-s3cret"
+
+[media]
+rtp_ports = "20000-20199"
+webrtc_ports = "40000-40099"
+
+[[trunk]]
+name = "pbx"
+server = "sip:192.168.1.10:5070;transport=udp"
+username = "whatsapp"
+password = "trunk-s3cret"
+
+[[number]]
+id = "support"
+phone_number_id = "106540352242922"
+phone_number = "+15550100100"
+forward_to = "sip:200@pbx"
+"#;
+
+fn load(text: &str) -> Result<(Config, Vec<Note>), Vec<Fault>> {
+    Config::parse(text, &Vault::default())
+}
+
+fn good(text: &str) -> Config {
+    load(text).unwrap().0
+}
+
+fn faults(text: &str) -> Vec<String> {
+    let faults = load(text).expect_err("the text has a fault");
+    faults.iter().map(|fault| fault.in_file(Path::new("w.toml")).to_string()).collect()
+}
+
+fn notes(text: &str) -> Vec<String> {
+    load(text).unwrap().1.iter().map(|note| note.in_file(Path::new("w.toml")).to_string()).collect()
+}
+
+/// `GOOD` with one line replaced.
+fn with(line: &str, instead: &str) -> String {
+    assert!(GOOD.contains(line), "{line} is not in the good file");
+    GOOD.replacen(line, instead, 1)
+}
+
+/// `GOOD` with a section put after it: it begins at line 21.
+fn plus(more: &str) -> String {
+    format!("{GOOD}{more}")
+}
+
+#[test]
+fn a_small_file_loads_with_the_documented_defaults() {
+    let config = good(GOOD);
+    assert_eq!(config.gateway.max_calls, 50);
+    assert_eq!(config.gateway.drain_seconds, 30);
+    assert_eq!(config.gateway.state_dir, Path::new("/var/lib/watrunk"));
+    assert_eq!(config.http.listen.to_string(), "127.0.0.1:8080");
+    assert_eq!(config.whatsapp.graph_url, "https://graph.facebook.com/v25.0");
+    assert_eq!(config.whatsapp.dtls_role, DtlsRole::Auto);
+    assert_eq!(config.media.listen_ip, IpAddr::from([0, 0, 0, 0]));
+    assert_eq!((config.media.jitter_ms, config.media.opus_complexity, config.media.dscp), (60, 5, 46));
+    assert_eq!((config.media.opus_bitrate, config.media.threads), (20_000, None));
+    assert_eq!(config.sip.listen.to_string(), "0.0.0.0:5060");
+    assert_eq!(config.sip.ring_seconds, 120);
+    let trunk = config.trunk("pbx").unwrap();
+    assert_eq!(trunk.address, HostPort { host: "192.168.1.10".into(), port: Some(5070) });
+    assert_eq!((trunk.register, trunk.expires), (true, 300));
+    assert_eq!(trunk.codecs, [Codec::Pcma, Codec::Pcmu]);
+    assert_eq!((trunk.srtp, trunk.dtmf), (Srtp::Off, Dtmf::Rfc4733));
+    assert_eq!(trunk.password.as_ref().unwrap().expose(), "trunk-s3cret");
+    let number = config.number("support").unwrap();
+    assert_eq!(number.account_id, "support");
+    assert_eq!(number.forward_to, Destination::Sip { user: "200".into(), host: "pbx".into() });
+    assert_eq!((number.enabled, number.caller_id), (true, CallerId::Caller));
+    assert_eq!(number.max_call_seconds, 14_400);
+    assert_eq!(notes(GOOD), Vec::<String>::new());
+}
+
+#[test]
+fn every_key_reaches_its_field() {
+    let text = r#"
+[gateway]
+name = "box-7"
+state_dir = "/srv/w"
+max_calls = 7
+drain_seconds = 0
+[http]
+listen = "[::1]:8081"
+public_url = "https://calls.example.com/"
+[[http.key]]
+name = "ops"
+key = "sk_0123456789abcdef"
+role = "operator"
+[whatsapp]
+graph_url = "https://graph.example.com/v9/"
+app_secret = "a"
+access_token = "b"
+verify_token = "c"
+dtls_role = "server"
+[media]
+listen_ip = "10.0.0.2"
+public_ip = "203.0.113.7"
+webrtc_ports = "41000-41010"
+rtp_ports = "21000-21019"
+jitter_ms = 0x50
+opus_complexity = 10
+opus_bitrate = 24_000
+dscp = 0
+threads = 3
+[sip]
+listen = "10.0.0.2:5062"
+public_ip = "203.0.113.8"
+ring_seconds = 45
+[[trunk]]
+name = "pbx"
+server = "SIP:pbx.example.com"
+register = false
+expires = 60
+codecs = ["pcmu", "pcma"]
+dtmf = "info"
+allow = ["192.168.1.0/24", "2001:db8::1"]
+silence_seconds = 40
+[[number]]
+id = "n1"
+account_id = "acme"
+phone_number_id = "1"
+phone_number = "+4915112345678"
+enabled = false
+forward_to = "tel:+4930123456"
+trunk = "pbx"
+caller_id = "business"
+recording = false
+max_call_seconds = 600
+"#;
+    let config = good(text);
+    assert_eq!(config.gateway.name, "box-7");
+    assert_eq!(config.gateway.state_dir, Path::new("/srv/w"));
+    assert_eq!((config.gateway.max_calls, config.gateway.drain_seconds), (7, 0));
+    assert_eq!(config.http.listen.to_string(), "[::1]:8081");
+    assert_eq!(config.http.public_url.as_deref(), Some("https://calls.example.com"));
+    assert_eq!((config.http.keys[0].name.as_str(), config.http.keys[0].role), ("ops", Role::Operator));
+    assert_eq!(config.http.keys[0].key.expose(), "sk_0123456789abcdef");
+    assert_eq!(config.whatsapp.graph_url, "https://graph.example.com/v9");
+    assert_eq!(config.whatsapp.app_secret.expose(), "a");
+    assert_eq!(config.whatsapp.access_token.expose(), "b");
+    assert_eq!(config.whatsapp.verify_token.expose(), "c");
+    assert_eq!(config.whatsapp.dtls_role, DtlsRole::Server);
+    assert_eq!(config.media.listen_ip.to_string(), "10.0.0.2");
+    assert_eq!(config.media.public_ip.unwrap().to_string(), "203.0.113.7");
+    assert_eq!(config.media.webrtc_ports, PortRange { first: 41000, last: 41010 });
+    assert_eq!(config.media.rtp_ports, PortRange { first: 21000, last: 21019 });
+    assert_eq!((config.media.jitter_ms, config.media.opus_complexity), (80, 10));
+    assert_eq!((config.media.opus_bitrate, config.media.dscp, config.media.threads), (24_000, 0, Some(3)));
+    assert_eq!(config.sip.listen.to_string(), "10.0.0.2:5062");
+    assert_eq!(config.sip.public_ip.unwrap().to_string(), "203.0.113.8");
+    assert_eq!(config.sip.ring_seconds, 45);
+    let trunk = &config.trunks[0];
+    assert_eq!(trunk.server, "SIP:pbx.example.com");
+    assert_eq!(trunk.address, HostPort { host: "pbx.example.com".into(), port: None });
+    assert_eq!((trunk.register, trunk.expires, trunk.silence_seconds), (false, 60, Some(40)));
+    assert_eq!((trunk.username.as_str(), &trunk.password), ("", &None));
+    assert_eq!(trunk.codecs, [Codec::Pcmu, Codec::Pcma]);
+    assert_eq!(trunk.dtmf, Dtmf::Info);
+    assert_eq!(trunk.allow, ["192.168.1.0/24", "2001:db8::1/128"]);
+    let number = &config.numbers[0];
+    assert_eq!((number.account_id.as_str(), number.phone_number_id.as_str()), ("acme", "1"));
+    assert_eq!(number.phone_number, "+4915112345678");
+    assert_eq!(number.forward_to, Destination::Tel("+4930123456".into()));
+    assert_eq!((number.enabled, number.caller_id), (false, CallerId::Business));
+    assert_eq!((number.trunk.as_deref(), number.max_call_seconds), (Some("pbx"), 600));
+}
+
+#[test]
+fn the_example_loads_as_it_is_and_names_every_key() {
+    let (config, notes) = load(EXAMPLE).unwrap();
+    assert_eq!(config.numbers[0].forward_to.to_string(), "sip:200@pbx");
+    let placeholders = notes.iter().filter(|note| note.what.contains("placeholder")).count();
+    assert_eq!((placeholders, notes.len()), (5, 5), "{notes:?}");
+    for (section, keys) in known::SECTIONS {
+        assert!(EXAMPLE.contains(section), "{section} is not in the example");
+        for key in *keys {
+            let stem = key.trim_end_matches("_file").trim_end_matches("_env");
+            assert!(EXAMPLE.contains(stem), "{section} {key} is not in the example");
+        }
+    }
+}
+
+#[test]
+fn what_the_example_comments_out_as_defaults_are_the_defaults() {
+    let uncommented: Vec<String> = EXAMPLE
+        .lines()
+        .map(|line| match line.strip_prefix("# ") {
+            Some(rest) if rest.split_once(" = ").is_some_and(|(key, _)| !key.contains(' ')) => {
+                rest.to_owned()
+            }
+            _ => line.to_owned(),
+        })
+        .take_while(|line| !line.starts_with("# Known to this version"))
+        .collect();
+    let mut whole = good(&uncommented.join("\n"));
+    let plain = good(EXAMPLE);
+    // These have no default: they show a value.
+    whole.media.public_ip = None;
+    whole.media.threads = None;
+    whole.sip.public_ip = None;
+    whole.trunks[0].allow.clear();
+    whole.trunks[0].silence_seconds = None;
+    assert_eq!(whole, plain);
+    assert!(uncommented.iter().any(|line| line.starts_with("jitter_ms = 60")), "nothing was uncommented");
+}
+
+#[test]
+fn a_number_out_of_range_is_told_with_line_range_and_value() {
+    let text = with("username = \"whatsapp\"", "username = \"whatsapp\"\nexpires = 5");
+    assert_eq!(faults(&text), ["w.toml:14: trunk.expires: must be between 20 and 86400 (seconds), is 5"]);
+    let text = plus("[sip]\nring_seconds = -1\n");
+    assert_eq!(faults(&text), ["w.toml:22: sip.ring_seconds: must be between 5 and 300 (seconds), is -1"]);
+    let huge = "9".repeat(40);
+    let text = plus(&format!("[gateway]\ndrain_seconds = {huge}\n"));
+    assert!(faults(&text)[0].starts_with("w.toml:22: gateway.drain_seconds: must be between 0 and 86400"));
+}
+
+#[test]
+fn the_bounds_of_every_number_hold() {
+    let cases = [
+        ("gateway", "max_calls", 1, 100, 0, 10_001),
+        ("media", "jitter_ms", 20, 200, 19, 201),
+        ("media", "opus_complexity", 0, 10, -1, 11),
+        ("media", "opus_bitrate", 6_000, 64_000, 5_999, 64_001),
+        ("media", "dscp", 0, 63, -1, 64),
+        ("media", "threads", 1, 256, 0, 257),
+        ("sip", "ring_seconds", 5, 300, 4, 301),
+    ];
+    let bare = GOOD.replace("[media]\nrtp_ports = \"20000-20199\"\nwebrtc_ports = \"40000-40099\"\n", "");
+    for (section, key, low, high, under, over) in cases {
+        for fine in [low, high] {
+            good(&format!("{bare}[{section}]\n{key} = {fine}\n"));
+        }
+        for wrong in [under, over] {
+            let told = faults(&format!("{bare}[{section}]\n{key} = {wrong}\n"));
+            assert_eq!(told.len(), 1, "{section}.{key} = {wrong}: {told:?}");
+            assert!(told[0].ends_with(&format!("is {wrong}")), "{told:?}");
+        }
+    }
+}
+
+#[test]
+fn a_wrong_type_is_named() {
+    let cases = [
+        ("[gateway]\nmax_calls = \"ten\"", "gateway.max_calls: must be a whole number, is a string"),
+        (
+            "[gateway]\nmax_calls = 1.5",
+            "gateway.max_calls: must be a whole number, is a number with a fraction",
+        ),
+        ("[gateway]\nname = 1", "gateway.name: must be a string, is a whole number"),
+        ("[gateway]\nname = 1979-05-27", "gateway.name: must be a string, is a date or time"),
+        ("[sip]\nlisten = true", "sip.listen: must be a string, is true or false"),
+        ("[sip]\nlisten = [1]", "sip.listen: must be a string, is a list"),
+        ("[sip]\nlisten = {a = 1}", "sip.listen: must be a string, is a table"),
+    ];
+    for (text, told) in cases {
+        assert_eq!(faults(&plus(text)), [format!("w.toml:22: {told}")]);
+    }
+    let text = with("username = \"whatsapp\"", "username = \"whatsapp\"\nregister = \"yes\"");
+    assert_eq!(faults(&text), ["w.toml:14: trunk.register: must be true or false, is a string"]);
+    let text = with("username = \"whatsapp\"", "username = \"whatsapp\"\ncodecs = \"pcma\"");
+    assert_eq!(faults(&text), ["w.toml:14: trunk.codecs: must be a list of strings, is a string"]);
+    let text = with("username = \"whatsapp\"", "username = \"whatsapp\"\nallow = [\"10.0.0.0/8\", 4]");
+    assert_eq!(faults(&text), ["w.toml:14: trunk.allow[2]: must be a string, is a whole number"]);
+}
+
+#[test]
+fn a_section_written_the_wrong_way_is_told_the_right_one() {
+    let text = GOOD.replace("[[trunk]]", "[trunk]");
+    let told = faults(&text);
+    assert_eq!(told[0], "w.toml:10: trunk: must be a list of tables; write [[trunk]]");
+    let text = GOOD.replace("[media]", "[[media]]");
+    assert_eq!(faults(&text), ["w.toml:6: media: must be one table, is a list; write [media]"]);
+    assert_eq!(
+        faults(&plus("[http]\nkey = \"abc\"\n"))[0],
+        "w.toml:22: http.key: must be a list of tables; write [[http.key]]"
+    );
+    assert_eq!(faults(&format!("sip = 5060\n{GOOD}")), ["w.toml:1: sip: must be a table, is a whole number"]);
+}
+
+#[test]
+fn an_unknown_key_is_refused_with_the_nearest_known_one() {
+    let text = with("[media]", "[media]\nlistenip = \"0.0.0.0\"");
+    assert_eq!(faults(&text), ["w.toml:7: media.listenip: unknown key; did you mean `listen_ip`?"]);
+    let text = plus("[gatway]\nname = \"x\"\n");
+    assert_eq!(faults(&text), ["w.toml:21: gatway: unknown key; did you mean `gateway`?"]);
+    let text = with("[media]", "[media]\nring_seconds = 30");
+    assert_eq!(faults(&text), ["w.toml:7: media.ring_seconds: unknown key; it belongs in [sip]"]);
+    let text = with("[media]", "[media]\ncolour = \"red\"");
+    assert_eq!(faults(&text), ["w.toml:7: media.colour: unknown key"]);
+    let text = with("id = \"support\"", "id = \"support\"\nforwardto = \"x\"");
+    assert_eq!(faults(&text), ["w.toml:18: number.forwardto: unknown key; did you mean `forward_to`?"]);
+    let text = plus("[recording]\nkeep_day = 3\n");
+    assert_eq!(faults(&text), ["w.toml:22: recording.keep_day: unknown key; did you mean `keep_days`?"]);
+}
+
+#[test]
+fn several_faults_are_told_at_once_in_the_order_of_the_file() {
+    let text = r#"[gateway]
+max_calls = "many"
+[whatsapp]
+app_secret = "a"
+acces_token = "b"
+verify_token = 5
+[media]
+jitter_ms = 5
+[[trunk]]
+name = "a"
+server = "192.168.1.10"
+[[trunk]]
+name = "b"
+server = "sips:10.0.0.1"
+register = false
+"#;
+    assert_eq!(
+        faults(text),
+        [
+            "w.toml:2: gateway.max_calls: must be a whole number, is a string",
+            "w.toml:3: whatsapp.access_token: is missing; give it as `access_token`, `access_token_file` or `access_token_env`",
+            "w.toml:5: whatsapp.acces_token: unknown key; did you mean `access_token`?",
+            "w.toml:6: whatsapp.verify_token: must be a string, is a whole number",
+            "w.toml:8: media.jitter_ms: must be between 20 and 200 (milliseconds), is 5",
+            "w.toml:9: trunk[1].username: is missing, but the trunk registers; set it, or register = false for a peer by address",
+            "w.toml:11: trunk[1].server: must be like \"sip:192.168.1.10:5060;transport=udp\", is \"192.168.1.10\"",
+            "w.toml:14: trunk[2].server: sips: is not supported by this version: use sip: with transport=udp",
+        ]
+    );
+}
+
+#[test]
+fn a_file_that_is_not_toml_is_told_with_its_lines_and_nothing_else() {
+    let text = "[gateway]\nname = \n[whatsapp]\napp_secret = \"a\"\napp_secret = \"b\"\n";
+    let told = faults(text);
+    assert_eq!(told.len(), 2, "{told:?}");
+    assert!(told[0].starts_with("w.toml:2: is not TOML: "), "{told:?}");
+    assert_eq!(told[1], "w.toml:5: is not TOML: duplicate key");
+}
+
+#[test]
+fn an_empty_file_lacks_the_secrets_only() {
+    let told = faults("");
+    assert_eq!(told.len(), 3, "{told:?}");
+    assert!(told.iter().all(|line| line.starts_with("w.toml: whatsapp.")), "{told:?}");
+}
+
+#[test]
+fn keys_that_must_be_there_are_missed_at_their_section() {
+    let told = faults(&plus("[[http.key]]\n[[trunk]]\n[[number]]\n"));
+    let missing: Vec<&str> = told.iter().filter_map(|line| line.split(": is missing").next()).collect();
+    assert_eq!(
+        missing,
+        [
+            "w.toml:21: http.key.key",
+            "w.toml:21: http.key.name",
+            "w.toml:21: http.key.role",
+            "w.toml:22: trunk[2].name",
+            "w.toml:22: trunk[2].server",
+            "w.toml:22: trunk[2].username",
+            "w.toml:23: number[2].forward_to",
+            "w.toml:23: number[2].id",
+            "w.toml:23: number[2].phone_number",
+            "w.toml:23: number[2].phone_number_id",
+        ]
+    );
+}
+
+#[test]
+fn values_of_the_wrong_shape_are_refused_with_an_example() {
+    let number = |line: &str, instead: &str| faults(&with(line, instead));
+    let cases = [
+        (
+            with("+15550100100", "015550100100"),
+            "w.toml:19: number.phone_number: must be a number like +15550100100 (E.164, digits only), is \"015550100100\"",
+        ),
+        (
+            with("+15550100100", "+1 555 0100"),
+            "w.toml:19: number.phone_number: must be a number like +15550100100 (E.164, digits only), is \"+1 555 0100\"",
+        ),
+        (
+            with("sip:200@pbx", "tel:12"),
+            "w.toml:20: number.forward_to: must be a number like +15550100100 (E.164, digits only), is \"12\"",
+        ),
+        (
+            with("sip:200@pbx", "200"),
+            "w.toml:20: number.forward_to: must be tel:+number, sip:user@trunk or wss://host, is \"200\"",
+        ),
+        (
+            with("sip:200@pbx", "sip:pbx"),
+            "w.toml:20: number.forward_to: needs a user, like \"sip:200@pbx\", is \"sip:pbx\"",
+        ),
+        (
+            with("sip:200@pbx", "sip:2 0@pbx"),
+            "w.toml:20: number.forward_to: has no valid user in \"sip:2 0@pbx\"",
+        ),
+        (
+            with("106540352242922", "abc"),
+            "w.toml:18: number.phone_number_id: must be digits only, is \"abc\"",
+        ),
+        (
+            with("20000-20199", "20000"),
+            "w.toml:7: media.rtp_ports: must be two ports like \"40000-40099\", is \"20000\"",
+        ),
+        (
+            with("20000-20199", "20199-20000"),
+            "w.toml:7: media.rtp_ports: must not end (20000) below its beginning (20199)",
+        ),
+        (
+            with("20000-20199", "500-900"),
+            "w.toml:7: media.rtp_ports: must not begin below port 1024, begins at 500",
+        ),
+        (with("name = \"pbx\"", "name = \"p.b\""), "w.toml:11: trunk.name: must not hold a dot, is \"p.b\""),
+        (
+            with("192.168.1.10:5070", "192.168.1.300"),
+            "w.toml:12: trunk.server: has no valid host name or address in \"192.168.1.300\"",
+        ),
+        (
+            with("192.168.1.10:5070", "pbx:99999"),
+            "w.toml:12: trunk.server: has no valid port (1 to 65535) in \"pbx:99999\"",
+        ),
+        (
+            with("sip:192", "sip:me@192"),
+            "w.toml:12: trunk.server: must not have a user part: the user goes into `username`",
+        ),
+        (
+            plus("[http]\nlisten = \"8080\""),
+            "w.toml:22: http.listen: must be an address and a port like \"127.0.0.1:8080\", is \"8080\"",
+        ),
+        (
+            plus("[http]\npublic_url = \"calls.example.com\""),
+            "w.toml:22: http.public_url: must be an address that begins with https:// or http://, is \"calls.example.com\"",
+        ),
+        (
+            plus("[sip]\npublic_ip = \"0.0.0.0\""),
+            "w.toml:22: sip.public_ip: must be an address that others can send to, is \"0.0.0.0\"",
+        ),
+        (plus("[sip]\npublic_ip = \"here\""), "w.toml:22: sip.public_ip: must be an IP address, is \"here\""),
+        (plus("[gateway]\nname = \"\""), "w.toml:22: gateway.name: must not be empty"),
+        (
+            plus("[gateway]\nname = \"my box\""),
+            "w.toml:22: gateway.name: must be letters, digits, \"-\", \"_\" and \".\", at most 64, is \"my box\"",
+        ),
+        (
+            with("[media]", "[media]\nstun = [\"stun.example.com\"]"),
+            "w.toml:7: media.stun[1]: must be like \"stun:stun.example.com:3478\", is \"stun.example.com\"",
+        ),
+        (
+            with("[[trunk]]", "[[trunk]]\nallow = [\"10.0.0.0/33\"]"),
+            "w.toml:11: trunk.allow[1]: must have a prefix of at most 32 bits, is \"10.0.0.0/33\"",
+        ),
+        (
+            with("[[trunk]]", "[[trunk]]\nallow = [\"pbx\"]"),
+            "w.toml:11: trunk.allow[1]: must be a network like \"192.168.1.0/24\", is \"pbx\"",
+        ),
+        (
+            with("[[trunk]]", "[[trunk]]\ndtmf = \"rfc2833\""),
+            "w.toml:11: trunk.dtmf: must be \"rfc4733\" or \"info\", is \"rfc2833\"; did you mean \"rfc4733\"?",
+        ),
+        (
+            with("[[trunk]]", "[[trunk]]\ncodecs = [\"pcma\", \"gsm\"]"),
+            "w.toml:11: trunk.codecs[2]: must be \"opus\" or \"g722\" or \"pcma\" or \"pcmu\", is \"gsm\"",
+        ),
+        (
+            with("[[trunk]]", "[[trunk]]\ncodecs = [\"pcma\", \"pcma\"]"),
+            "w.toml:11: trunk.codecs[2]: \"pcma\" is in the list twice",
+        ),
+    ];
+    for (text, told) in cases {
+        assert_eq!(faults(&text), [told]);
+    }
+    // A value can't break the line that quotes it.
+    let told = number("sip:200@pbx", "a\\nb\\u001b[31m");
+    assert_eq!(told.len(), 1);
+    assert!(!told[0].contains(['\n', '\u{1b}']), "{told:?}");
+}
+
+#[test]
+fn what_this_version_can_not_do_is_refused_not_ignored() {
+    let trunk = |line: &str| with("[[trunk]]", &format!("[[trunk]]\n{line}"));
+    let cases = [
+        (with("transport=udp", "transport=tcp"), 12, "trunk.server"),
+        (with("transport=udp", "transport=TLS"), 12, "trunk.server"),
+        (with("\"sip:192", "\"sips:192"), 12, "trunk.server"),
+        (with(";transport=udp", ";lr"), 12, "trunk.server"),
+        (trunk("srtp = \"required\""), 11, "trunk.srtp"),
+        (with("sip:200@pbx", "wss://agent.example.com/x"), 20, "number.forward_to"),
+        (with("sip:200@pbx", "sips:200@pbx"), 20, "number.forward_to"),
+        (with("sip:200@pbx", "sip:200@10.0.0.1;transport=tcp"), 20, "number.forward_to"),
+        (with("id = \"support\"", "id = \"support\"\nrecording = true"), 18, "number.recording"),
+        (plus("[http]\ntls_cert = \"a.pem\""), 22, "http.tls_cert"),
+        (plus("[http]\ntls_key = \"a.pem\""), 22, "http.tls_key"),
+        (plus("[sip]\ntls_listen = \"0.0.0.0:5061\""), 22, "sip.tls_listen"),
+    ];
+    for (text, line, key) in cases {
+        let told = faults(&text);
+        assert_eq!(told.len(), 1, "{told:?}");
+        assert!(told[0].starts_with(&format!("w.toml:{line}: {key}: ")), "{told:?}");
+        assert!(told[0].contains("not supported by this version"), "{told:?}");
+    }
+    let told = faults(&trunk("codecs = [\"opus\", \"g722\"]"));
+    assert_eq!(
+        told,
+        [
+            "w.toml:11: trunk.codecs: must hold \"pcma\" or \"pcmu\": this version speaks no other codec to a trunk"
+        ]
+    );
+}
+
+#[test]
+fn what_this_version_leaves_out_is_noted() {
+    let trunk = |line: &str| notes(&with("[[trunk]]", &format!("[[trunk]]\n{line}")));
+    assert_eq!(
+        trunk("codecs = [\"opus\", \"pcma\"]"),
+        [
+            "w.toml:11: trunk.codecs: this version speaks only pcma and pcmu to a trunk: the others are left out"
+        ]
+    );
+    assert!(
+        trunk("srtp = \"optional\"")[0].starts_with("w.toml:11: trunk.srtp: SRTP is not in this version")
+    );
+    let stun = notes(&with("[media]", "[media]\nstun = [\"stun:stun.example.com\"]"));
+    assert!(stun[0].starts_with("w.toml:7: media.stun: not in force"), "{stun:?}");
+    let later = "[recording]\nkeep_days = 3\n[[rates]]\nprefix = \"+1\"\n[[rates]]\n[[webhook]]\nurl = \"x\"\n[agent]\ndialect = \"twilio\"\n";
+    assert_eq!(
+        notes(&plus(later)),
+        [
+            "w.toml:21: recording: not in force in this version",
+            "w.toml:23: rates[1]: not in force in this version",
+            "w.toml:25: rates[2]: not in force in this version",
+            "w.toml:26: webhook: not in force in this version",
+            "w.toml:28: agent: not in force in this version",
+        ]
+    );
+}
+
+#[test]
+fn what_may_surprise_an_operator_is_noted() {
+    let cases = [
+        (
+            plus("[http]\nlisten = \"0.0.0.0:8080\""),
+            "w.toml:22: http.listen: can be reached from other machines",
+        ),
+        (
+            with("[whatsapp]", "[whatsapp]\ngraph_url = \"http://127.0.0.1:9000/v25.0\""),
+            "w.toml:2: whatsapp.graph_url: is not encrypted",
+        ),
+        (with("password = \"trunk-s3cret\"", ""), "w.toml:10: trunk.password: there is none"),
+        (
+            plus("[[http.key]]\nname = \"a\"\nkey = \"short\"\nrole = \"read\""),
+            "w.toml:21: http.key: the key has fewer than 16",
+        ),
+        (GOOD.split("[[number]]").next().unwrap().to_owned(), "w.toml: number: there is none"),
+    ];
+    for (text, begins) in cases {
+        let told = notes(&text);
+        assert_eq!(told.len(), 1, "{told:?}");
+        assert!(told[0].starts_with(begins), "{told:?}");
+    }
+}
+
+#[test]
+fn a_destination_must_exist_unless_it_is_a_real_host() {
+    let told = faults(&with("sip:200@pbx", "sip:200@pdx"));
+    assert_eq!(
+        told,
+        ["w.toml:20: number.forward_to: there is no [[trunk]] with the name \"pdx\"; did you mean \"pbx\"?"]
+    );
+    let told = faults(&with("sip:200@pbx", "sip:200@pbx\"\ntrunk = \"office"));
+    assert_eq!(told, ["w.toml:21: number.trunk: there is no [[trunk]] with the name \"office\""]);
+    let hosts = ["10.0.0.9", "10.0.0.9:5080", "pbx.example.com", "asterisk:5060", "[2001:db8::9]:5060"];
+    for host in hosts {
+        let config = good(&with("sip:200@pbx", &format!("sip:200@{host};transport=udp")));
+        assert_eq!(config.numbers[0].forward_to, Destination::Sip { user: "200".into(), host: host.into() });
+    }
+    let told = faults(&with("sip:200@pbx", "tel:+4930123456"));
+    assert_eq!(
+        told,
+        ["w.toml:20: number.forward_to: tel: needs a trunk that carries it; set trunk = \"pbx\""]
+    );
+    // With the trunk's own name in doubt nothing is said about who refers to it.
+    assert_eq!(faults(&with("name = \"pbx\"", "name = 5")).len(), 1);
+}
+
+#[test]
+fn what_must_be_unique_is_told_with_the_line_that_has_it_already() {
+    let again = r#"[[trunk]]
+name = "pbx"
+server = "sip:10.0.0.1"
+register = false
+[[number]]
+id = "support"
+phone_number_id = "106540352242922"
+phone_number = "+15550100100"
+forward_to = "sip:200@pbx"
+[[http.key]]
+name = "ops"
+key = "sk_0123456789abcdef"
+role = "read"
+[[http.key]]
+name = "ops"
+key = "sk_0123456789abcdef"
+role = "admin"
+"#;
+    assert_eq!(
+        faults(&plus(again)),
+        [
+            "w.toml:22: trunk[2].name: \"pbx\" is taken already by trunk[1].name in line 11",
+            "w.toml:26: number[2].id: \"support\" is taken already by number[1].id in line 17",
+            "w.toml:27: number[2].phone_number_id: \"106540352242922\" is taken already by number[1].phone_number_id in line 18",
+            "w.toml:28: number[2].phone_number: \"+15550100100\" is taken already by number[1].phone_number in line 19",
+            "w.toml:35: http.key[2].name: \"ops\" is taken already by http.key[1].name in line 31",
+            "w.toml:36: http.key[2].key: another [[http.key]] has the same key",
+        ]
+    );
+}
+
+#[test]
+fn ports_that_collide_are_told() {
+    assert_eq!(
+        faults(&with("40000-40099", "20100-20300")),
+        ["w.toml:7: media.rtp_ports: 20000-20199 and media.webrtc_ports (20100-20300) have ports in common"]
+    );
+    assert_eq!(
+        faults(&plus("[sip]\nlisten = \"0.0.0.0:20005\"")),
+        ["w.toml:7: media.rtp_ports: 20000-20199 holds port 20005, which is that of sip.listen"]
+    );
+    assert_eq!(
+        faults(&plus("[http]\nlisten = \"127.0.0.1:40099\"")),
+        ["w.toml:8: media.webrtc_ports: 40000-40099 holds port 40099, which is that of http.listen"]
+    );
+    assert_eq!(
+        faults(&plus("[http]\nlisten = \"127.0.0.1:5060\"")),
+        ["w.toml: sip.listen: is the address of http.listen too (127.0.0.1:5060)"]
+    );
+    assert_eq!(
+        faults(&with("192.168.1.10:5070", "127.0.0.1")),
+        [
+            "w.toml:12: trunk.server: is this gateway's own address (sip.listen is 0.0.0.0:5060); give one of the two another port"
+        ]
+    );
+    good(&plus("[http]\nlisten = \"127.0.0.1:0\"\n[sip]\nlisten = \"127.0.0.1:0\""));
+}
+
+#[test]
+fn a_port_range_too_small_for_the_calls_is_told() {
+    assert_eq!(
+        faults(&with("40000-40099", "40000-40009")),
+        [
+            "w.toml:8: media.webrtc_ports: has room for 10 calls (1 port each), but gateway.max_calls is 50; widen it or lower max_calls"
+        ]
+    );
+    // 100 ports from an odd one: 49 whole pairs.
+    assert_eq!(
+        faults(&with("20000-20199", "20001-20100")),
+        [
+            "w.toml:7: media.rtp_ports: has room for 49 calls (2 ports each), but gateway.max_calls is 50; widen it or lower max_calls"
+        ]
+    );
+    good(&with("20000-20199", "20000-20099"));
+}
+
+#[test]
+fn secrets_come_from_files_and_from_the_environment_too() {
+    let text = GOOD
+        .replace("app_secret = \"app-s3cret\"", "app_secret_file = \"/run/credentials/app\"")
+        .replace("access_token = \"token-s3cret\"", "access_token_env = \"TOKEN\"")
+        .replace("password = \"trunk-s3cret\"", "password_file = \"pw\"");
+    let mut vault = Vault::default();
+    vault.files.insert("/run/credentials/app".into(), "from-a-file\r\n".into());
+    vault.files.insert("pw".into(), "  blanks stay \n".into());
+    vault.variables.insert("TOKEN".into(), "from-the-environment".into());
+    let (config, _) = Config::parse(&text, &vault).unwrap();
+    assert_eq!(config.whatsapp.app_secret.expose(), "from-a-file");
+    assert_eq!(config.whatsapp.access_token.expose(), "from-the-environment");
+    assert_eq!(config.trunks[0].password.as_ref().unwrap().expose(), "  blanks stay ");
+
+    vault.files.insert("/run/credentials/app".into(), "\n".into());
+    vault.files.insert("pw".into(), "two\nlines".into());
+    vault.variables.clear();
+    let told = Config::parse(&text, &vault).unwrap_err();
+    let told: Vec<String> = told.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        told,
+        [
+            "line 2: whatsapp.app_secret_file: the secret is empty",
+            "line 3: whatsapp.access_token_env: the environment variable TOKEN is not set",
+            "line 14: trunk.password_file: the secret must be one line without control characters",
+        ]
+    );
+    vault.files.clear();
+    let told = Config::parse(&text, &vault).unwrap_err();
+    assert_eq!(
+        told[0].to_string(),
+        "line 2: whatsapp.app_secret_file: can't read \"/run/credentials/app\": no such file"
+    );
+}
+
+#[test]
+fn a_secret_given_twice_is_refused() {
+    let text = with("password = \"trunk-s3cret\"", "password = \"trunk-s3cret\"\npassword_file = \"pw\"");
+    assert_eq!(
+        faults(&text),
+        ["w.toml:15: trunk.password_file: is given as `password` too; keep one of them"]
+    );
+}
+
+#[test]
+fn no_secret_is_ever_printed() {
+    let text = plus("[[http.key]]\nname = \"ops\"\nkey = \"http-s3cret-long-enough\"\nrole = \"read\"");
+    let config = good(&text);
+    let printed = format!("{config:?} {config:#?}");
+    assert!(!printed.contains("s3cret"), "{printed}");
+    assert!(printed.contains("***"));
+    assert_eq!(Secret::new("s3cret").to_string(), "***");
+
+    // Nor by a fault: neither in place of a key that wants something else, nor twice, nor cut off.
+    let broken = [
+        with("app_secret = \"app-s3cret\"", "app_secret = [\"app-s3cret\"]"),
+        with("app_secret = \"app-s3cret\"", "app_secret = \"app-s3cret\\u0007\""),
+        with("app_secret = \"app-s3cret\"", "app_secret = \"app-s3cret"),
+        plus(&"[[http.key]]\nname = \"a\"\nkey = \"http-s3cret-long-enough\"\nrole = \"read\"\n".repeat(2)),
+    ];
+    for text in broken {
+        let told = format!("{:?} {:?}", load(&text).unwrap_err(), faults(&text));
+        assert!(!told.contains("s3cret"), "{told}");
+    }
+}
+
+#[test]
+fn the_column_counts_characters() {
+    let told = load("[gateway]\nname = \"ä\"\n[media]\njitter_ms = 60 # ü\nsip = 1\n").unwrap_err();
+    let name = told.iter().find(|fault| fault.key == "gateway.name").unwrap();
+    assert_eq!((name.line, name.column), (2, 8));
+    let unknown = told.iter().find(|fault| fault.key == "media.sip").unwrap();
+    assert_eq!((unknown.line, unknown.column), (5, 1));
+}
+
+#[test]
+fn a_file_cut_off_anywhere_or_with_a_strange_byte_never_panics() {
+    let whole = plus(EXAMPLE.split("[[trunk]]").next().unwrap());
+    for (at, _) in whole.char_indices() {
+        let _ = load(&whole[..at]);
+        for strange in ["\"", "[", "\u{0}", "=", "é"] {
+            let _ = load(&format!("{}{strange}{}", &whole[..at], &whole[at..]));
+        }
+    }
+}
+
+#[test]
+fn a_flood_of_faults_is_cut_short() {
+    let flood: String = (0..5_000).map(|n| format!("zz{n} = 1\n")).collect();
+    assert_eq!(load(&plus(&format!("[sip]\n{flood}"))).unwrap_err().len(), 200);
+}
+
+#[test]
+fn a_real_file_is_read_with_its_mode_and_its_neighbours() {
+    let folder = std::env::temp_dir().join(format!("watrunk-config-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let path = folder.join("watrunk.toml");
+    std::fs::write(&path, with("password = \"trunk-s3cret\"", "password_file = \"pw\"")).unwrap();
+    std::fs::write(folder.join("pw"), "beside\n").unwrap();
+
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
+    let (config, notes) = Config::read(&path).unwrap();
+    assert_eq!(config.trunks[0].password.as_ref().unwrap().expose(), "beside");
+    assert_eq!(notes.len(), 1, "{notes:?}");
+    assert!(notes[0].what.contains("mode 0644"), "{notes:?}");
+
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+    assert_eq!(Config::read(&path).unwrap().1, []);
+    assert_eq!(Config::load(&path).unwrap(), config);
+
+    std::fs::write(&path, b"[gateway]\nname = \"\xff\"\n").unwrap();
+    assert_eq!(Config::load(&path).unwrap_err()[0].what, "is not UTF-8: the first bad byte is in line 2");
+    std::fs::write(&path, vec![b'#'; 2 * 1024 * 1024]).unwrap();
+    assert_eq!(Config::load(&path).unwrap_err()[0].what, "is larger than 1048576 bytes");
+    std::fs::remove_dir_all(&folder).unwrap();
+    let told = Config::load(&path).unwrap_err();
+    assert!(told[0].what.starts_with("can't be read: No such file"), "{told:?}");
+}

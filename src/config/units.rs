@@ -409,3 +409,70 @@ words! {
         Business = "business",
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_network_holds_its_own_addresses_and_no_others() {
+        let within = |net: &str, one: &str| Cidr::parse(net).unwrap().contains(one.parse().unwrap());
+        assert!(within("192.168.1.0/24", "192.168.1.255"));
+        assert!(!within("192.168.1.0/24", "192.168.2.0"));
+        assert!(within("192.168.1.77/24", "192.168.1.1"), "bits behind the prefix don't count");
+        assert!(within("10.0.0.1", "10.0.0.1"));
+        assert!(!within("10.0.0.1", "10.0.0.2"));
+        assert!(within("0.0.0.0/0", "8.8.8.8"));
+        assert!(!within("0.0.0.0/0", "2001:db8::1"));
+        assert!(within("::/0", "2001:db8::1"));
+        assert!(within("2001:db8::/32", "2001:db8:ffff::1"));
+        assert!(!within("2001:db8::/32", "2001:db9::1"));
+        assert!(within("10.0.0.0/8", "::ffff:10.1.2.3"), "a socket for both families shows IPv4 like this");
+        assert!(within("::ffff:10.0.0.0/104", "10.1.2.3"));
+        assert!(!within("::ffff:10.0.0.0/104", "11.1.2.3"));
+    }
+
+    #[test]
+    fn pairs_of_ports_begin_at_an_even_one() {
+        let pairs = |text: &str| PortRange::parse(text).unwrap().pairs();
+        assert_eq!(pairs("20000-20199"), 100);
+        assert_eq!(pairs("20001-20004"), 1);
+        assert_eq!(pairs("20001-20001"), 0);
+        assert_eq!(pairs("65534-65535"), 1);
+        assert_eq!(PortRange::parse("1024-65535").unwrap().count(), 64_512);
+    }
+
+    #[test]
+    fn hosts_and_ports_are_told_apart() {
+        let read = |text: &str| HostPort::parse(text).map(|h| (h.host, h.port));
+        assert_eq!(read("pbx"), Ok(("pbx".to_owned(), None)));
+        assert_eq!(read("[2001:db8::9]:5061"), Ok(("2001:db8::9".to_owned(), Some(5061))));
+        assert_eq!(HostPort::parse("[2001:db8::9]:5061").unwrap().to_string(), "[2001:db8::9]:5061");
+        for wrong in [
+            "",
+            ":5060",
+            "a b",
+            "pbx:",
+            "pbx:0",
+            "-a.b",
+            "a..b",
+            "1.2.3",
+            "[1.2.3.4]",
+            "[::1",
+            "[::1]x",
+            "::1",
+        ] {
+            assert!(HostPort::parse(wrong).is_err(), "{wrong:?} was taken");
+        }
+    }
+
+    #[test]
+    fn an_address_must_be_plain() {
+        assert_eq!(url("https://a.example/x/", &["https"]), Ok("https://a.example/x".to_owned()));
+        for wrong in
+            ["https://", "ftp://a", "https://a b", "https://u:p@a", "https://a/?q", "https://a#f", "a"]
+        {
+            assert!(url(wrong, &["https"]).is_err(), "{wrong:?} was taken");
+        }
+    }
+}
