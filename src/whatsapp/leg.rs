@@ -212,6 +212,12 @@ impl Leg {
 
     fn over(&mut self, why: Why) {
         self.state = State::Over;
+        // What was not sent yet has become pointless.
+        for _ in 0..self.outputs.len() {
+            if let Some(event @ LegOutput::Event(_)) = self.outputs.pop_front() {
+                self.say(event);
+            }
+        }
         self.say(LegOutput::Event(Event::Ended(why)));
     }
 

@@ -8,6 +8,7 @@
 pub mod graph;
 pub mod leg;
 pub mod notice;
+mod redact;
 pub mod sdp;
 pub mod seen;
 pub mod verdict;

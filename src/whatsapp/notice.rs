@@ -7,6 +7,8 @@ use std::fmt;
 
 use serde_json::{Map, Value};
 
+use super::redact::scrub;
+
 pub use crate::call::leg::Direction;
 
 /// Longest call id that is believed, in bytes. Meta's have about 60.
@@ -192,8 +194,7 @@ pub enum CallStatus {
 pub struct CallFault {
     /// Meta's error code, such as 138021.
     pub code: i64,
-    /// Message and details. May hold a phone number: show it through
-    /// [`crate::whatsapp::verdict::Verdict`].
+    /// Message and details, fit for a log.
     pub message: String,
 }
 
@@ -247,14 +248,14 @@ pub(super) fn status(element: &Value, around: &Around<'_>) -> Result<Notice, Ski
         wacid,
         phone_number_id: around.phone_number_id.clone(),
         status,
-        timestamp: seconds(step.get("timestamp")),
+        timestamp: whole(step.get("timestamp")),
     }))
 }
 
 /// Reads one element of `errors[]`.
 pub(super) fn fault(element: &Value) -> Option<CallFault> {
     let error = element.as_object()?;
-    let code = seconds(error.get("code"))?;
+    let code = whole(error.get("code"))?;
     let mut message = text(error.get("message")).or_else(|| text(error.get("title"))).unwrap_or_default();
     let details = match error.get("error_data") {
         Some(Value::Object(data)) => text(data.get("details")),
@@ -266,7 +267,7 @@ pub(super) fn fault(element: &Value) -> Option<CallFault> {
         }
         message.push_str(&details);
     }
-    Some(CallFault { code, message })
+    Some(CallFault { code, message: scrub(&message) })
 }
 
 fn connect(wacid: String, call: &Map<String, Value>, around: &Around<'_>) -> Connect {
@@ -282,7 +283,7 @@ fn connect(wacid: String, call: &Map<String, Value>, around: &Around<'_>) -> Con
         phone_number_id: around.phone_number_id.clone(),
         direction,
         user: user(call, direction, around),
-        timestamp: seconds(call.get("timestamp")),
+        timestamp: whole(call.get("timestamp")),
         sdp_type,
         sdp: part("sdp").and_then(Value::as_str).unwrap_or_default().to_owned(),
         payload: text(call.get("deeplink_payload")).or_else(|| text(call.get("cta_payload"))),
@@ -292,8 +293,8 @@ fn connect(wacid: String, call: &Map<String, Value>, around: &Around<'_>) -> Con
 fn terminate(wacid: String, call: &Map<String, Value>, around: &Around<'_>) -> Terminate {
     let direction = direction(call, around);
     let status = word(call.get("status")).map(|status| status.to_ascii_uppercase());
-    let start_time = seconds(call.get("start_time"));
-    let duration = seconds(call.get("duration")).and_then(|length| u32::try_from(length).ok());
+    let start_time = whole(call.get("start_time"));
+    let duration = whole(call.get("duration")).and_then(|length| u32::try_from(length).ok());
     let own = call.get("errors").and_then(Value::as_array).into_iter().flatten().find_map(fault);
     // Errors beside several calls don't say whose they are: they can only be of those that failed.
     let shared = || {
@@ -305,10 +306,10 @@ fn terminate(wacid: String, call: &Map<String, Value>, around: &Around<'_>) -> T
         phone_number_id: around.phone_number_id.clone(),
         direction,
         user: user(call, direction.unwrap_or(Direction::Inbound), around),
-        timestamp: seconds(call.get("timestamp")),
+        timestamp: whole(call.get("timestamp")),
         answered: start_time.is_some() || duration.is_some(),
         start_time,
-        end_time: seconds(call.get("end_time")),
+        end_time: whole(call.get("end_time")),
         duration,
         reason: text(call.get("terminate_reason")),
         error: own.or_else(shared),
@@ -323,10 +324,10 @@ fn direction(call: &Map<String, Value>, around: &Around<'_>) -> Option<Direction
         "BUSINESS_INITIATED" => return Some(Direction::Outbound),
         _ => {}
     }
-    if call.contains_key("from_user_id") {
+    if bsuid(call.get("from_user_id")).is_some() {
         return Some(Direction::Inbound);
     }
-    if call.contains_key("to_user_id") {
+    if bsuid(call.get("to_user_id")).is_some() {
         return Some(Direction::Outbound);
     }
     let business = around.business_phone.as_ref()?;
@@ -410,14 +411,14 @@ fn text(value: Option<&Value>) -> Option<String> {
     if text.trim().is_empty() { None } else { Some(text) }
 }
 
-/// Seconds, or any other whole number, given as a number or as text.
-fn seconds(value: Option<&Value>) -> Option<i64> {
+/// A whole number, given as a number or as text.
+fn whole(value: Option<&Value>) -> Option<i64> {
     let word = word(value)?;
     let word = word.trim();
     word.parse().ok().or_else(|| {
-        let whole = word.parse::<f64>().ok().filter(|number| number.is_finite())?.trunc();
+        let number = word.parse::<f64>().ok().filter(|number| number.is_finite())?.trunc();
         // Within what an f64 holds exactly, so the cast loses nothing.
-        if whole.abs() < 9.0e15 { Some(whole as i64) } else { None }
+        if number.abs() < 9.0e15 { Some(number as i64) } else { None }
     })
 }
 

@@ -8,6 +8,7 @@ use std::fmt;
 use serde_json::Value;
 
 use super::notice::{self, CallFault};
+use super::redact::scrub;
 
 /// What kind of no it was.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -203,6 +204,7 @@ fn known(code: i64) -> Option<Row> {
 /// The parts of Graph's error body. Only message, type, code and trace id are promised.
 struct GraphFault {
     code: Option<i64>,
+    subcode: Option<i64>,
     text: String,
     transient: bool,
     trace: Option<String>,
@@ -221,6 +223,7 @@ impl GraphFault {
         }
         GraphFault {
             code: fault.map(|fault| fault.code),
+            subcode: error.get("error_subcode").and_then(Value::as_i64),
             text,
             transient: error.get("is_transient").and_then(Value::as_bool).unwrap_or(false),
             trace: error
@@ -291,24 +294,17 @@ impl Verdict {
             };
             return Verdict::from_row(by_status(status), None, text, None);
         };
-        let row = match fault.code.and_then(known) {
-            // Meta has no code of its own for "too late": only the words tell.
-            Some(row) if !speaks_of_over(&fault.text) => row,
-            None if !speaks_of_over(&fault.text) => {
-                let mut row = by_status(status);
-                if fault.transient {
-                    row.again = Again::BackOff;
-                    row.kind = VerdictKind::Unreachable;
-                    row.sip = 503;
-                }
-                row
-            }
-            Some(Row { kind: VerdictKind::Misconfigured | VerdictKind::Throttled, .. }) => {
-                fault.code.and_then(known).unwrap_or(UNKNOWN)
-            }
-            Some(_) | None => {
-                row(VerdictKind::AlreadyOver, 480, Again::Never, "none needed: the call was over")
-            }
+        // Meta has no code for "too late": it comes as 100 or as something new, and only the words tell.
+        let vague = fault.code.is_none_or(|code| code == 100 || known(code).is_none());
+        let row = if vague && speaks_of_over(&fault.text) {
+            row(VerdictKind::AlreadyOver, 480, Again::Never, "none needed: the call was over")
+        } else if fault.code == Some(100) && fault.subcode == Some(33) {
+            WRONG_ADDRESS
+        } else {
+            fault
+                .code
+                .and_then(known)
+                .unwrap_or_else(|| if fault.transient { BROKEN_FOR_NOW } else { by_status(status) })
         };
         Verdict::from_row(row, fault.code, &fault.text, fault.trace.clone())
     }
@@ -336,6 +332,18 @@ const UNKNOWN: Row = row(
     "this program does not know the code: report it with this text",
 );
 
+/// The address that was asked is nobody's.
+const WRONG_ADDRESS: Row = row(
+    VerdictKind::Misconfigured,
+    503,
+    Again::Never,
+    "whatsapp.graph_url or the number's phone_number_id is wrong, or the token has no access to the number",
+);
+
+/// Meta says that it is its own fault and will pass.
+const BROKEN_FOR_NOW: Row =
+    row(VerdictKind::Unreachable, 503, Again::BackOff, "Meta has trouble: wait, and see metastatus.com");
+
 /// What the HTTP status alone says.
 fn by_status(status: u16) -> Row {
     match status {
@@ -345,18 +353,8 @@ fn by_status(status: u16) -> Row {
             Again::Never,
             "the access token is not accepted: put a system user's token into whatsapp.access_token",
         ),
-        300..=399 | 404 | 405 => row(
-            VerdictKind::Misconfigured,
-            503,
-            Again::Never,
-            "whatsapp.graph_url or the number's phone_number_id is wrong",
-        ),
-        408 | 425 | 500..=599 => row(
-            VerdictKind::Unreachable,
-            503,
-            Again::BackOff,
-            "Meta has trouble: wait, and see metastatus.com",
-        ),
+        300..=399 | 404 | 405 => WRONG_ADDRESS,
+        408 | 425 | 500..=599 => BROKEN_FOR_NOW,
         429 => row(VerdictKind::Throttled, 503, Again::BackOff, "Meta limits how fast the app may ask: wait"),
         _ => UNKNOWN,
     }
@@ -364,65 +362,14 @@ fn by_status(status: u16) -> Row {
 
 /// Whether the words say that the call has ended, or that somebody has acted on it, already.
 fn speaks_of_over(text: &str) -> bool {
+    const ACTED: [&str; 7] = ["terminat", "ended", "hung up", "reject", "accept", "complete", "in progress"];
+    const GONE: [&str; 6] =
+        ["not found", "no longer", "does not exist", "has ended", "not active", "not ongoing"];
     let text = text.to_ascii_lowercase();
-    let already = text.contains("already")
-        && ["terminat", "ended", "hung up", "reject", "accept", "complete", "in progress"]
-            .iter()
-            .any(|word| text.contains(word));
-    let gone = text.contains("call")
-        && [
-            "not found",
-            "no longer",
-            "does not exist",
-            "has ended",
-            "has been terminated",
-            "not active",
-            "is not ongoing",
-        ]
-        .iter()
-        .any(|word| text.contains(word));
-    already || gone
+    let has = |phrase: &&str| text.contains(*phrase);
+    let of_a_call = text.split(|letter: char| !letter.is_ascii_alphanumeric()).any(|word| word == "call");
+    (text.contains("already") && ACTED.iter().any(has)) || (of_a_call && GONE.iter().any(has))
 }
 
-/// Text for logs and for people: no line breaks, no phone numbers, nothing that could be a token, and
-/// not long.
-pub(super) fn scrub(text: &str) -> String {
-    const LONGEST: usize = 300;
-    let mut clean = String::new();
-    for word in text.split(|letter: char| letter.is_whitespace() || letter.is_control()) {
-        if word.is_empty() {
-            continue;
-        }
-        if !clean.is_empty() {
-            clean.push(' ');
-        }
-        scrub_word(word, &mut clean);
-        if clean.len() > LONGEST {
-            break;
-        }
-    }
-    clean.chars().take(LONGEST).collect()
-}
-
-/// Writes a word without its long runs: seven digits could be a phone number, 24 letters and digits a token.
-fn scrub_word(word: &str, clean: &mut String) {
-    let mut rest = word;
-    while !rest.is_empty() {
-        let run =
-            rest.find(|letter: char| !letter.is_ascii_alphanumeric() && letter != '_').unwrap_or(rest.len());
-        let (token, tail) = rest.split_at(run);
-        let has_digits = token.bytes().any(|byte| byte.is_ascii_digit());
-        if token.len() >= 24 && has_digits || longest_digits(token) >= 7 {
-            clean.push_str("[hidden]");
-        } else {
-            clean.push_str(token);
-        }
-        let mark = tail.chars().next();
-        clean.extend(mark);
-        rest = tail.get(mark.map_or(0, char::len_utf8)..).unwrap_or_default();
-    }
-}
-
-fn longest_digits(token: &str) -> usize {
-    token.split(|letter: char| !letter.is_ascii_digit()).map(str::len).max().unwrap_or(0)
-}
+#[cfg(test)]
+mod tests;

@@ -7,11 +7,10 @@ use std::fmt;
 
 use hmac::{Hmac, Mac};
 use serde_json::Value;
-use sha2::Sha256;
+use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
 use super::notice::{self, Around, Notice, Skipped};
-use super::verdict::scrub;
 
 /// Largest body that Meta sends, in bytes (its own limit).
 pub const MAX_BODY: usize = 3 * 1024 * 1024;
@@ -58,7 +57,9 @@ pub fn challenge(query: &[(String, String)], verify_token: &str) -> Result<Strin
         return Err(Refusal::NotSubscribe);
     }
     let given = get("hub.verify_token").unwrap_or_default();
-    if verify_token.is_empty() || !bool::from(given.as_bytes().ct_eq(verify_token.as_bytes())) {
+    // Hashes have one length, so not even the length of the token shows in the time.
+    let same = Sha256::digest(given).ct_eq(&Sha256::digest(verify_token));
+    if verify_token.is_empty() || !bool::from(same) {
         return Err(Refusal::WrongToken);
     }
     match get("hub.challenge") {
@@ -75,10 +76,10 @@ pub fn authentic(app_secret: &[u8], signature_header: Option<&str>, body: &[u8])
     if app_secret.is_empty() {
         return false;
     }
-    let Some(hex) = signature_header.and_then(|header| header.trim().strip_prefix("sha256=")) else {
+    let Some((method, hex)) = signature_header.and_then(|header| header.trim().split_once('=')) else {
         return false;
     };
-    let Some(given) = digest(hex) else { return false };
+    let Some(given) = digest(hex).filter(|_| method.eq_ignore_ascii_case("sha256")) else { return false };
     let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(app_secret) else { return false };
     mac.update(body);
     mac.finalize().into_bytes().ct_eq(&given).into()
@@ -213,11 +214,7 @@ fn read_change(value: &Value, notices: &mut Vec<Notice>, bad: &mut usize) -> Res
         && statuses.is_empty()
         && let Some(fault) = around.errors.iter().find_map(notice::fault)
     {
-        tracing::warn!(
-            code = fault.code,
-            text = scrub(&fault.message),
-            "Meta reports an error on the number"
-        );
+        tracing::warn!(code = fault.code, text = fault.message, "Meta reports an error on the number");
     }
     Ok(())
 }
