@@ -20,8 +20,10 @@ def address(host):
 def enter(hosts=range(1, 21)):
     """Moves this process, and all threads and children it starts from now on, into a namespace of its own.
 
-    Call it before any thread exists. Needs root.
+    Call it before any thread exists; a second call does nothing. Needs root.
     """
+    if getattr(enter, "done", False):
+        return
     if os.geteuid() != 0:
         raise PermissionError("the tests need root for a network namespace: run them by `make test`")
     libc = ctypes.CDLL(None, use_errno=True)
@@ -31,3 +33,4 @@ def enter(hosts=range(1, 21)):
     lines += [f"addr add {address(h)}/24 dev wa0" for h in hosts]
     lines += ["link set wa0 up", "link set wa1 up"]
     subprocess.run(["ip", "-batch", "-"], input="\n".join(lines).encode(), check=True)
+    enter.done = True

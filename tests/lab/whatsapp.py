@@ -5,6 +5,7 @@ against the rules is written to `Call.faults` and, where Meta would refuse it, r
 """
 
 import asyncio
+import bisect
 import dataclasses
 import hashlib
 import hmac
@@ -27,13 +28,15 @@ PATH = "/v25.0"
 @dataclasses.dataclass
 class Fault:
     """One request that goes wrong: a delay in seconds, then an HTTP status with Meta's error code,
-    or silence (`hang`: the connection is cut after the delay, unanswered)."""
+    or silence (`hang`: the connection is cut after the delay, unanswered; `lost`: it is done, and the
+    answer is lost)."""
 
     status: int = 0
     code: int = 0
     message: str = "stand-in"
     delay: float = 0.0
     hang: bool = False
+    lost: bool = False
 
 
 def inspect_answer(sdp, offer):
@@ -255,10 +258,22 @@ class Heard:
         """The sound without the first second, where codecs and buffers settle."""
         return self.decode()[int(skip * sound.CLOCK):]
 
+    def tone(self, hertz, dbfs, within_db=3.0, gap=0.04, skip=1.0):
+        """Fails unless this tone was heard, at this level and whole; returns a line with the numbers."""
+        x = self.steady(skip)
+        f, loud, longest = sound.frequency(x, sound.CLOCK), sound.level(x), sound.longest_gap(x, sound.CLOCK)
+        line = (f"{f:.1f} Hz at {loud:.1f} dBFS, purity {sound.purity(x, sound.CLOCK, hertz) if len(x) else 0:.4f}, "
+                f"longest gap {1000 * longest:.0f} ms, {self.packets} packets, first {1000 * (self.first or 0):.0f} ms "
+                f"after accept, longest interval {1000 * self.longest_interval:.0f} ms, {self.reports} RTCP packets")
+        assert len(x) > sound.CLOCK / 2, line
+        assert abs(f - hertz) <= hertz * 0.01, line
+        assert abs(loud - dbfs) <= within_db, line
+        assert longest <= gap, line
+        return line
+
     def rises(self):
         """Times at which bursts of a tone arrived, seconds since 1970."""
         pcm, found = self.decode(), []
-        import bisect
         for at in sound.rises(pcm, sound.CLOCK):
             i = bisect.bisect_right(self.places, at) - 1
             found.append(self.order[i].at + (at - self.places[i]) / sound.CLOCK)
@@ -372,6 +387,7 @@ class Cloud:
 
     def _error(self, status, code, details):
         return web.json_response({"error": {
+            "is_transient": status >= 500,
             "message": f"({code}) {details}", "type": "OAuthException", "code": code,
             "error_data": {"messaging_product": "whatsapp", "details": details},
             "fbtrace_id": secrets.token_hex(8)}}, status=status)
@@ -393,12 +409,14 @@ class Cloud:
             self.strays.append(("POST", request.path, 400))
             return self._error(400, 100, f"Invalid parameter: {error}")
         call.requests.append(body)
+        lost = False
         for fault in [call.plan[action].pop(0)] if call.plan.get(action) else []:
             await asyncio.sleep(fault.delay)
             if fault.hang:
                 call.note(action, 0)
                 request.transport.abort()
                 return web.Response()
+            lost = fault.lost
             if fault.status:
                 call.note(action, fault.status)
                 return self._error(fault.status, fault.code, fault.message)
@@ -413,6 +431,8 @@ class Cloud:
             call.ended_at = call.ended_at or time.time()
             asyncio.get_running_loop().call_later(0.2, self._over, call)
         call.note(action, 200)
+        if lost:
+            request.transport.abort()
         return web.json_response({"messaging_product": "whatsapp", "success": True})
 
     def _judge(self, request, call, action, body):

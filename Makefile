@@ -1,0 +1,41 @@
+# What one types to build, see, check and test watrunk. Only Debian, Rust and git are taken for granted:
+# whatever else is missing is installed by `deps`.
+
+export WATRUNK_CACHE ?= $(HOME)/.cache/watrunk
+SUDO := $(if $(filter 0,$(shell id -u)),,sudo -n)
+PYTEST = -m pytest -q -p no:cacheprovider -p plugin --durations=5 --color=no
+
+.PHONY: build demo check test real deps
+
+build: ## the binary, for looking around: target/debug/watrunk
+	@tests/lab/need.sh build
+	cargo build --locked
+
+demo: ## a whole call on this machine, with measurements; no account and no PBX needed
+	@tests/lab/need.sh build
+	cargo run --locked -- demo
+
+check: ## formatting and lints
+	@tests/lab/need.sh build
+	cargo fmt --check
+	cargo clippy --locked --all-targets --all-features -- -D warnings
+
+# The Python environment and the Asterisk tree are made while cargo compiles.
+test: deps ## everything: unit tests, then the real binary against a real Asterisk and a WebRTC peer
+	@mkdir -p target
+	@set -eu; \
+	tests/lab/prepare.sh >target/lab-python 2>target/lab-prepare.log & prepare=$$!; \
+	trap 'kill $$prepare 2>/dev/null || true' EXIT; \
+	cargo build --locked; \
+	cargo test --locked; \
+	wait $$prepare || { cat target/lab-prepare.log >&2; exit 1; }
+	@$(MAKE) --no-print-directory real
+
+real: ## only the tests of tests/lab and tests/real; WHAT="-k words" picks some
+	@tests/lab/need.sh test
+	@tests/lab/prepare.sh >target/lab-python
+	$(SUDO) env WATRUNK_CACHE="$(WATRUNK_CACHE)" PYTHONPATH=tests/lab PYTHONDONTWRITEBYTECODE=1 \
+		"$$(cat target/lab-python)" $(PYTEST) tests/lab tests/real $(WHAT)
+
+deps: ## installs what is missing on this machine to build and to test
+	@tests/lab/need.sh build test

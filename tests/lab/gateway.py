@@ -1,0 +1,216 @@
+"""The program under test, as a process: its configuration, its start, its log, its records, its end."""
+
+import json
+import os
+import pathlib
+import re
+import signal
+import subprocess
+import threading
+import time
+import urllib.request
+
+import network
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+BINARY = pathlib.Path(os.environ.get("WATRUNK_BINARY") or ROOT / "target" / "debug" / "watrunk")
+VERIFY_TOKEN = "verify-d41d8cd98f00"
+API_KEY = "sk_lab_5b3c1f0e9a7d"
+
+
+class Gateway:
+    """One `watrunk run`. `numbers` maps an extension of the PBX to the WhatsApp number that leads there."""
+
+    def __init__(self, folder, cloud, pbx, host, numbers, trunk=("gw", "gw-secret"), ring_seconds=6, max_calls=50,
+                 drain_seconds=30, codecs=("pcma", "pcmu")):
+        self.folder = pathlib.Path(folder)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.cloud, self.pbx = cloud, pbx
+        self.address = network.address(host)
+        self.secrets = [cloud.token, cloud.app_secret, VERIFY_TOKEN, API_KEY, trunk[1]]
+        self.config = self.folder / "watrunk.toml"
+        self.process = None
+        self.out, self.err = [], []
+        quoted = ", ".join(f'"{c}"' for c in codecs)
+        text = f"""
+[gateway]
+name = "lab"
+state_dir = "{self.folder}/state"
+max_calls = {max_calls}
+drain_seconds = {drain_seconds}
+[http]
+listen = "{self.address}:8080"
+public_url = "https://lab.example"
+[[http.key]]
+name = "ops"
+key = "{API_KEY}"
+role = "admin"
+[whatsapp]
+graph_url = "{cloud.graph_url}"
+app_secret = "{cloud.app_secret}"
+access_token = "{cloud.token}"
+verify_token = "{VERIFY_TOKEN}"
+[media]
+listen_ip = "{self.address}"
+webrtc_ports = "40000-40099"
+rtp_ports = "20000-20199"
+[sip]
+listen = "{self.address}:5060"
+ring_seconds = {ring_seconds}
+[[trunk]]
+name = "pbx"
+server = "sip:{pbx.address}:5060;transport=udp"
+username = "{trunk[0]}"
+password = "{trunk[1]}"
+register = true
+codecs = [{quoted}]
+"""
+        for extension, number in numbers.items():
+            text += f"""
+[[number]]
+id = "{extension}"
+phone_number_id = "{number.pnid}"
+phone_number = "{number.phone}"
+forward_to = "sip:{extension}@pbx"
+trunk = "pbx"
+"""
+        self.config.write_text(text)
+        self.config.chmod(0o600)
+
+    @property
+    def url(self):
+        """Where its HTTP listens."""
+        return f"http://{self.address}:8080"
+
+    def start(self, timeout=15.0):
+        """Returns once it has printed its ready line and is registered; takes over the cloud's webhooks."""
+        environment = {k: v for k, v in os.environ.items() if not k.startswith("WATRUNK_")}
+        environment["RUST_LOG"] = environment["WATRUNK_LOG"] = "info,watrunk=debug"
+        self.process = subprocess.Popen([str(BINARY), "run", "--config", str(self.config)], env=environment,
+                                        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        for pipe, lines in ((self.process.stdout, self.out), (self.process.stderr, self.err)):
+            threading.Thread(target=self._read, args=(pipe, lines), daemon=True).start()
+        self._until(lambda: any(re.search(r"\bready\b", line, re.I) for line in self.out), timeout, "printed no ready line")
+        self._until(lambda: self.get("/readyz")[0] == 200, timeout, "did not become ready to take calls")
+        self._before, self.cloud.webhook = self.cloud.webhook, f"{self.url}/webhooks/whatsapp"
+        return self
+
+    def _read(self, pipe, lines):
+        for line in pipe:
+            lines.append(re.sub(r"\x1b\[[0-9;]*m", "", line.decode(errors="replace").rstrip()))
+
+    def _until(self, true, timeout, complaint):
+        until = time.monotonic() + timeout
+        while not true():
+            if self.process.poll() is not None:
+                raise AssertionError(f"the gateway ended with {self.process.returncode}:\n" + self.tail())
+            if time.monotonic() > until:
+                raise AssertionError(f"the gateway {complaint} within {timeout} s:\n" + self.tail())
+            time.sleep(0.02)
+
+    def tail(self, lines=40):
+        """The end of what it said."""
+        return "\n".join(self.out[-10:] + self.err[-lines:])
+
+    def get(self, path):
+        """Status and body of a GET, 0 if nobody answers."""
+        try:
+            request = urllib.request.Request(self.url + path, headers={"Authorization": f"Bearer {API_KEY}"})
+            with urllib.request.urlopen(request, timeout=2) as reply:
+                return reply.status, reply.read()
+        except urllib.error.HTTPError as error:
+            return error.code, error.read()
+        except OSError:
+            return 0, b""
+
+    def run(self, *arguments):
+        """One of the other verbs, with this gateway's configuration; what it printed."""
+        done = subprocess.run([str(BINARY), *arguments, "--config", str(self.config)], stdin=subprocess.DEVNULL,
+                              stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=20)
+        assert done.returncode == 0, f"watrunk {' '.join(arguments)}: exit {done.returncode}: {done.stderr.decode()}"
+        return done.stdout.decode()
+
+    def records(self):
+        """What `watrunk calls --json` lists: one dict a call."""
+        text = self.run("calls", "--json", "--limit", "100")
+        try:
+            found = json.loads(text)
+        except ValueError:
+            found = [json.loads(line) for line in text.splitlines() if line.strip()]
+        while isinstance(found, dict):
+            found = next((v for v in found.values() if isinstance(v, (list, dict))), [])
+        return found
+
+    def record(self, call, timeout=8.0):
+        """The record of one call; waits until it is written."""
+        until = time.monotonic() + timeout
+        while True:
+            for record in self.records():
+                if call.id in [v for v in record.values() if isinstance(v, str)]:
+                    return record
+            if time.monotonic() > until:
+                raise AssertionError(f"no record of {call.id} in `watrunk calls`:\n" + self.tail())
+            time.sleep(0.1)
+
+    def memory(self):
+        """Resident memory in MiB."""
+        status = pathlib.Path(f"/proc/{self.process.pid}/status").read_text()
+        return int(re.search(r"VmRSS:\s+(\d+)", status).group(1)) / 1024
+
+    def descriptors(self):
+        """How many files and sockets it has open."""
+        return len(os.listdir(f"/proc/{self.process.pid}/fd"))
+
+    def sound_port(self):
+        """A UDP port it has bound for RTP towards the PBX."""
+        hexed = "".join(f"{int(part):02X}" for part in reversed(self.address.split(".")))
+        rows = pathlib.Path(f"/proc/{self.process.pid}/net/udp").read_text()
+        ports = [int(p, 16) for p in re.findall(rf"\b{hexed}:([0-9A-F]{{4}})", rows)]
+        return [p for p in ports if 20000 <= p < 20200]
+
+    def webrtc_port(self):
+        """The UDP ports it has bound towards WhatsApp."""
+        hexed = "".join(f"{int(part):02X}" for part in reversed(self.address.split(".")))
+        rows = pathlib.Path(f"/proc/{self.process.pid}/net/udp").read_text()
+        return [p for p in (int(x, 16) for x in re.findall(rf"\b{hexed}:([0-9A-F]{{4}})", rows)) if 40000 <= p < 40100]
+
+    def terminate(self):
+        """SIGTERM, without waiting."""
+        self.process.send_signal(signal.SIGTERM)
+
+    def wait(self, timeout=10.0):
+        """Its exit code."""
+        try:
+            return self.process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+            raise AssertionError(f"the gateway was still there {timeout} s after SIGTERM:\n" + self.tail()) from None
+
+    def stop(self):
+        """Ends it, then reads its log: exit 0, no line of level ERROR, no panic, nothing private above DEBUG."""
+        self.cloud.webhook = getattr(self, "_before", None)
+        if self.process is None:
+            return
+        if self.process.poll() is None:
+            self.terminate()
+        code = self.wait(45)
+        time.sleep(0.1)
+        (self.folder / "log.txt").write_text("\n".join(self.out + self.err))
+        wrong = self.complaints()
+        assert not wrong, "\n".join(wrong[:20])
+        assert code == 0, f"exit {code} after SIGTERM:\n" + self.tail()
+
+    def complaints(self):
+        """Lines of the log that must not be there."""
+        private = self.secrets + [c.user for c in self.cloud.calls.values() if c.user]
+        wrong, level = [], "INFO"
+        for line in self.out + self.err:
+            found = re.search(r"\b(TRACE|DEBUG|INFO|WARN|ERROR)\b", line)
+            level = found.group(1) if found else level
+            if level == "ERROR" or "panicked at" in line:
+                wrong.append(f"a defect in the log: {line}")
+            for word in private:
+                if word in line and (word in self.secrets or level not in ("TRACE", "DEBUG")):
+                    wrong.append(f"something private in the log ({level}): {line}")
+        return wrong

@@ -1,0 +1,113 @@
+"""Many calls, the limits, the shut-down, and the trunk's other digest."""
+
+import time
+
+import sound
+
+
+def twenty(dial, gateway, talk):
+    calls = [dial("echo", user=str(4917200000000 + i), frames=sound.tone(400 + 37 * i, -10, seconds=6)) for i in range(20)]
+    begin = time.monotonic()
+    for call in calls:
+        assert call.ring() == 200
+    rung = time.monotonic() - begin
+    for call in calls:
+        call.action("accept", 15)
+    up = max(c.accepted_at - c.rang_at for c in calls)
+    talk(5)
+    for call in calls:
+        call.hang_up()
+    assert rung < 1.0, f"the lab took {rung:.2f} s to place the calls"
+    return calls, up
+
+
+def settle(gateway, talk, descriptors):
+    until = time.monotonic() + 8
+    while gateway.descriptors() > descriptors and time.monotonic() < until:
+        talk(0.2)
+
+
+def test_twenty_calls_at_once_all_talk_and_leave_nothing_behind(gateway, dial, talk):
+    dial.answered("echo").hang_up()
+    talk(1)
+    files, memory = gateway.descriptors(), []
+    for _ in range(2):
+        calls, up = twenty(dial, gateway, talk)
+        interval, first = 0.0, 0.0
+        for i, call in enumerate(calls):
+            heard = call.measure()
+            heard.tone(400 + 37 * i, -10, gap=0.1, skip=1.5)
+            assert heard.packets > 200, f"call {i}: {heard.packets} packets in 5 s"
+            interval, first = max(interval, heard.longest_interval), max(first, heard.first)
+        for call in calls:
+            record = gateway.record(call)
+            assert (record["why"], record["answered"]) == ("user_hung_up", True)
+        settle(gateway, talk, files)
+        memory.append(gateway.memory())
+        print(f"20 calls: last accepted {up:.2f} s after it rang, latest first packet {1000 * first:.0f} ms after accept, longest "
+              f"interval {1000 * interval:.0f} ms; memory {memory[-1]:.1f} MiB, descriptors {gateway.descriptors()} (before: {files})")
+    # The allocator may keep what the first twenty needed; the second twenty must not add to it.
+    assert memory[1] - memory[0] <= 8, memory
+    assert gateway.descriptors() <= files + 2
+
+
+def test_a_trunk_that_takes_only_sha_256_is_registered_and_used(another, dial, talk, pbx):
+    gateway = another(3, ("gw256", "gw256-secret-9be2"))
+    assert pbx.contact("gw256")
+    call = dial.answered("echo")
+    talk(2.5)
+    call.hang_up()
+    assert dial.seen(call)["chan"].startswith("PJSIP/gw256")
+    print("over the SHA-256 trunk: " + call.measure().tone(700, -10))
+    gateway.record(call)
+
+
+def test_a_call_over_the_limit_is_rejected(another, dial, talk):
+    gateway = another(4, ("gw3", "gw3-secret-77d0"), max_calls=1)
+    first = dial.answered("echo")
+    second = dial("milliwatt")
+    second.ring()
+    assert second.ended(5) == "reject"
+    assert dial.rang(second) == 0
+    assert gateway.record(second)["why"] == "over_limit"
+    talk(1)
+    first.hang_up()
+    dial.gone(first)
+    gateway.record(first)
+    third = dial.answered("milliwatt")
+    third.hang_up()
+
+
+def test_sigterm_lets_a_running_call_finish_and_takes_no_new_one(another, dial, talk):
+    gateway = another(4, ("gw3", "gw3-secret-77d0"), drain_seconds=20)
+    call = dial.answered("echo")
+    talk(1)
+    gateway.terminate()
+    talk(0.5)
+    late = dial("milliwatt")
+    try:
+        late.ring()
+        assert late.ended(4) == "reject"
+    except OSError as error:
+        print(f"a new webhook is not taken: {error}")
+        late.rang_at = None
+    assert dial.rang(late) == 0
+    talk(1.5)
+    assert gateway.process.poll() is None, "it did not wait for the running call"
+    call.hang_up()
+    began = time.monotonic()
+    assert gateway.wait(10) == 0
+    assert not gateway.complaints()
+    print(f"gone {time.monotonic() - began:.2f} s after its last call; " + call.measure().tone(700, -10))
+    record = gateway.start().record(call)       # the history outlives the process
+    assert (record["why"], record["answered"]) == ("user_hung_up", True)
+
+
+def test_sigterm_ends_a_call_that_takes_too_long_to_finish(another, dial, talk):
+    gateway = another(4, ("gw3", "gw3-secret-77d0"), drain_seconds=2)
+    call = dial.answered("echo")
+    gateway.terminate()
+    assert call.ended(6) == "terminate"
+    assert gateway.wait(10) == 0
+    dial.gone(call)
+    assert gateway.start().record(call)["why"] == "draining"
