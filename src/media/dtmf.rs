@@ -247,12 +247,13 @@ impl Digits {
             duration: duration.min(SEGMENT) as u16,
         };
         let reached = (saying.said + TICK).min(press.heard.max(TICK)).max(saying.said);
-        if reached > saying.before + SEGMENT {
-            // The first packet past the limit opens the next segment, where the last one ended.
+        let limit = saying.before + SEGMENT;
+        if saying.said == limit && reached > limit {
+            // The segment is full and was said to be: the next one begins where it ended.
             saying.before += SEGMENT;
             saying.timestamp = saying.timestamp.wrapping_add(SEGMENT);
         }
-        saying.said = reached;
+        saying.said = reached.min(saying.before + SEGMENT);
         let duration = saying.said - saying.before;
         let ending = press.over && saying.said >= press.heard;
         let said = Said { marker, timestamp: saying.timestamp, event: event(ending, duration) };

@@ -158,7 +158,7 @@ impl Reception {
         let got = source.received.saturating_sub(source.reported.1);
         source.reported = (expected, source.received);
         let missing = since.saturating_sub(got);
-        let fraction = if since == 0 { 0 } else { (missing * 256 / since).min(255) as u8 };
+        let fraction = (missing * 256).checked_div(since).unwrap_or(0).min(255) as u8;
         let lost = (expected as i64 - source.received as i64).clamp(-0x80_0000, 0x7F_FFFF) as i32;
         Some(Receipt {
             ssrc: source.ssrc,
@@ -228,7 +228,7 @@ mod tests {
     #[test]
     fn a_report_tells_the_fraction_since_the_report_before() {
         let mut reception = Reception::new(8_000);
-        let mut hear = |range: std::ops::Range<u16>, reception: &mut Reception| {
+        let hear = |range: std::ops::Range<u16>, reception: &mut Reception| {
             for sequence in range {
                 let at = u64::from(sequence) * 20;
                 reception.heard(9, sequence, u32::from(sequence) * 160, true, Tick::from_millis(at));
