@@ -33,7 +33,7 @@ test: deps ## everything: unit tests, then the real binary against a real Asteri
 
 real: ## only the tests of tests/lab and tests/real; WHAT="-k words" picks some
 	@tests/lab/need.sh test
-	@tests/lab/prepare.sh >target/lab-python
+	@mkdir -p target && tests/lab/prepare.sh >target/lab-python
 	$(SUDO) env WATRUNK_CACHE="$(WATRUNK_CACHE)" PYTHONPATH=tests/lab PYTHONDONTWRITEBYTECODE=1 \
 		"$$(cat target/lab-python)" $(PYTEST) tests/lab tests/real $(WHAT)
 
