@@ -214,8 +214,9 @@ impl Leg {
         self.state = State::Over;
         // What was not sent yet has become pointless.
         for _ in 0..self.outputs.len() {
-            if let Some(event @ LegOutput::Event(_)) = self.outputs.pop_front() {
-                self.say(event);
+            match self.outputs.pop_front() {
+                Some(output @ (LegOutput::Event(_) | LegOutput::OpenGate)) => self.say(output),
+                Some(LegOutput::Graph(_)) | None => {}
             }
         }
         self.say(LegOutput::Event(Event::Ended(why)));

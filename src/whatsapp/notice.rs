@@ -256,10 +256,10 @@ pub(super) fn status(element: &Value, around: &Around<'_>) -> Result<Notice, Ski
 pub(super) fn fault(element: &Value) -> Option<CallFault> {
     let error = element.as_object()?;
     let code = whole(error.get("code"))?;
-    let mut message = text(error.get("message")).or_else(|| text(error.get("title"))).unwrap_or_default();
+    let mut message = word(error.get("message")).or_else(|| word(error.get("title"))).unwrap_or_default();
     let details = match error.get("error_data") {
-        Some(Value::Object(data)) => text(data.get("details")),
-        other => text(other),
+        Some(Value::Object(data)) => word(data.get("details")),
+        other => word(other),
     };
     if let Some(details) = details.filter(|details| *details != message) {
         if !message.is_empty() {
@@ -405,10 +405,12 @@ pub(super) fn word(value: Option<&Value>) -> Option<String> {
     }
 }
 
-/// Text for people and headers: without control characters, not longer than it should be.
+/// Text for people and headers: control characters become spaces, and it is not longer than it should be.
 fn text(value: Option<&Value>) -> Option<String> {
-    let text: String = word(value)?.chars().filter(|letter| !letter.is_control()).take(MAX_TEXT).collect();
-    if text.trim().is_empty() { None } else { Some(text) }
+    let plain = |letter: char| if letter.is_control() { ' ' } else { letter };
+    let text: String = word(value)?.chars().map(plain).take(MAX_TEXT).collect();
+    let text = text.trim();
+    if text.is_empty() { None } else { Some(text.to_owned()) }
 }
 
 /// A whole number, given as a number or as text.

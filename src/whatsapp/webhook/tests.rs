@@ -121,7 +121,7 @@ fn a_ringing_user_is_read_with_everything_the_pbx_wants_to_know() {
     assert_eq!((connect.sdp_type.as_str(), connect.sdp.as_str()), ("offer", "v=0\r\n"));
     assert_eq!(connect.payload.as_deref(), Some("order-7"));
     assert_eq!(connect.user.caller_user(), "+16315553602");
-    assert_eq!(connect.user.display(), Some("JoDoe"), "no header can be forged with a name");
+    assert_eq!(connect.user.display(), Some("Jo  Doe"), "no header can be forged with a name");
     assert_eq!(connect.user.username.as_deref(), Some("jo"));
     assert_eq!(connect.user.bsuid.as_deref(), Some("US.13491208655302741918"));
     assert_eq!(connect.user.parent_bsuid.as_deref(), Some("US.ENT.118"));
