@@ -1,57 +1,276 @@
 //! The PBX: a small SIP user agent (RFC 3261) without a socket.
+//!
+//! It is told datagrams, orders and the time, and says what to send and what happened:
+//! [`receive`](UserAgent::receive), [`dial`](UserAgent::dial), [`hang_up`](UserAgent::hang_up),
+//! [`handle_timeout`](UserAgent::handle_timeout); then [`poll`](UserAgent::poll) until it says `None`.
+//!
+//! | file | what |
+//! |---|---|
+//! | `wire`, `header` | bytes <-> message (the door of rsip); the values of headers |
+//! | `transaction` | the four machines of §17 |
+//! | `dialog`, `invite`, `modify`, `serve` | a call: called, changed, ended; what the PBX asks of us |
+//! | `trunk`, `register`, `auth` | a PBX: alive, registered, believed |
+//! | `sdp` | what the two say about sound |
+//! | `words`, `chance` | the vocabulary; tags out of a seed |
+//!
+//! A law for the caller: every successful [`dial`](UserAgent::dial) ends in exactly one
+//! [`Event::Ended`]. [`hang_up`](UserAgent::hang_up) tells it at once; CANCEL, BYE and their repeats go
+//! on behind it.
+
+mod auth;
+mod chance;
+mod dialog;
+mod header;
+mod invite;
+mod modify;
+mod register;
 pub mod sdp;
+mod serve;
+mod transaction;
+mod trunk;
+mod wire;
 mod words;
 
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use crate::clock::{Now, Tick};
+
+use chance::Chance;
+use invite::Call;
+use transaction::{Out, Owner, Told, Transactions};
+use trunk::Trunk;
+use wire::Read;
 
 pub use words::{
     Cause, Cidr, CidrError, Counters, Dial, DialError, EndedBy, Ending, Event, LegId, Output, Settings,
     TrunkSettings, TrunkState, TrunkView,
 };
 
-/// The user agent: told datagrams, orders and the time; drained by [`poll`](UserAgent::poll).
+/// The methods we take.
+const ALLOW: &str = "INVITE, ACK, CANCEL, BYE, OPTIONS, UPDATE, INFO, NOTIFY";
+
+/// What every part of the room needs: settings, chance, transactions, the way out.
+#[derive(Debug)]
+struct Core {
+    settings: Settings,
+    chance: Chance,
+    transactions: Transactions,
+    out: Out,
+}
+
+impl Core {
+    fn tell(&mut self, event: Event) {
+        self.out.queue.push_back(Output::Event(event));
+    }
+}
+
+/// The user agent.
 #[derive(Debug)]
 pub struct UserAgent {
-    settings: Settings,
+    core: Core,
+    trunks: Vec<Trunk>,
+    calls: BTreeMap<u64, Call>,
+    dialled: u64,
 }
 
 impl UserAgent {
     /// A user agent without a trunk.
     pub fn new(settings: Settings) -> UserAgent {
-        UserAgent { settings }
+        let chance = Chance::new(settings.seed);
+        let transactions = Transactions::new(settings.max_dialogs.saturating_mul(4).saturating_add(64));
+        let core = Core { settings, chance, transactions, out: Out::default() };
+        UserAgent { core, trunks: Vec::new(), calls: BTreeMap::new(), dialled: 0 }
     }
-    /// Adds a trunk; registering or asking by OPTIONS begins as soon as its address is known.
-    pub fn add_trunk(&mut self, _trunk: TrunkSettings, _now: Now) {}
-    /// The trunk's name was resolved (again).
-    pub fn set_peer(&mut self, _trunk: &str, _peer: SocketAddr, _local: SocketAddr, _now: Now) {}
+
+    /// Adds a trunk; registering or asking by OPTIONS begins as soon as its address is known. A second
+    /// trunk of the same name is ignored.
+    pub fn add_trunk(&mut self, trunk: TrunkSettings, now: Now) {
+        if self.trunks.iter().any(|known| known.settings.name == trunk.name) {
+            tracing::error!(trunk = %trunk.name, "a trunk of that name exists already");
+            return;
+        }
+        let mut trunk = Trunk::new(self.trunks.len(), trunk, &mut self.core, now);
+        trunk.start(&mut self.core, now);
+        self.trunks.push(trunk);
+    }
+
+    /// The trunk's name was resolved, or resolved anew. If nothing changed, nothing happens.
+    pub fn set_peer(&mut self, trunk: &str, peer: SocketAddr, local: SocketAddr, now: Now) {
+        let Some(trunk) = self.trunks.iter_mut().find(|known| known.settings.name == trunk) else { return };
+        if trunk.settings.peer == Some(peer) && trunk.settings.local == local {
+            return;
+        }
+        trunk.settings.peer = Some(peer);
+        trunk.settings.local = local;
+        trunk.start(&mut self.core, now);
+    }
+
     /// A datagram came in.
-    pub fn receive(&mut self, _datagram: &[u8], _from: SocketAddr, _now: Now) {}
-    /// Calls somebody behind the PBX.
-    pub fn dial(&mut self, _leg: LegId, _dial: Dial, _now: Now) -> Result<(), DialError> {
-        Err(DialError::UnknownTrunk)
+    pub fn receive(&mut self, datagram: &[u8], from: SocketAddr, now: Now) {
+        self.core.out.counters.received += 1;
+        if !self.trunks.iter().any(|trunk| trunk.admits(from.ip())) {
+            self.core.out.counters.dropped_foreign += 1;
+            tracing::trace!(%from, "dropped: belongs to no trunk");
+            return;
+        }
+        match wire::read(datagram) {
+            Read::NotSip => self.core.out.counters.not_sip += 1,
+            Read::Bad(bad) => self.bad(bad, from),
+            Read::Request(request) => {
+                tracing::trace!(%from, method = %request.method, "request");
+                self.request(&request, from, now);
+            }
+            Read::Response(response) => {
+                tracing::trace!(%from, code = response.code, method = %response.method, "answer");
+                self.response(&response, from, now);
+            }
+        }
     }
-    /// Ends a call.
-    pub fn hang_up(&mut self, _leg: LegId, _cause: Cause, _now: Now) {}
-    /// Leaves: unregisters everywhere.
-    pub fn shutdown(&mut self, _now: Now) {}
-    /// The time of [`poll_timeout`](UserAgent::poll_timeout) has come.
-    pub fn handle_timeout(&mut self, _now: Now) {}
-    /// When to call [`handle_timeout`](UserAgent::handle_timeout).
+
+    fn response(&mut self, response: &wire::Response, from: SocketAddr, now: Now) {
+        let core = &mut self.core;
+        let Some(owner) = core.transactions.response(response, now, &mut core.out) else { return };
+        match owner {
+            Owner::Register(index) => {
+                if let Some(trunk) = self.trunks.get_mut(index) {
+                    trunk.learn(response);
+                    trunk.registered(response, core, now);
+                }
+            }
+            Owner::Options(index) => {
+                if let Some(trunk) = self.trunks.get_mut(index) {
+                    trunk.learn(response);
+                    trunk.pinged(response, core, now);
+                }
+            }
+            Owner::Invite(number) => {
+                if let Some((call, trunk)) = party(&mut self.calls, &self.trunks, number) {
+                    call.answered(response, from, trunk, core, now);
+                }
+            }
+            Owner::Bye(number) => {
+                if let Some((call, trunk)) = party(&mut self.calls, &self.trunks, number) {
+                    call.bye_answered(response, trunk, core, now);
+                }
+            }
+            Owner::Cancel(_) | Owner::StrayBye(_) => {}
+        }
+    }
+
+    /// Calls somebody behind the PBX. The INVITE goes to the trunk's address, whatever host its request
+    /// URI names.
+    pub fn dial(&mut self, leg: LegId, dial: Dial, now: Now) -> Result<(), DialError> {
+        self.sweep();
+        let trunk = self.trunks.iter().find(|trunk| trunk.settings.name == dial.trunk);
+        let trunk = trunk.ok_or(DialError::UnknownTrunk)?;
+        let down = DialError::TrunkDown { code: trunk.code };
+        let peer = trunk.settings.peer.filter(|_| trunk.state().is_up() && !trunk.stopped()).ok_or(down)?;
+        if self.calls.values().any(|call| call.live() && call.leg == leg) {
+            return Err(DialError::LegInUse);
+        }
+        // Calls that are over stay until their transactions have run out, so these are capped too.
+        let most = self.core.settings.max_dialogs;
+        let live = self.calls.values().filter(|call| call.live()).count();
+        if live >= most || self.calls.len() >= most.saturating_mul(4) {
+            self.core.out.counters.refused_full += 1;
+            return Err(DialError::Full);
+        }
+        self.dialled += 1;
+        let call = Call::start(self.dialled, leg, dial, trunk, peer, &mut self.core, now);
+        self.calls.insert(self.dialled, call);
+        Ok(())
+    }
+
+    /// Ends a call: CANCEL, BYE or nothing, whatever fits. [`Event::Ended`] follows at once, unless it
+    /// was told before.
+    pub fn hang_up(&mut self, leg: LegId, cause: Cause, now: Now) {
+        let Some(call) = self.calls.values_mut().find(|call| call.live() && call.leg == leg) else { return };
+        if let Some(trunk) = self.trunks.get(call.trunk) {
+            call.hang_up(cause, trunk, &mut self.core, now);
+        }
+    }
+
+    /// Leaves: unregisters everywhere and takes no more calls. Running calls are not touched.
+    pub fn shutdown(&mut self, now: Now) {
+        for trunk in self.trunks.iter_mut().filter(|trunk| !trunk.stopped()) {
+            trunk.stop(&mut self.core, now);
+        }
+    }
+
+    /// The time of [`poll_timeout`](UserAgent::poll_timeout) has come. Earlier or later calls do no harm.
+    pub fn handle_timeout(&mut self, now: Now) {
+        let core = &mut self.core;
+        for told in core.transactions.handle_timeout(now, &mut core.out) {
+            match told {
+                Told::Gone(_) => {}
+                Told::TimedOut(Owner::Register(index)) => {
+                    if let Some(trunk) = self.trunks.get_mut(index) {
+                        trunk.register_lost(core, now);
+                    }
+                }
+                Told::TimedOut(Owner::Options(index)) => {
+                    if let Some(trunk) = self.trunks.get_mut(index) {
+                        trunk.ping_lost(core, now);
+                    }
+                }
+                Told::TimedOut(Owner::Invite(number)) => {
+                    if let Some(call) = self.calls.get_mut(&number) {
+                        call.lost(core);
+                    }
+                }
+                Told::TimedOut(Owner::Cancel(_) | Owner::Bye(_) | Owner::StrayBye(_)) => {}
+            }
+        }
+        for trunk in &mut self.trunks {
+            trunk.handle_timeout(core, now);
+        }
+        for call in self.calls.values_mut() {
+            if let Some(trunk) = self.trunks.get(call.trunk) {
+                call.handle_timeout(trunk, core, now);
+            }
+        }
+        self.sweep();
+    }
+
+    /// Forgets calls that are over and whose transactions have run out.
+    fn sweep(&mut self) {
+        let transactions = &self.core.transactions;
+        self.calls.retain(|number, call| call.live() || transactions.works_for(*number));
+    }
+
+    /// When to call [`handle_timeout`](UserAgent::handle_timeout), if ever.
     pub fn poll_timeout(&self) -> Option<Tick> {
-        None
+        let trunks = self.trunks.iter().filter_map(Trunk::next);
+        let calls = self.calls.values().filter_map(Call::next);
+        trunks.chain(calls).chain(self.core.transactions.next()).min()
     }
-    /// What to do next.
+
+    /// What to do next; `None` when everything has been said.
     pub fn poll(&mut self) -> Option<Output> {
-        None
+        self.core.out.queue.pop_front()
     }
-    /// The trunks, by name.
+
+    /// The trunks, in the order they were added.
     pub fn trunks(&self) -> Vec<TrunkView> {
-        Vec::new()
+        self.trunks.iter().map(Trunk::view).collect()
     }
-    /// What was counted.
+
+    /// What has been counted.
     pub fn counters(&self) -> Counters {
-        Counters::default()
+        self.core.out.counters
     }
+}
+
+fn party<'a>(
+    calls: &'a mut BTreeMap<u64, Call>,
+    trunks: &'a [Trunk],
+    number: u64,
+) -> Option<(&'a mut Call, &'a Trunk)> {
+    let call = calls.get_mut(&number)?;
+    let trunk = trunks.get(call.trunk)?;
+    Some((call, trunk))
 }

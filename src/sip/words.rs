@@ -12,7 +12,7 @@ use crate::clock::Wall;
 pub struct LegId(pub u64);
 
 /// What holds for the whole user agent.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Settings {
     /// The value of User-Agent and Server.
     pub user_agent: String,
@@ -22,6 +22,17 @@ pub struct Settings {
     pub ring_timeout: Duration,
     /// How many calls may exist at once; the next one is refused.
     pub max_dialogs: usize,
+}
+
+impl fmt::Debug for Settings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Settings")
+            .field("user_agent", &self.user_agent)
+            .field("seed", &"(hidden)")
+            .field("ring_timeout", &self.ring_timeout)
+            .field("max_dialogs", &self.max_dialogs)
+            .finish()
+    }
 }
 
 impl Default for Settings {

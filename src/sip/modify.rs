@@ -1,0 +1,176 @@
+//! The PBX changes a running call: re-INVITE (RFC 3261 §14) and UPDATE (RFC 3311): hold, resume, a new
+//! address for the sound, a session kept alive. Answered at once with our description, the direction
+//! mirrored.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use crate::clock::{Now, Tick};
+
+use super::Core;
+use super::invite::Call;
+use super::sdp;
+use super::serve::Asked;
+use super::transaction::{PATIENCE, T1, T2};
+use super::trunk::Trunk;
+use super::words::{Cause, EndedBy, Event};
+
+/// Our 2xx to a re-INVITE, sent again until its ACK comes (§13.3.1.4).
+#[derive(Debug)]
+pub(crate) struct Unacknowledged {
+    cseq: u32,
+    to: SocketAddr,
+    bytes: Vec<u8>,
+    pause: Duration,
+    repeat: Tick,
+    give_up: Tick,
+    /// The 2xx bears our offer, so the ACK bears the answer.
+    offered: bool,
+}
+
+impl Unacknowledged {
+    pub fn next(&self) -> Tick {
+        self.repeat.min(self.give_up)
+    }
+}
+
+/// What we answer.
+enum Verdict {
+    /// 200 with this description; the PBX's is new to us if it is given.
+    Agreed {
+        ours: String,
+        theirs: Option<Vec<u8>>,
+    },
+    /// 200 without one.
+    Refreshed,
+    Refused(u16, String),
+}
+
+impl Call {
+    /// A re-INVITE or UPDATE in this call.
+    pub(crate) fn modified(&mut self, asked: &Asked<'_>, trunk: &Trunk, core: &mut Core, now: Now) {
+        let request = asked.request;
+        let invite = request.method == "INVITE";
+        let pending = self.unacknowledged.as_ref().is_some_and(|answer| answer.offered);
+        let offers = !request.body.is_empty();
+        // Our own INVITE is pending, or our offer in a 2xx: one negotiation at a time.
+        if (!self.talking() && (invite || offers)) || (pending && offers) {
+            return asked.reply(491, core, now, |_| {});
+        }
+        let Some(dialog) = self.dialog.as_mut() else { return asked.reply(200, core, now, |_| {}) };
+        if !dialog.in_order(request) {
+            return asked.reply(500, core, now, |draft| draft.push("Retry-After", "2"));
+        }
+        let verdict = self.verdict(asked);
+        if let (Verdict::Agreed { .. } | Verdict::Refreshed, Some(dialog)) = (&verdict, self.dialog.as_mut())
+        {
+            dialog.refresh_target(request);
+            dialog.seen = asked.from;
+        }
+        match verdict {
+            Verdict::Refused(code, why) => asked.reply(code, core, now, |draft| {
+                if code == 415 {
+                    draft.push("Accept", "application/sdp");
+                } else {
+                    draft.push("Warning", super::serve::warning(&why));
+                }
+            }),
+            Verdict::Refreshed => asked.reply(200, core, now, |draft| draft.push("Contact", trunk.contact())),
+            Verdict::Agreed { ours, theirs } => {
+                self.local_sdp.clone_from(&ours);
+                let bytes = asked.reply_kept(200, core, now, |draft| {
+                    draft.push("Contact", trunk.contact());
+                    draft.push("Allow", super::ALLOW);
+                    draft.body("application/sdp", ours);
+                });
+                if invite {
+                    self.unacknowledged = Some(Unacknowledged {
+                        cseq: request.cseq,
+                        to: super::transaction::way_back(request, asked.from),
+                        bytes,
+                        pause: T1,
+                        repeat: now.tick + T1,
+                        give_up: now.tick + PATIENCE,
+                        offered: !offers,
+                    });
+                }
+                if let Some(theirs) = theirs {
+                    self.changed(theirs, core);
+                }
+            }
+        }
+    }
+
+    fn verdict(&mut self, asked: &Asked<'_>) -> Verdict {
+        let request = asked.request;
+        let next = self.sdp_version.saturating_add(1);
+        if request.body.is_empty() {
+            if request.method == "UPDATE" {
+                return Verdict::Refreshed;
+            }
+            return match sdp::offer_again(self.dial_sdp(), next) {
+                Ok(ours) => {
+                    self.sdp_version = next;
+                    Verdict::Agreed { ours, theirs: None }
+                }
+                Err(fault) => Verdict::Refused(500, fault.to_string()),
+            };
+        }
+        if request.content_type().as_deref() != Some("application/sdp") {
+            return Verdict::Refused(415, String::new());
+        }
+        // A refresh that changes nothing gets the same description again, version and all.
+        let same = sdp::reply(self.dial_sdp(), &request.body, self.sdp_version);
+        match same {
+            Ok(same) if same == self.local_sdp => {
+                Verdict::Agreed { ours: same, theirs: Some(request.body.clone()) }
+            }
+            Ok(_) => match sdp::reply(self.dial_sdp(), &request.body, next) {
+                Ok(ours) => {
+                    self.sdp_version = next;
+                    Verdict::Agreed { ours, theirs: Some(request.body.clone()) }
+                }
+                Err(fault) => Verdict::Refused(488, fault.to_string()),
+            },
+            Err(fault) => Verdict::Refused(488, fault.to_string()),
+        }
+    }
+
+    /// The PBX's description, if it is another than before.
+    fn changed(&mut self, theirs: Vec<u8>, core: &mut Core) {
+        if theirs != self.remote_sdp {
+            self.remote_sdp.clone_from(&theirs);
+            core.tell(Event::Changed { leg: self.leg, sdp: theirs });
+        }
+    }
+
+    /// ACK of our 2xx. If we made the offer, it brings the answer.
+    pub(crate) fn acknowledged(&mut self, cseq: u32, body: &[u8], core: &mut Core) {
+        let Some(answer) = self.unacknowledged.take_if(|answer| answer.cseq == cseq) else { return };
+        if answer.offered && !body.is_empty() {
+            self.changed(body.to_vec(), core);
+        }
+    }
+
+    /// Sends our 2xx again; hangs up if its ACK never comes (§14.2).
+    pub(crate) fn repeat_answer(&mut self, trunk: &Trunk, core: &mut Core, now: Now) {
+        let Some(answer) = self.unacknowledged.as_mut() else { return };
+        if answer.give_up <= now.tick {
+            self.unacknowledged = None;
+            self.leave(Cause { code: Some(408), text: "no ACK" }, trunk, core, now);
+            return self.end(
+                EndedBy::Timeout,
+                None,
+                None,
+                "the PBX never acknowledged a change".to_owned(),
+                core,
+            );
+        }
+        if answer.repeat <= now.tick {
+            answer.pause = (answer.pause * 2).min(T2);
+            answer.repeat = now.tick + answer.pause;
+            core.out.counters.retransmissions += 1;
+            core.out.send(answer.to, answer.bytes.clone());
+        }
+    }
+}

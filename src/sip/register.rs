@@ -1,0 +1,243 @@
+//! REGISTER (RFC 3261 §10): binding our address, refreshing it, coming back after failures, leaving.
+
+use std::time::Duration;
+
+use crate::clock::{Now, Tick};
+
+use super::Core;
+use super::auth::{Ask, By, Digest};
+use super::chance::Chance;
+use super::header::NameAddr;
+use super::transaction::Owner;
+use super::trunk::Trunk;
+use super::wire::{Draft, Response};
+use super::words::TrunkState;
+
+/// The first pause after a failure, doubled each time.
+const FIRST_PAUSE: Duration = Duration::from_secs(4);
+/// The longest pause between attempts.
+const LONGEST_PAUSE: Duration = Duration::from_secs(120);
+/// The shortest pause, whatever anybody says.
+const SHORTEST_PAUSE: Duration = Duration::from_secs(2);
+/// The longest lifetime we agree to when the registrar says ours is too short.
+const LONGEST_LIFE: Duration = Duration::from_secs(86_400);
+
+/// The registration of one trunk.
+#[derive(Debug)]
+pub(crate) struct Registration {
+    call_id: String,
+    tag: String,
+    cseq: u32,
+    digest: Digest,
+    /// The lifetime we ask for.
+    expires: Duration,
+    due: Option<Tick>,
+    sent: Option<Tick>,
+    /// The registrar may hold a binding of ours.
+    bound: bool,
+    leaving: bool,
+    failures: u32,
+    /// 423 has been obeyed in this attempt.
+    prolonged: bool,
+}
+
+impl Registration {
+    pub fn new(chance: &mut Chance, expires: Duration) -> Registration {
+        Registration {
+            call_id: chance.token(),
+            tag: chance.token(),
+            cseq: 0,
+            digest: Digest::default(),
+            expires,
+            due: None,
+            sent: None,
+            bound: false,
+            leaving: false,
+            failures: 0,
+            prolonged: false,
+        }
+    }
+
+    pub fn due(&self) -> Option<Tick> {
+        self.due
+    }
+
+    /// The next attempt is to come at once.
+    pub fn now(&mut self, now: Now) {
+        self.due = Some(now.tick);
+    }
+
+    pub fn bound(&self) -> bool {
+        self.bound
+    }
+
+    pub fn leaving(&self) -> bool {
+        self.leaving
+    }
+
+    pub fn leave(&mut self) {
+        self.leaving = true;
+        self.due = None;
+    }
+
+    pub fn cancel(&mut self) {
+        self.due = None;
+    }
+
+    /// Doubling, within bounds, with jitter so that many boxes do not come back at once.
+    fn pause(&mut self, chance: &mut Chance) -> Duration {
+        let doubled = FIRST_PAUSE * 2u32.pow(self.failures.min(6));
+        self.failures = self.failures.saturating_add(1);
+        chance.part_of(doubled.min(LONGEST_PAUSE), 50, 100).max(SHORTEST_PAUSE)
+    }
+}
+
+impl Trunk {
+    /// A new attempt.
+    pub(crate) fn register(&mut self, core: &mut Core, now: Now) {
+        self.registration.digest.begin();
+        self.registration.prolonged = false;
+        self.send_register(core, now);
+    }
+
+    fn send_register(&mut self, core: &mut Core, now: Now) {
+        let Some(peer) = self.settings.peer else { return };
+        let (uri, account, contact) = (self.uri("", None), self.account(), self.contact());
+        let cnonce = core.chance.token();
+        let registration = &mut self.registration;
+        registration.due = None;
+        registration.cseq = registration.cseq.saturating_add(1);
+        let seconds = if registration.leaving { 0 } else { registration.expires.as_secs().max(1) };
+        let mut draft = Draft::request("REGISTER", &uri);
+        draft.push("Max-Forwards", "70");
+        draft.push("From", format!("{account};tag={}", registration.tag));
+        draft.push("To", account);
+        draft.push("Call-ID", registration.call_id.clone());
+        draft.push("CSeq", format!("{} REGISTER", registration.cseq));
+        draft.push("Contact", format!("{contact};expires={seconds}"));
+        draft.push("Expires", seconds.to_string());
+        draft.push("Allow", super::ALLOW);
+        let ask = Ask { method: "REGISTER", uri: &uri, body: b"" };
+        for (name, value) in registration.digest.authorize(&ask, self.credentials.as_ref(), &cnonce) {
+            draft.push(name, value);
+        }
+        registration.sent = Some(now.tick);
+        // What comes in for an older attempt must not be taken for an answer to this one.
+        core.transactions.forget(Owner::Register(self.index));
+        self.send("REGISTER", draft, peer, Owner::Register(self.index), core, now);
+    }
+
+    /// An answer to REGISTER.
+    pub(crate) fn registered(&mut self, response: &Response, core: &mut Core, now: Now) {
+        if response.code < 200 {
+            return;
+        }
+        self.code = Some(response.code);
+        if let Some(sent) = self.registration.sent.take() {
+            self.round_trip = Some(now.tick.since(sent));
+        }
+        if let Some(by) = By::status(response.code) {
+            let challenges = response.headers.all(by.challenge_header());
+            match self.registration.digest.challenged(by, challenges, self.credentials.as_ref()) {
+                Ok(()) => self.send_register(core, now),
+                Err(given_up) => {
+                    let why = format!("{}: {}", response.text(), given_up.text());
+                    self.register_failed(Some(response.code), why, None, core, now);
+                }
+            }
+            return;
+        }
+        match response.code {
+            200..=299 if self.registration.leaving => self.left(core, now),
+            200..=299 => self.bound(response, core, now),
+            423 if !self.registration.prolonged => {
+                let least =
+                    response.headers.get("Min-Expires").and_then(|text| text.trim().parse::<u64>().ok());
+                let least = least.map(Duration::from_secs).filter(|least| *least <= LONGEST_LIFE);
+                match least {
+                    Some(least) if least > self.registration.expires => {
+                        self.registration.prolonged = true;
+                        self.registration.expires = least;
+                        self.send_register(core, now);
+                    }
+                    Some(_) | None => self.register_failed(Some(423), response.text(), None, core, now),
+                }
+            }
+            code => {
+                let wait = response.headers.get("Retry-After").and_then(leading_seconds);
+                self.register_failed(Some(code), response.text(), wait, core, now);
+            }
+        }
+    }
+
+    /// REGISTER was never answered.
+    pub(crate) fn register_lost(&mut self, core: &mut Core, now: Now) {
+        self.code = None;
+        self.round_trip = None;
+        self.registration.sent = None;
+        self.register_failed(None, "no answer to REGISTER".to_owned(), None, core, now);
+    }
+
+    fn bound(&mut self, response: &Response, core: &mut Core, now: Now) {
+        let expires = granted(response, &self.contact(), self.registration.expires);
+        self.registration.failures = 0;
+        self.registration.bound = true;
+        self.registration.due = Some(now.tick + core.chance.part_of(expires, 75, 85).max(SHORTEST_PAUSE));
+        self.enter(TrunkState::Registered { expires }, core, now);
+        self.ping_later(now);
+    }
+
+    fn register_failed(
+        &mut self,
+        code: Option<u16>,
+        why: String,
+        wait: Option<Duration>,
+        core: &mut Core,
+        now: Now,
+    ) {
+        if self.registration.leaving {
+            return self.left(core, now);
+        }
+        let pause = self.registration.pause(&mut core.chance);
+        let pause = wait.map_or(pause, |wait| wait.clamp(pause, LONGEST_PAUSE));
+        self.registration.due = Some(now.tick + pause);
+        if self.registration.failures == 1 {
+            tracing::warn!(trunk = %self.settings.name, %why, "not registered");
+        }
+        self.enter(TrunkState::Failed { code, why }, core, now);
+    }
+
+    fn left(&mut self, core: &mut Core, now: Now) {
+        self.registration.bound = false;
+        self.registration.due = None;
+        self.enter(TrunkState::Stopped, core, now);
+    }
+}
+
+/// `120 (I'm in a meeting);duration=3600`
+fn leading_seconds(value: &str) -> Option<Duration> {
+    let digits: String = value.trim().chars().take_while(char::is_ascii_digit).collect();
+    digits.parse().ok().map(Duration::from_secs)
+}
+
+/// The lifetime granted (§10.2.4): of our own Contact, or of the one that bears our user name (a
+/// registrar that saw us through NAT may have rewritten the rest), or of the only one; else of the
+/// Expires header; else what we asked for.
+fn granted(response: &Response, ours: &str, asked: Duration) -> Duration {
+    let contacts: Vec<NameAddr> = response.headers.list("Contact").filter_map(NameAddr::read).collect();
+    let own = NameAddr::read(ours).map(|own| own.uri);
+    let place = |contact: &NameAddr| {
+        own.as_ref().map(|own| (contact.uri.user == own.user, contact.uri.address() == own.address()))
+    };
+    let ours = contacts
+        .iter()
+        .find(|contact| place(contact) == Some((true, true)))
+        .or_else(|| contacts.iter().find(|contact| matches!(place(contact), Some((true, _)))))
+        .or(if let [only] = contacts.as_slice() { Some(only) } else { None });
+    ours.and_then(|contact| contact.param("expires"))
+        .or_else(|| response.headers.get("Expires"))
+        .and_then(leading_seconds)
+        .filter(|granted| !granted.is_zero())
+        .unwrap_or(asked)
+        .min(LONGEST_LIFE)
+}

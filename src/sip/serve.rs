@@ -1,0 +1,231 @@
+//! Requests from the PBX: what is answered, what is refused, and with which status (RFC 3261 §8.2).
+
+use std::net::SocketAddr;
+
+use crate::clock::Now;
+
+use super::header::quoted;
+use super::invite::Call;
+use super::transaction::{Incoming, ServerKey, way_back};
+use super::trunk::Trunk;
+use super::wire::{self, Bad, Draft, Request};
+use super::words::Event;
+use super::{ALLOW, Core, UserAgent};
+
+/// A request that waits for an answer.
+pub(crate) struct Asked<'a> {
+    pub request: &'a Request,
+    pub from: SocketAddr,
+    key: ServerKey,
+    /// The tag our To gets if it has none.
+    tag: String,
+}
+
+impl Asked<'_> {
+    /// Answers it, with more headers if `more` adds some.
+    pub fn reply(&self, code: u16, core: &mut Core, now: Now, more: impl FnOnce(&mut Draft)) {
+        self.reply_kept(code, core, now, more);
+    }
+
+    /// As [`reply`](Self::reply); gives the datagram back.
+    pub fn reply_kept(&self, code: u16, core: &mut Core, now: Now, more: impl FnOnce(&mut Draft)) -> Vec<u8> {
+        let mut draft = self.request.reply(code, &self.tag, self.from);
+        more(&mut draft);
+        draft.push("Server", core.settings.user_agent.clone());
+        let bytes = draft.bytes();
+        tracing::debug!(method = %self.request.method, code, "answered");
+        core.transactions.respond(&self.key, code, bytes.clone(), now, &mut core.out);
+        bytes
+    }
+}
+
+/// The value of a Warning (RFC 3261 §20.43): 399, words for a person.
+pub(crate) fn warning(text: &str) -> String {
+    format!("399 watrunk {}", quoted(text))
+}
+
+impl UserAgent {
+    /// A message that cannot be used: answered without a transaction, if it can be answered.
+    pub(crate) fn bad(&mut self, bad: Bad, from: SocketAddr) {
+        self.core.out.counters.malformed += 1;
+        tracing::debug!(%from, why = bad.why, "malformed message");
+        let Some((code, headers)) = bad.answer else { return };
+        let mut draft = wire::reply(&headers, code, &self.core.chance.token(), from);
+        draft.push("Warning", warning(bad.why));
+        draft.push("Server", self.core.settings.user_agent.clone());
+        self.core.out.send(from, draft.bytes());
+    }
+
+    /// A request came in.
+    pub(crate) fn request(&mut self, request: &Request, from: SocketAddr, now: Now) {
+        let core = &mut self.core;
+        match core.transactions.request(request, from, now, &mut core.out) {
+            Incoming::Absorbed => return,
+            Incoming::Merged => return self.stateless(request, 482, from),
+            Incoming::Full => return self.stateless(request, 503, from),
+            Incoming::New => {}
+        }
+        if request.method == "ACK" {
+            if let Some((call, _, core)) = self.party(request, from) {
+                call.acknowledged(request.cseq, &request.body, core);
+            }
+            return;
+        }
+        let key = ServerKey::of(request);
+        let asked = Asked { request, from, key, tag: self.core.chance.token() };
+        if let Err((code, name, value)) = acceptable(request) {
+            return asked.reply(code, &mut self.core, now, |draft| draft.push(name, value));
+        }
+        if request.method == "CANCEL" {
+            // Every INVITE is answered at once, so there is never anything left to cancel.
+            let known = self.core.transactions.knows(&ServerKey::cancelled(request));
+            return asked.reply(if known { 200 } else { 481 }, &mut self.core, now, |_| {});
+        }
+        if !request.in_dialog() {
+            return self.outside(&asked, now);
+        }
+        match self.party(request, from) {
+            Some((call, trunk, core)) => inside(call, trunk, core, &asked, now),
+            None => asked.reply(481, &mut self.core, now, |_| {}),
+        }
+    }
+
+    /// An answer that leaves nothing behind.
+    fn stateless(&mut self, request: &Request, code: u16, from: SocketAddr) {
+        let mut draft = request.reply(code, &self.core.chance.token(), from);
+        if code == 503 {
+            draft.push("Retry-After", "10");
+        }
+        draft.push("Server", self.core.settings.user_agent.clone());
+        self.core.out.send(way_back(request, from), draft.bytes());
+    }
+
+    /// The call a request belongs to, if it comes from that call's trunk.
+    fn party(&mut self, request: &Request, from: SocketAddr) -> Option<(&mut Call, &Trunk, &mut Core)> {
+        let call = self.calls.values_mut().find(|call| call.owns(request))?;
+        let trunk = self.trunks.get(call.trunk)?;
+        trunk.admits(from.ip()).then_some((call, trunk, &mut self.core))
+    }
+
+    /// A request outside every dialog.
+    fn outside(&mut self, asked: &Asked<'_>, now: Now) {
+        let core = &mut self.core;
+        match asked.request.method.as_str() {
+            "OPTIONS" => asked.reply(200, core, now, capabilities),
+            "INVITE" => invited(asked, core, now),
+            "NOTIFY" => {
+                let event = asked.request.headers.get("Event").and_then(|event| event.split(';').next());
+                // Waiting messages are told without being asked for by many PBXs; we only say thanks.
+                let mwi = event.is_some_and(|event| event.trim().eq_ignore_ascii_case("message-summary"));
+                asked.reply(if mwi { 200 } else { 489 }, core, now, |draft| {
+                    if !mwi {
+                        draft.push("Allow-Events", "message-summary");
+                    }
+                });
+            }
+            _ => asked.reply(481, core, now, |_| {}),
+        }
+    }
+}
+
+/// What every request is checked for before anything else: method, scheme, extensions. `Err`: status
+/// and a header that explains it.
+fn acceptable(request: &Request) -> Result<(), (u16, &'static str, String)> {
+    if !wire::is_known(&request.method) {
+        return Err((501, "Allow", ALLOW.to_owned()));
+    }
+    if !ALLOW.split(", ").any(|allowed| allowed == request.method) {
+        return Err((405, "Allow", ALLOW.to_owned()));
+    }
+    if !request.uri.is_sip() && request.uri.scheme != "tel" {
+        return Err((416, "Warning", warning("only sip, sips and tel")));
+    }
+    let required: Vec<&str> = request.headers.list("Require").collect();
+    if !required.is_empty() && request.method != "CANCEL" {
+        return Err((420, "Unsupported", required.join(", ")));
+    }
+    Ok(())
+}
+
+fn capabilities(draft: &mut Draft) {
+    draft.push("Allow", ALLOW);
+    draft.push("Accept", "application/sdp");
+    draft.push("Accept-Encoding", "identity");
+    draft.push("Accept-Language", "en");
+    draft.push("Supported", "");
+}
+
+/// An INVITE outside every dialog: the PBX wants to call through us.
+fn invited(asked: &Asked<'_>, core: &mut Core, now: Now) {
+    let request = asked.request;
+    let sdp = |kind: &str| kind.trim().eq_ignore_ascii_case("application/sdp");
+    if !request.body.is_empty() && !request.content_type().as_deref().is_some_and(sdp) {
+        return asked.reply(415, core, now, |draft| draft.push("Accept", "application/sdp"));
+    }
+    let takes = |accept: &str| {
+        let kind = accept.split(';').next().unwrap_or_default();
+        sdp(kind) || ["*/*", "application/*"].contains(&kind.trim())
+    };
+    if request.headers.get("Accept").is_some() && !request.headers.list("Accept").any(takes) {
+        return asked.reply(406, core, now, |_| {});
+    }
+    asked.reply(403, core, now, |draft| {
+        draft.push("Warning", warning("dialling out to WhatsApp is not enabled"));
+    });
+}
+
+/// A request in a call.
+fn inside(call: &mut Call, trunk: &Trunk, core: &mut Core, asked: &Asked<'_>, now: Now) {
+    let request = asked.request;
+    match request.method.as_str() {
+        "INVITE" | "UPDATE" => call.modified(asked, trunk, core, now),
+        "BYE" => {
+            asked.reply(200, core, now, |_| {});
+            call.hung_up(request, core);
+        }
+        "OPTIONS" => asked.reply(200, core, now, capabilities),
+        "INFO" => match digit(request) {
+            Some((digit, millis)) => {
+                asked.reply(200, core, now, |_| {});
+                core.tell(Event::Digit { leg: call.leg, digit, millis });
+            }
+            None if request.body.is_empty() => asked.reply(200, core, now, |_| {}),
+            None => asked.reply(415, core, now, |draft| {
+                draft.push("Accept", "application/dtmf-relay, application/dtmf");
+            }),
+        },
+        _ => asked.reply(481, core, now, |_| {}),
+    }
+}
+
+/// How long a digit is taken to be when INFO does not say, in milliseconds.
+const USUAL_DIGIT: u32 = 160;
+
+/// A digit by INFO: `Signal=5` and `Duration=160` (application/dtmf-relay), or just `5`
+/// (application/dtmf).
+fn digit(request: &Request) -> Option<(char, u32)> {
+    let body = String::from_utf8_lossy(&request.body);
+    let value = |wanted: &str| {
+        body.lines()
+            .filter_map(|line| line.split_once('='))
+            .find(|(name, _)| name.trim().eq_ignore_ascii_case(wanted))
+            .map(|(_, value)| value.trim().to_owned())
+    };
+    let (signal, millis) = match request.content_type().as_deref() {
+        Some("application/dtmf-relay") => {
+            (value("Signal")?, value("Duration").and_then(|millis| millis.parse().ok()))
+        }
+        Some("application/dtmf") => (body.trim().to_owned(), None),
+        Some(_) | None => return None,
+    };
+    let digit = match signal.as_str() {
+        "10" => '*',
+        "11" => '#',
+        one => {
+            let mut chars = one.chars();
+            chars.next().filter(|_| chars.next().is_none())?.to_ascii_uppercase()
+        }
+    };
+    let known = matches!(digit, '0'..='9' | '*' | '#' | 'A'..='D');
+    known.then_some((digit, millis.unwrap_or(USUAL_DIGIT).clamp(20, 10_000)))
+}

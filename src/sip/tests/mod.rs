@@ -1,0 +1,294 @@
+//! Stories under a virtual clock: the user agent on one side, a PBX played by hand on the other.
+
+mod fuzz;
+mod invite;
+mod modify;
+mod register;
+mod serve;
+mod torture;
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use super::*;
+use crate::clock::Wall;
+
+pub(super) const PBX: &str = "192.0.2.1:5060";
+pub(super) const US: &str = "192.0.2.7:5060";
+
+pub(super) fn addr(text: &str) -> SocketAddr {
+    text.parse().unwrap()
+}
+
+pub(super) fn millis(millis: u64) -> Duration {
+    Duration::from_millis(millis)
+}
+
+/// A message that left, when and where to.
+#[derive(Debug, Clone)]
+pub(super) struct Sent {
+    pub at: u64,
+    pub to: SocketAddr,
+    pub text: String,
+}
+
+impl Sent {
+    /// The first word of the first line; for answers the status.
+    pub fn what(&self) -> &str {
+        let mut words = self.text.split(' ');
+        match words.next().unwrap() {
+            "SIP/2.0" => words.next().unwrap(),
+            method => method,
+        }
+    }
+
+    pub fn has(&self, part: &str) -> bool {
+        self.text.contains(part)
+    }
+
+    /// The value of a header.
+    pub fn header(&self, name: &str) -> &str {
+        self.text
+            .split("\r\n")
+            .find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))
+            .unwrap_or_else(|| panic!("no {name} in {}", self.text))
+    }
+
+    pub fn tag(&self, name: &str) -> String {
+        self.header(name).split(";tag=").nth(1).unwrap_or_default().to_owned()
+    }
+
+    pub fn body(&self) -> &str {
+        self.text.split_once("\r\n\r\n").unwrap().1
+    }
+
+    pub fn branch(&self) -> &str {
+        self.header("Via").split("branch=").nth(1).unwrap().split(';').next().unwrap()
+    }
+}
+
+/// The user agent, its clock, and what it said.
+pub(super) struct Lab {
+    pub ua: UserAgent,
+    pub now: Now,
+    pub sent: Vec<Sent>,
+    pub events: Vec<Event>,
+}
+
+pub(super) fn trunk(register: bool) -> TrunkSettings {
+    TrunkSettings {
+        name: "pbx".into(),
+        server_uri: "sip:pbx.example:5060".into(),
+        username: "gw".into(),
+        password: Some("gw-secret".into()),
+        register,
+        expires: Duration::from_secs(300),
+        peer: Some(addr(PBX)),
+        local: addr(US),
+        allow: vec!["192.0.2.64/28".parse().unwrap()],
+    }
+}
+
+pub(super) fn offer() -> String {
+    sdp::offer(&sdp::LocalMedia {
+        rtp: addr("192.0.2.7:20000"),
+        session: 42,
+        version: 1,
+        laws: vec![sdp::Law::Pcma, sdp::Law::Pcmu],
+        dtmf_pt: 101,
+    })
+}
+
+pub(super) const THEIRS: &str = "v=0\r\no=- 5 1 IN IP4 192.0.2.1\r\ns=-\r\nc=IN IP4 192.0.2.1\r\nt=0 0\r\n\
+    m=audio 10000 RTP/AVP 8 101\r\na=rtpmap:101 telephone-event/8000\r\na=sendrecv\r\n";
+
+pub(super) fn dial() -> Dial {
+    Dial {
+        trunk: "pbx".into(),
+        user: "200".into(),
+        host: None,
+        from_user: "+15550100".into(),
+        from_name: Some("Ann \"A\" <x>\r\nEvil: 1".into()),
+        asserted: true,
+        headers: vec![
+            ("X-WhatsApp-Call-ID".into(), "wacid.1\r\nEvil: 2".into()),
+            ("Via".into(), "evil".into()),
+        ],
+        sdp: offer(),
+    }
+}
+
+impl Lab {
+    pub fn new(settings: Settings) -> Lab {
+        let now = Now { tick: Tick::from_millis(1_000_000), wall: Wall(1_700_000_000_000) };
+        Lab { ua: UserAgent::new(settings), now, sent: vec![], events: vec![] }
+    }
+
+    /// One trunk that registers; its first REGISTER is out.
+    pub fn registering() -> Lab {
+        let mut lab = Lab::new(Settings { seed: 7, ..Settings::default() });
+        lab.ua.add_trunk(trunk(true), lab.now);
+        lab.drain();
+        lab
+    }
+
+    /// One trunk by OPTIONS that is up.
+    pub fn up() -> Lab {
+        Lab::up_with(Settings { seed: 7, ..Settings::default() })
+    }
+
+    pub fn up_with(settings: Settings) -> Lab {
+        let mut lab = Lab::new(settings);
+        lab.ua.add_trunk(trunk(false), lab.now);
+        lab.drain();
+        let options = lab.take("OPTIONS");
+        lab.answer(&options, "200 OK", "", "");
+        lab.events.clear();
+        lab
+    }
+
+    pub fn drain(&mut self) {
+        while let Some(output) = self.ua.poll() {
+            match output {
+                Output::Transmit { to, bytes } => self.sent.push(Sent {
+                    at: self.now.tick.as_millis() - 1_000_000,
+                    to,
+                    text: String::from_utf8(bytes).unwrap(),
+                }),
+                Output::Event(event) => self.events.push(event),
+            }
+        }
+    }
+
+    /// Lets time pass, stopping wherever something is due.
+    pub fn pass(&mut self, span: Duration) {
+        let end = self.now.after(span);
+        for _ in 0..100_000 {
+            match self.ua.poll_timeout() {
+                Some(due) if due <= end.tick => {
+                    self.now = self.now.after(due.since(self.now.tick));
+                    self.ua.handle_timeout(self.now);
+                    self.drain();
+                }
+                Some(_) | None => {
+                    self.now = end;
+                    return;
+                }
+            }
+        }
+        panic!("time stands still");
+    }
+
+    pub fn receive(&mut self, text: &str) {
+        self.receive_from(text.as_bytes(), PBX);
+    }
+
+    pub fn receive_from(&mut self, bytes: &[u8], from: &str) {
+        self.ua.receive(bytes, addr(from), self.now);
+        self.drain();
+    }
+
+    /// Answers a request of ours as the PBX.
+    pub fn answer(&mut self, request: &Sent, status: &str, headers: &str, body: &str) {
+        let to = request.header("To");
+        let to = if to.contains(";tag=") || status.starts_with("100") {
+            to.into()
+        } else {
+            format!("{to};tag=pbx1")
+        };
+        self.answer_as(request, status, &to, headers, body);
+    }
+
+    /// The same with another To: another fork.
+    pub fn answer_as(&mut self, request: &Sent, status: &str, to: &str, headers: &str, body: &str) {
+        let via = request.header("Via").replace(";rport", ";rport=1024;received=198.51.100.7");
+        let kind = if body.is_empty() { "" } else { "Content-Type: application/sdp\r\n" };
+        let text = format!(
+            "SIP/2.0 {status}\r\nVia: {via}\r\nFrom: {}\r\nTo: {to}\r\nCall-ID: {}\r\nCSeq: {}\r\n{headers}{kind}\
+             Content-Length: {}\r\n\r\n{body}",
+            request.header("From"),
+            request.header("Call-ID"),
+            request.header("CSeq"),
+            body.len()
+        );
+        self.receive(&text);
+    }
+
+    /// The only message that was sent since the last look; it must be of that kind.
+    pub fn take(&mut self, what: &str) -> Sent {
+        let all = std::mem::take(&mut self.sent);
+        let [one] = all.as_slice() else { panic!("not one {what} but {all:#?}") };
+        assert_eq!(one.what(), what, "{}", one.text);
+        one.clone()
+    }
+
+    /// The first of that kind among those that were sent; the others are forgotten.
+    pub fn find(&mut self, what: &str) -> Sent {
+        let all = std::mem::take(&mut self.sent);
+        all.iter()
+            .find(|sent| sent.what() == what)
+            .cloned()
+            .unwrap_or_else(|| panic!("no {what} in {all:#?}"))
+    }
+
+    pub fn sent_kinds(&mut self) -> Vec<(u64, String)> {
+        std::mem::take(&mut self.sent).iter().map(|sent| (sent.at, sent.what().to_owned())).collect()
+    }
+
+    pub fn take_events(&mut self) -> Vec<Event> {
+        std::mem::take(&mut self.events)
+    }
+
+    /// The one ending that was told.
+    pub fn ending(&mut self) -> Ending {
+        let events = self.take_events();
+        let endings: Vec<&Ending> = events
+            .iter()
+            .filter_map(|event| match event {
+                Event::Ended { ending, .. } => Some(ending),
+                _ => None,
+            })
+            .collect();
+        let [one] = endings.as_slice() else { panic!("not one ending: {events:?}") };
+        (*one).clone()
+    }
+
+    pub fn no_event(&mut self) {
+        assert_eq!(self.take_events(), vec![]);
+    }
+
+    /// Dials and gives the INVITE.
+    pub fn dialled(&mut self) -> Sent {
+        self.ua.dial(LegId(1), dial(), self.now).unwrap();
+        self.drain();
+        self.take("INVITE")
+    }
+
+    /// A call that was answered: the INVITE and its ACK.
+    pub fn talking(&mut self) -> (Sent, Sent) {
+        let invite = self.dialled();
+        self.answer(&invite, "200 OK", "Contact: <sip:200@192.0.2.1:5062>\r\n", THEIRS);
+        let ack = self.take("ACK");
+        assert!(matches!(self.take_events().as_slice(), [Event::Answered { leg: LegId(1), .. }]));
+        (invite, ack)
+    }
+
+    /// A request of the PBX in that call.
+    pub fn ask(&mut self, invite: &Sent, method: &str, cseq: u32, headers: &str, body: &str) {
+        let kind = if body.is_empty() || headers.contains("Content-Type") {
+            ""
+        } else {
+            "Content-Type: application/sdp\r\n"
+        };
+        let text = format!(
+            "{method} sip:gw@{US} SIP/2.0\r\nVia: SIP/2.0/UDP {PBX};rport;branch=z9hG4bKpbx{method}{cseq}\r\n\
+             Max-Forwards: 70\r\nFrom: {};tag=pbx1\r\nTo: {}\r\nCall-ID: {}\r\nCSeq: {cseq} {method}\r\n{headers}{kind}\
+             Content-Length: {}\r\n\r\n{body}",
+            invite.header("To"),
+            invite.header("From"),
+            invite.header("Call-ID"),
+            body.len()
+        );
+        self.receive(&text);
+    }
+}
