@@ -46,6 +46,16 @@ impl Config {
 
     /// Reads the file. All faults are reported, in the file's order; the notes likewise.
     pub fn read(path: &Path) -> Result<(Config, Vec<Note>), Vec<Fault>> {
+        Config::read_with(path, &SystemSecrets::beside(path.parent().unwrap_or(Path::new("."))))
+    }
+
+    /// Reads the file, but not the files and variables that hold its secrets: for those who only want to know
+    /// where things are. Secrets given in another way than in place are meaningless then.
+    pub fn read_without_secrets(path: &Path) -> Result<(Config, Vec<Note>), Vec<Fault>> {
+        Config::read_with(path, &secret::Unread)
+    }
+
+    fn read_with(path: &Path, secrets: &dyn SecretSource) -> Result<(Config, Vec<Note>), Vec<Fault>> {
         let alone = |what: String| vec![Fault::of_file(what)];
         let file = std::fs::File::open(path).map_err(|e| alone(format!("can't be read: {e}")))?;
         let about = file.metadata().map_err(|e| alone(format!("can't be read: {e}")))?;
@@ -60,8 +70,7 @@ impl Config {
             alone(format!("is not UTF-8: the first bad byte is in line {line}"))
         })?;
 
-        let folder = path.parent().unwrap_or(Path::new("."));
-        let outcome = parse(&text, &SystemSecrets::beside(folder));
+        let outcome = parse(&text, secrets);
         let config = outcome.value?;
         let mut notes = outcome.notes;
         let mode = about.permissions().mode() & 0o777;

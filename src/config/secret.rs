@@ -71,3 +71,16 @@ impl SecretSource for SystemSecrets {
         std::env::var(name).ok()
     }
 }
+
+/// Nothing is read: each secret is a stand-in of its own, since some must differ.
+pub(super) struct Unread;
+
+impl SecretSource for Unread {
+    fn file(&self, path: &Path) -> Result<String, String> {
+        Ok(format!("unread file {}", path.display()))
+    }
+
+    fn variable(&self, name: &str) -> Option<String> {
+        Some(format!("unread variable {name}"))
+    }
+}

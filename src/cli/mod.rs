@@ -1,0 +1,146 @@
+//! Arguments in, exit code out. Exit codes: 0 done, 1 failed (the reason on stderr), 2 wrong usage.
+
+mod args;
+mod calls;
+mod man;
+#[cfg(test)]
+mod tests;
+
+use std::io::{self, ErrorKind, Write};
+use std::path::Path;
+use std::process::ExitCode;
+
+use clap::{CommandFactory as _, Parser as _};
+
+use crate::config::{Config, EXAMPLE, Fault, Note};
+use crate::ledger::{Filter, Ledger, LedgerError};
+
+use args::{CallsArgs, Cli, ConfigVerb, Status, Verb};
+
+/// The whole program.
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Also the way of --help and --version, whose code is 0.
+            let _ = error.print();
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+        }
+    };
+    match carry_out(cli.verb, &mut io::stdout(), &mut io::stderr()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failed) => ExitCode::FAILURE,
+    }
+}
+
+/// It went wrong, and the reason has been told.
+#[derive(Debug, PartialEq, Eq)]
+struct Failed;
+
+fn carry_out(verb: Verb, out: &mut dyn Write, err: &mut dyn Write) -> Result<(), Failed> {
+    match verb {
+        Verb::Run(args) => {
+            let (config, notes) = read(Config::read(&args.config), &args.config, err)?;
+            tell_notes(&notes, &args.config, err);
+            log_to_stderr();
+            crate::io::run(config, args.config).map_err(|reason| fail(&reason, err))
+        }
+        #[cfg(feature = "demo")]
+        Verb::Demo(args) => {
+            let options = crate::demo::DemoOptions { record: args.record, json: args.json };
+            match crate::demo::run(options) {
+                Ok(true) => Ok(()),
+                Ok(false) => Err(fail("sound did not arrive both ways", err)),
+                Err(reason) => Err(fail(&reason, err)),
+            }
+        }
+        Verb::Check(args) => {
+            let (_, notes) = read(Config::read(&args.config), &args.config, err)?;
+            let mut text = format!("{}: ok\n", args.config.display());
+            for note in notes {
+                text.push_str(&format!("note: {}\n", note.in_file(&args.config)));
+            }
+            say(&text, out, err)
+        }
+        Verb::Config { what: ConfigVerb::Example } => say(EXAMPLE, out, err),
+        Verb::Calls(args) => list_calls(&args, out, err),
+        Verb::Man => {
+            let mut page = Vec::new();
+            man::render(Cli::command(), &mut page).map_err(|error| fail(&error.to_string(), err))?;
+            say(&String::from_utf8_lossy(&page), out, err)
+        }
+        Verb::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "watrunk", &mut script);
+            say(&String::from_utf8_lossy(&script), out, err)
+        }
+    }
+}
+
+fn list_calls(args: &CallsArgs, out: &mut dyn Write, err: &mut dyn Write) -> Result<(), Failed> {
+    // The history needs no secrets, and the operator who asks may not be allowed to read them.
+    let (config, _) = read(Config::read_without_secrets(&args.config), &args.config, err)?;
+    let (answered, why) = match args.status {
+        None => (None, None),
+        Some(Status::Answered) => (Some(true), None),
+        Some(Status::Unanswered) => (Some(false), None),
+        Some(Status::Ended(why)) => (None, Some(why)),
+    };
+    let limit = usize::try_from(args.limit).unwrap_or(usize::MAX);
+    let filter = Filter { direction: args.direction, answered, why, limit, before: None };
+    let records = match Ledger::open_read_only(&config.gateway.state_dir) {
+        Ok(ledger) => ledger.list(&filter).map_err(|error| fail(&error.to_string(), err))?,
+        Err(LedgerError::Missing(_)) => Vec::new(),
+        Err(error) => return Err(fail(&error.to_string(), err)),
+    };
+    let text = if args.json { calls::object(&records) } else { calls::table(&records) };
+    say(&text, out, err)
+}
+
+/// A config that could be read, or else all its faults on stderr.
+fn read(
+    config: Result<(Config, Vec<Note>), Vec<Fault>>,
+    path: &Path,
+    err: &mut dyn Write,
+) -> Result<(Config, Vec<Note>), Failed> {
+    config.map_err(|faults| {
+        for fault in faults {
+            let _ = writeln!(err, "{}", fault.in_file(path));
+        }
+        Failed
+    })
+}
+
+fn tell_notes(notes: &[Note], path: &Path, err: &mut dyn Write) {
+    for note in notes {
+        let _ = writeln!(err, "note: {}", note.in_file(path));
+    }
+}
+
+fn fail(reason: &str, err: &mut dyn Write) -> Failed {
+    let _ = writeln!(err, "watrunk: {reason}");
+    Failed
+}
+
+/// Writes to stdout. A reader that has seen enough (`| head`) is no failure.
+fn say(text: &str, out: &mut dyn Write, err: &mut dyn Write) -> Result<(), Failed> {
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(fail(&error.to_string(), err)),
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+/// What the gateway says goes to stderr, as `WATRUNK_LOG` asks. The journal has clocks of its own.
+fn log_to_stderr() {
+    use tracing_subscriber::EnvFilter;
+
+    let filter =
+        EnvFilter::try_from_env("WATRUNK_LOG").unwrap_or_else(|_| EnvFilter::new("warn,watrunk=info"));
+    let to_stderr = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+    // A second subscriber in the same process is no reason not to start.
+    let _ = if std::env::var_os("JOURNAL_STREAM").is_some() {
+        to_stderr.without_time().with_ansi(false).try_init()
+    } else {
+        to_stderr.with_ansi(io::IsTerminal::is_terminal(&io::stderr())).try_init()
+    };
+}
