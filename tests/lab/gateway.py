@@ -92,7 +92,9 @@ trunk = "pbx"
             threading.Thread(target=self._read, args=(pipe, lines), daemon=True).start()
         self._until(lambda: any(re.search(r"\bready\b", line, re.I) for line in self.out), timeout, "printed no ready line")
         self._until(lambda: self.get("/readyz")[0] == 200, timeout, "did not become ready to take calls")
-        self._before, self.cloud.webhook = self.cloud.webhook, f"{self.url}/webhooks/whatsapp"
+        if not hasattr(self, "_before"):
+            self._before = self.cloud.webhook
+        self.cloud.webhook = f"{self.url}/webhooks/whatsapp"
         return self
 
     def _read(self, pipe, lines):

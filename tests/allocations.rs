@@ -1,0 +1,158 @@
+//! A call that is running allocates nothing: counted, packet by packet.
+#![allow(unsafe_code, clippy::unwrap_used)]
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+use std::time::Duration;
+use watrunk::clock::Tick;
+use watrunk::media::{Bridge, BridgeSettings, FarMedia, Law, Outgoing, Seeds, UserPacket, g711};
+
+thread_local! {
+    /// Allocations of this thread; the test runner's own threads are none of our business.
+    static COUNT: Cell<u64> = const { Cell::new(0) };
+}
+
+struct Counting;
+
+// SAFETY: every call goes to the system allocator unchanged; counting touches a thread-local that is
+// initialised at compile time and needs no allocation itself.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        COUNT.with(|count| count.set(count.get() + 1));
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        unsafe { System.dealloc(pointer, layout) }
+    }
+
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        COUNT.with(|count| count.set(count.get() + 1));
+        unsafe { System.alloc_zeroed(layout) }
+    }
+
+    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        COUNT.with(|count| count.set(count.get() + 1));
+        unsafe { System.realloc(pointer, layout, size) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+fn allocations() -> u64 {
+    COUNT.with(Cell::get)
+}
+
+/// Opus of 20 ms, made by a bridge itself from the tone that a PBX sends it.
+fn opus_packets(count: usize) -> Vec<Vec<u8>> {
+    let mut bridge = bridge();
+    let mut out = Outgoing::default();
+    (0..count)
+        .map(|n| {
+            let now = Tick::from_millis(20 * n as u64);
+            bridge.from_far(&far_datagram(n), now).unwrap();
+            bridge.tick(now, &mut out);
+            out.to_user.as_ref().unwrap().payload.to_vec()
+        })
+        .collect()
+}
+
+fn bridge() -> Box<Bridge> {
+    let settings = BridgeSettings {
+        opus_pt: 111,
+        user_dtmf_pt: Some(126),
+        jitter_ms: 60,
+        complexity: 5,
+        bitrate: 20_000,
+        seeds: Seeds {
+            user_ssrc: 1,
+            user_seq: 2,
+            user_timestamp: 3,
+            far_ssrc: 4,
+            far_seq: 5,
+            far_timestamp: 6,
+        },
+    };
+    let mut bridge = Box::new(Bridge::new(settings).unwrap());
+    bridge.set_far(FarMedia { law: Law::Pcmu, pt: 0, dtmf_pt: Some(101), sends: true });
+    bridge.open_gate();
+    bridge
+}
+
+fn far_datagram(n: usize) -> Vec<u8> {
+    let mut datagram = vec![0x80, 0];
+    datagram.extend((n as u16).to_be_bytes());
+    datagram.extend((n as u32 * 160).to_be_bytes());
+    datagram.extend(7u32.to_be_bytes());
+    datagram.extend((0..160).map(|at| {
+        let time = (n * 160 + at) as f64 / 8_000.0;
+        g711::to_pcmu(((time * 440.0 * std::f64::consts::TAU).sin() * 8_000.0) as i16)
+    }));
+    datagram
+}
+
+#[test]
+fn a_thousand_ticks_both_ways_allocate_nothing() {
+    let opus = opus_packets(1_100);
+    let far: Vec<Vec<u8>> = (0..1_100).map(far_datagram).collect();
+    let sender_report =
+        [0x80, 200, 0, 6, 0, 0, 0, 7, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 160];
+    let mut bridge = bridge();
+    let mut out = Outgoing::default();
+    let mut report = heapless::Vec::new();
+    let (mut before, mut to_user, mut to_far, mut reports) = (0, 0, 0, 0);
+    for n in 0..1_100usize {
+        if n == 100 {
+            // What a thread sets up once (its first use of libopus' stack, say) is behind us.
+            before = allocations();
+        }
+        let mut now = Tick::from_millis(1_000 + 20 * n as u64);
+        // Steady, but as networks are: losses, duplicates, wrong order, digits, reports.
+        let user = UserPacket {
+            ssrc: 9,
+            payload_type: 111,
+            marker: false,
+            sequence: n as u16,
+            timestamp: n as u32 * 960,
+            payload: &opus[n],
+        };
+        match n % 50 {
+            7 => {}
+            20..=25 => {
+                let digit = UserPacket {
+                    payload_type: 126,
+                    timestamp: (n - n % 50) as u32 * 960,
+                    payload: &[5, if n % 50 == 25 { 0x8A } else { 0x0A }, 3, (n % 50) as u8],
+                    ..user
+                };
+                bridge.from_user(&digit, now);
+            }
+            30 => {
+                bridge.from_user(&user, now);
+                bridge.from_user(&user, now);
+            }
+            _ => bridge.from_user(&user, now),
+        }
+        if n % 40 != 11 {
+            bridge.from_far(&far[n], now).unwrap();
+        }
+        if n % 100 == 50 {
+            bridge.far_rtcp(&sender_report, now).unwrap();
+            bridge.user_loss((n % 256) as u8);
+            assert!(bridge.from_far(&[1, 2, 3], now).is_err());
+        }
+        now += Duration::from_millis(3);
+        bridge.tick(now, &mut out);
+        to_user += usize::from(out.to_user.is_some());
+        to_far += out.to_far.len();
+        reports += usize::from(bridge.rtcp_due(now, n as u64, &mut report));
+    }
+    assert_eq!(allocations() - before, 0, "allocations in 1,000 ticks");
+    assert_eq!((to_user, to_far, reports), (1_100, 1_100, 4), "and it did its work meanwhile");
+    assert!(bridge.digits_heard() >= 20);
+    // The counter counts.
+    let counted = allocations();
+    drop(std::hint::black_box(vec![1u8; 10]));
+    assert_eq!(allocations(), counted + 1);
+}
