@@ -100,7 +100,7 @@ fn known(code: i64) -> Option<Row> {
             Never,
             "give the app the permission whatsapp_business_messaging on this account and make a new token",
         ),
-        4 | 80007 | 130_429 => row(
+        4 | 80_007 | 130_429 => row(
             Throttled,
             503,
             BackOff,
@@ -296,10 +296,10 @@ impl Verdict {
         };
         // Meta has no code for "too late": it comes as 100 or as something new, and only the words tell.
         let vague = fault.code.is_none_or(|code| code == 100 || known(code).is_none());
-        let row = if vague && speaks_of_over(&fault.text) {
-            row(VerdictKind::AlreadyOver, 480, Again::Never, "none needed: the call was over")
-        } else if fault.code == Some(100) && fault.subcode == Some(33) {
+        let row = if fault.code == Some(100) && fault.subcode == Some(33) {
             WRONG_ADDRESS
+        } else if vague && speaks_of_over(&fault.text) {
+            row(VerdictKind::AlreadyOver, 480, Again::Never, "none needed: the call was over")
         } else {
             fault
                 .code

@@ -10,7 +10,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
-use super::notice::{self, Around, Notice, Skipped};
+use super::notice::{self, Around, CallFault, Notice, Skipped};
 
 /// Largest body that Meta sends, in bytes (its own limit).
 pub const MAX_BODY: usize = 3 * 1024 * 1024;
@@ -163,60 +163,75 @@ pub fn read(body: &[u8]) -> Result<Vec<Notice>, BadBody> {
     {
         return Ok(Vec::new());
     }
-    let mut notices = Vec::new();
-    let mut bad = 0_usize;
+    let mut reading = Reading::default();
     for entry in list(envelope.get("entry")) {
         for change in list(entry.get("changes")) {
             if change.get("field").and_then(Value::as_str) == Some("calls")
                 && let Some(value) = change.get("value")
             {
-                read_change(value, &mut notices, &mut bad)?;
+                reading.change(value)?;
             }
         }
     }
-    if bad > 0 {
-        tracing::debug!(bad, read = notices.len(), "webhook elements left out: they could not be read");
+    if reading.bad > 0 {
+        tracing::debug!(
+            bad = reading.bad,
+            read = reading.notices.len(),
+            "webhook elements that can't be read"
+        );
     }
-    Ok(notices)
-}
-
-fn read_change(value: &Value, notices: &mut Vec<Notice>, bad: &mut usize) -> Result<(), BadBody> {
-    let metadata = value.get("metadata");
-    let field = |key| metadata.and_then(|metadata| metadata.get(key));
-    let calls = list(value.get("calls"));
-    let statuses = list(value.get("statuses"));
-    let around = Around {
-        phone_number_id: notice::word(field("phone_number_id")).unwrap_or_default(),
-        business_phone: notice::phone(field("display_phone_number")),
-        contacts: list(value.get("contacts"))
-            .get(..MAX_NOTICES)
-            .unwrap_or_else(|| list(value.get("contacts"))),
-        errors: list(value.get("errors")),
-        calls: calls.len(),
-    };
-    let read = calls
-        .iter()
-        .map(|element| notice::call(element, &around))
-        .chain(statuses.iter().map(|element| notice::status(element, &around)));
-    for outcome in read {
-        match outcome {
-            Ok(_) if notices.len() >= MAX_NOTICES => return Err(BadBody::TooManyNotices),
-            Ok(notice) => notices.push(notice),
-            Err(Skipped::NotUsed) => {}
-            Err(Skipped::Bad(what)) => {
-                tracing::trace!(what, "webhook element left out");
-                *bad = bad.saturating_add(1);
-            }
-        }
-    }
-    // An error without a call has no other way to be heard: an operator has to see it (131044: payment).
-    if calls.is_empty()
-        && statuses.is_empty()
-        && let Some(fault) = around.errors.iter().find_map(notice::fault)
-    {
+    // An error without a call has no other way to be heard, and an operator has to (131044: payment).
+    if let Some(fault) = reading.lone_fault {
         tracing::warn!(code = fault.code, text = fault.message, "Meta reports an error on the number");
     }
-    Ok(())
+    Ok(reading.notices)
+}
+
+/// What one body has told so far.
+#[derive(Default)]
+struct Reading {
+    notices: Vec<Notice>,
+    /// Elements that could not be read.
+    bad: usize,
+    /// The first error that came without a call.
+    lone_fault: Option<CallFault>,
+}
+
+impl Reading {
+    /// Reads the `value` of one change of the field `calls`.
+    fn change(&mut self, value: &Value) -> Result<(), BadBody> {
+        let metadata = value.get("metadata");
+        let field = |key| metadata.and_then(|metadata| metadata.get(key));
+        let calls = list(value.get("calls"));
+        let statuses = list(value.get("statuses"));
+        let contacts = list(value.get("contacts"));
+        let around = Around {
+            phone_number_id: notice::word(field("phone_number_id")).unwrap_or_default(),
+            business_phone: notice::phone(field("display_phone_number")),
+            contacts: contacts.get(..MAX_NOTICES).unwrap_or(contacts),
+            errors: list(value.get("errors")),
+            calls: calls.len(),
+        };
+        let read = calls
+            .iter()
+            .map(|element| notice::call(element, &around))
+            .chain(statuses.iter().map(|element| notice::status(element, &around)));
+        for outcome in read {
+            match outcome {
+                Ok(_) if self.notices.len() >= MAX_NOTICES => return Err(BadBody::TooManyNotices),
+                Ok(notice) => self.notices.push(notice),
+                Err(Skipped::NotUsed) => {}
+                Err(Skipped::Bad(what)) => {
+                    tracing::trace!(what, "webhook element left out");
+                    self.bad = self.bad.saturating_add(1);
+                }
+            }
+        }
+        if calls.is_empty() && statuses.is_empty() && self.lone_fault.is_none() {
+            self.lone_fault = around.errors.iter().find_map(notice::fault);
+        }
+        Ok(())
+    }
 }
 
 /// The elements of an array; a missing or foreign value has none.

@@ -60,7 +60,8 @@ pub enum AnswerFault {
     NoFingerprint,
     /// No `a=ssrc`: the stack would not send.
     NoSsrc,
-    /// The stack wants to be the DTLS server: Meta never starts DTLS on an inbound call.
+    /// The stack wants to be the DTLS server, as many do when they see `ice-lite`: it has to be told
+    /// to answer as client. Meta never starts DTLS on an inbound call.
     Passive,
 }
 

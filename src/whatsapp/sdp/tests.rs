@@ -161,7 +161,7 @@ fn the_current_offer_is_read() {
 fn the_older_offer_is_read_with_ipv4_first() {
     let offer = Offer::parse(&older_offer()).unwrap();
     assert_eq!(offer.candidates.len(), 2);
-    assert_eq!(offer.candidates[0], "157.240.1.60:40012".parse().unwrap());
+    assert_eq!(offer.candidates[0], "157.240.1.60:40012".parse::<std::net::SocketAddr>().unwrap());
     assert!(offer.candidates[1].is_ipv6());
     assert_eq!(offer.ufrag, "7PpI/abcd");
     assert_eq!(offer.pwd.len(), 32);
@@ -238,7 +238,10 @@ fn candidates_that_can_not_be_used_are_left_out() {
 fn without_candidates_the_address_of_the_connection_line_is_used() {
     let offer: String =
         current_offer().split_inclusive("\r\n").filter(|line| !line.starts_with("a=candidate")).collect();
-    assert_eq!(Offer::parse(&offer).unwrap().candidates, ["57.144.135.35:3480".parse().unwrap()]);
+    assert_eq!(
+        Offer::parse(&offer).unwrap().candidates,
+        ["57.144.135.35:3480".parse::<std::net::SocketAddr>().unwrap()]
+    );
     assert_eq!(
         Offer::parse(&offer.replace("c=IN IP4 57.144.135.35", "c=IN IP4 0.0.0.0")),
         Err(OfferFault::NoIce)

@@ -114,7 +114,7 @@ fn only_ringing_gets_stale_the_end_of_a_call_never_does() {
 #[test]
 fn a_clock_that_was_never_set_makes_nothing_stale() {
     let mut seen = Seen::new();
-    let unset = Now { wall: Wall(1_000), ..now() };
+    let unset = Now { wall: Wall(1_000_000), ..now() };
     assert_eq!(seen.admit(&connect("a"), ours, unset), Admit::New);
     assert_eq!(seen.admit(&connect_at("b", Some(0)), ours, unset), Admit::New);
 }

@@ -157,7 +157,7 @@ fn a_code_with_a_meaning_of_its_own_is_not_taken_for_an_ended_call() {
     assert_eq!(token.kind, VerdictKind::Misconfigured);
     let number = judge(
         400,
-        json!({"message": "Unsupported post request. Object with ID '1' does not exist", "code": 100, "error_subcode": 33}),
+        json!({"message": "Unsupported post request. Object with ID '1' does not exist, so no call", "code": 100, "error_subcode": 33}),
     );
     assert_eq!(number.kind, VerdictKind::Misconfigured);
     assert!(number.cure.contains("phone_number_id"));

@@ -64,6 +64,12 @@ fn the_handshake_echoes_the_challenge_to_whoever_knows_the_token() {
     assert_eq!(challenge(&query, "let me in"), Ok(String::from("1158201444")));
     assert_eq!(challenge(&query, "let me i"), Err(Refusal::WrongToken));
     assert_eq!(challenge(&query, ""), Err(Refusal::WrongToken));
+    let blank = pairs(&[("hub.mode", "subscribe"), ("hub.challenge", "1"), ("hub.verify_token", "")]);
+    assert_eq!(
+        challenge(&blank, ""),
+        Err(Refusal::WrongToken),
+        "a token that is not configured opens nothing"
+    );
 }
 
 #[test]
