@@ -62,7 +62,7 @@ pub(super) struct ConfigFile {
 #[cfg(feature = "demo")]
 #[derive(Debug, Args)]
 pub(super) struct DemoArgs {
-    /// Keep the sound of the call: left the WhatsApp user, right the PBX
+    /// Keep the sound of the call in this file
     #[arg(long, value_name = "FILE.wav")]
     pub record: Option<PathBuf>,
     /// Print the result as one JSON object

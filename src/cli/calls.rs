@@ -18,7 +18,7 @@ pub(super) fn table(records: &[Record]) -> String {
         return "no calls\n".to_owned();
     }
     let rows: Vec<[String; 8]> =
-        std::iter::once(HEAD.map(str::to_owned)).chain(records.iter().map(|record| row(record))).collect();
+        std::iter::once(HEAD.map(str::to_owned)).chain(records.iter().map(row)).collect();
     let widths: [usize; 8] =
         std::array::from_fn(|column| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0));
     let mut text = String::new();
