@@ -21,9 +21,9 @@
 //!                                          old ones: the cursor never sees a jump
 //! ```
 //!
-//! The clock of the sender and ours differ by up to some hundred ppm. The depth before each frame
-//! is averaged over a second; one frame outside the target, a frame is dropped or put in.
+//! What the clocks differ by is taken out by dropping or putting in a frame: see `depth`.
 
+use super::depth::{Adjust, Steering};
 use crate::clock::Tick;
 use heapless::Vec;
 use std::time::Duration;
@@ -39,16 +39,8 @@ const JUMP_MS: u64 = 500;
 const OLD_SSRC: Duration = Duration::from_millis(200);
 /// So many frames in a row are invented; then it is silence.
 const MOST_CONCEALED: u32 = 5;
-/// Frames over which the depth is averaged: a second.
-const WINDOW: u32 = 50;
-/// A correction waits this many frames for a quiet one, and this many if the depth is far off.
-const PATIENCE: u32 = 100;
-const URGENT_PATIENCE: u32 = 5;
-/// So many frames deeper than the target is far off, when it lasts for this many frames.
-const SURGE_FRAMES: i32 = 3;
-const SURGE_LASTS: u32 = 10;
 /// So many frames deeper than the target are cut off at once: 300 ms.
-const MOST_FRAMES: i32 = 15;
+const MOST_FRAMES: u32 = 15;
 
 /// One packet on its way in.
 #[derive(Debug, Clone, Copy)]
@@ -113,17 +105,6 @@ pub enum Frame<'a> {
         /// For how long, this time.
         duration: u32,
     },
-}
-
-/// How the depth is to be corrected with the next frame.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Adjust {
-    /// Not at all.
-    Keep,
-    /// Take two frames and play one.
-    Drop,
-    /// Play one frame and take none.
-    Insert,
 }
 
 /// What the buffer has seen, in packets or frames since the beginning.
@@ -197,13 +178,6 @@ struct Stream {
     previous: Option<(u32, Tick)>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Lean {
-    Right,
-    TooDeep { urgent: bool },
-    TooShallow,
-}
-
 /// A jitter buffer of `N` packets of at most `P` bytes. `N` must be a power of two, so that the
 /// ring stays whole where sequence numbers wrap.
 #[derive(Debug, Clone)]
@@ -221,12 +195,8 @@ pub struct Jitter<const N: usize, const P: usize = 400> {
     stall_concealed: u64,
     concealed_in_a_row: u32,
     frame: u32,
-    target: i32,
-    lean: Lean,
-    lean_age: u32,
-    depth_sum: i64,
-    depth_samples: u32,
-    surge: u32,
+    target: u32,
+    steering: Steering,
     counts: Counts,
 }
 
@@ -247,7 +217,8 @@ impl<const N: usize, const P: usize> Jitter<N, P> {
     /// in units of the RTP clock.
     pub fn new(jitter_ms: u32, frame: u32) -> Self {
         let () = Self::POWER_OF_TWO;
-        let target = (jitter_ms.clamp(20, 200) * frame / 20) as i32;
+        let frame = frame.max(8);
+        let target = jitter_ms.clamp(20, 200) * frame / 20;
         Jitter {
             ring: std::array::from_fn(|_| Slot {
                 content: Content::Empty,
@@ -265,13 +236,9 @@ impl<const N: usize, const P: usize> Jitter<N, P> {
             stalled: 0,
             stall_concealed: 0,
             concealed_in_a_row: 0,
-            frame: frame.max(1),
+            frame,
             target,
-            lean: Lean::Right,
-            lean_age: 0,
-            depth_sum: 0,
-            depth_samples: 0,
-            surge: 0,
+            steering: Steering::new(target, frame),
             counts: Counts::default(),
         }
     }
@@ -393,7 +360,7 @@ impl<const N: usize, const P: usize> Jitter<N, P> {
 
     /// How long after the cursor a stream begins, so that it is one target deep when it sounds.
     fn lead(&self) -> u32 {
-        (self.target as u32).saturating_sub(self.frame)
+        self.target.saturating_sub(self.frame)
     }
 
     fn is_old(&self, packet: &Incoming<'_>, now: Tick) -> bool {
@@ -566,7 +533,7 @@ impl<const N: usize, const P: usize> Jitter<N, P> {
         let depth = self.stream.as_ref().map_or(0, |stream| {
             apart(stream.newest_ts.wrapping_add(stream.duration), timestamp).max(duration as i32)
         });
-        self.watch(depth);
+        self.steering.watch(depth);
         self.forget_before(sequence);
         self.next_seq = sequence.wrapping_add(1);
         self.next_ts = timestamp.wrapping_add(duration);
@@ -675,8 +642,8 @@ impl<const N: usize, const P: usize> Jitter<N, P> {
 
     /// Far too full (a stall of the network or of ourselves): back to the target at once.
     fn cut(&mut self) {
-        let target = self.target as u32;
-        if self.depth() <= target + MOST_FRAMES as u32 * self.frame {
+        let target = self.target;
+        if self.depth() <= target + MOST_FRAMES * self.frame {
             return;
         }
         while self.held > 1
@@ -693,66 +660,20 @@ impl<const N: usize, const P: usize> Jitter<N, P> {
             self.next_ts = end;
         }
         self.end_stall();
-        self.settle();
-    }
-
-    /// Watches the depth at which frames are taken.
-    fn watch(&mut self, depth: i32) {
-        let frame = self.frame as i32;
-        self.depth_sum += i64::from(depth);
-        self.depth_samples += 1;
-        self.surge = if depth > self.target + SURGE_FRAMES * frame { self.surge + 1 } else { 0 };
-        if self.surge >= SURGE_LASTS {
-            if self.lean != (Lean::TooDeep { urgent: true }) {
-                self.lean = Lean::TooDeep { urgent: true };
-                self.lean_age = 0;
-            }
-            return;
-        }
-        if self.depth_samples < WINDOW {
-            return;
-        }
-        let mean = (self.depth_sum / i64::from(self.depth_samples)) as i32;
-        let lean = if mean > self.target + frame {
-            Lean::TooDeep { urgent: false }
-        } else if mean < self.target - frame {
-            Lean::TooShallow
-        } else {
-            Lean::Right
-        };
-        if lean != self.lean {
-            self.lean_age = 0;
-        }
-        self.lean = lean;
-        self.depth_sum = 0;
-        self.depth_samples = 0;
-    }
-
-    fn settle(&mut self) {
-        self.lean = Lean::Right;
-        self.lean_age = 0;
-        self.depth_sum = 0;
-        self.depth_samples = 0;
+        self.steering.settle();
     }
 
     /// Asked before each frame: is this one to be dropped, or one to be put in before it?
     /// `quiet` says that nobody would hear it.
     pub fn adjust(&mut self, quiet: bool) -> Adjust {
-        let (patience, adjust) = match self.lean {
-            Lean::Right => return Adjust::Keep,
-            Lean::TooDeep { urgent: true } => (URGENT_PATIENCE, Adjust::Drop),
-            Lean::TooDeep { urgent: false } => (PATIENCE, Adjust::Drop),
-            Lean::TooShallow => (PATIENCE, Adjust::Insert),
-        };
-        self.lean_age += 1;
-        if self.held == 0 || !(quiet || self.lean_age > patience) {
+        if self.held == 0 {
             return Adjust::Keep;
         }
-        self.settle();
+        let adjust = self.steering.adjust(quiet);
         match adjust {
+            Adjust::Keep => {}
             Adjust::Drop => self.counts.dropped += 1,
             Adjust::Insert => self.counts.inserted += 1,
-            Adjust::Keep => {}
         }
         adjust
     }

@@ -471,15 +471,13 @@ proptest! {
     ) {
         let mut jitter = Buffer::new(60, OPUS);
         let mut now = 0;
-        let mut count = 0;
-        for (wait, ssrc, sequence, timestamp, duration, note) in packets {
+        for (id, (wait, ssrc, sequence, timestamp, duration, note)) in (0u32..).zip(packets) {
             now += wait * 1_000;
             if note && wait % 5 == 0 {
                 jitter.note(ssrc, sequence);
             } else {
-                push(&mut jitter, &Sent { at: now, id: count, ssrc, sequence, timestamp, duration });
+                push(&mut jitter, &Sent { at: now, id, ssrc, sequence, timestamp, duration });
             }
-            count += 1;
             let _ = jitter.adjust(false);
             pop(&mut jitter);
             let sounds = jitter.ring.iter().filter(|slot| slot.content == Content::Sound).count();

@@ -13,6 +13,7 @@
 //! Nothing here reads a clock, opens a socket or draws a random number, and nothing is allocated
 //! after [`Bridge::new`].
 mod bridge;
+mod depth;
 mod dtmf;
 pub mod g711;
 mod jitter;

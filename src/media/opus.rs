@@ -110,6 +110,9 @@ impl Voice for Decoder {
 }
 
 /// Opus said to WhatsApp: voice, in-band FEC, never DTX.
+///
+/// libopus weighs repair data against the bit rate: at 20 kbit/s it adds it from complexity 2 on
+/// (below that it counts a bit as worth a fifth less, and leaves it out).
 #[derive(Debug)]
 pub(super) struct Encoder {
     encode: Encode,
@@ -149,5 +152,187 @@ impl Encoder {
         let length = self.encode.encode(pcm, out).ok()?;
         out.truncate(length);
         Some(())
+    }
+}
+
+/// The other end, for stories: WhatsApp's own encoder and decoder, at 48 kHz.
+#[cfg(test)]
+pub(super) mod peer {
+    use super::*;
+
+    /// Something like speech at 48 kHz: three syllables a second of a gliding voice.
+    pub(in crate::media) fn voice(at: impl TryInto<u64, Error: std::fmt::Debug>) -> i16 {
+        let time = at.try_into().unwrap() as f64 / 48_000.0;
+        let syllable = (time * 3.0 * std::f64::consts::PI).sin().powi(2);
+        let phase = time * 140.0 + 3.0 * (time * 1.3 * std::f64::consts::TAU).sin();
+        let voice: f64 =
+            (1..12).map(|n| (phase * f64::from(n) * std::f64::consts::TAU).sin() / f64::from(n)).sum();
+        (voice * syllable * 7_000.0) as i16
+    }
+
+    /// A phone.
+    pub(in crate::media) struct Phone {
+        encode: Encode,
+        decode: Decode,
+        channels: usize,
+    }
+
+    impl Phone {
+        pub(in crate::media) fn new(stereo: bool) -> Phone {
+            let channels = if stereo { Channels::Stereo } else { Channels::Mono };
+            let mut encode = Encode::new(SampleRate::Hz48000, channels, Application::Voip).unwrap();
+            encode.set_bitrate(Bitrate::BitsPerSecond(20_000)).unwrap();
+            encode.set_inband_fec(true).unwrap();
+            encode.set_packet_loss_perc(20).unwrap();
+            encode.set_max_bandwidth(audiopus::Bandwidth::Wideband).unwrap();
+            let decode = Decode::new(SampleRate::Hz48000, Channels::Mono).unwrap();
+            Phone { encode, decode, channels: if stereo { 2 } else { 1 } }
+        }
+
+        pub(in crate::media) fn dtx(mut self) -> Phone {
+            self.encode.set_dtx(true).unwrap();
+            self
+        }
+
+        /// Encodes mono samples at 48 kHz.
+        pub(in crate::media) fn say(&mut self, mono: &[i16]) -> std::vec::Vec<u8> {
+            let all: std::vec::Vec<i16> =
+                mono.iter().flat_map(|sample| std::iter::repeat_n(*sample, self.channels)).collect();
+            let mut out = [0u8; 1_500];
+            let length = self.encode.encode(&all, &mut out).unwrap();
+            out[..length].to_vec()
+        }
+
+        /// Decodes to 20 ms at 48 kHz.
+        pub(in crate::media) fn hear(&mut self, payload: &[u8]) -> [i16; 960] {
+            let mut out = [0i16; 960];
+            let packet = Packet::try_from(payload).unwrap();
+            let made = self.decode.decode(Some(packet), MutSignals::try_from(&mut out[..]).unwrap(), false);
+            assert_eq!(made.unwrap(), 960, "20 ms in each packet");
+            out
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::peer::{Phone, voice};
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn the_length_of_every_kind_of_packet_is_known() {
+        for (millis_x2, stereo) in [(5, false), (10, true), (20, false), (40, true), (80, false), (120, true)]
+        {
+            let mut phone = Phone::new(stereo);
+            let samples = 24 * millis_x2;
+            let packet = phone.say(&(0..samples).map(voice).collect::<std::vec::Vec<_>>());
+            assert_eq!(duration(&packet), Some(samples as u32), "{} ms", millis_x2 as f64 / 2.0);
+        }
+        assert_eq!(duration(&[EMPTY_FRAME]), Some(960));
+        assert_eq!(duration(&[]), None);
+        assert_eq!(duration(&[0xFF, 63, 1, 2]), None, "63 frames of 20 ms are more than 120 ms");
+    }
+
+    fn spoken(frames: usize) -> std::vec::Vec<std::vec::Vec<u8>> {
+        let mut phone = Phone::new(false);
+        (0..frames)
+            .map(|n| phone.say(&(n * 960..(n + 1) * 960).map(voice).collect::<std::vec::Vec<_>>()))
+            .collect()
+    }
+
+    /// The frame before `at`, made from what came before it and by `how`.
+    fn made(packets: &[std::vec::Vec<u8>], at: usize, how: impl Fn(&mut Decoder, &mut [i16])) -> [i16; 160] {
+        let mut decoder = Decoder::new().unwrap();
+        let mut out = [0i16; 160];
+        for packet in &packets[..at - 1] {
+            decoder.decode(111, packet, &mut out);
+        }
+        how(&mut decoder, &mut out);
+        out
+    }
+
+    #[test]
+    fn the_flag_says_what_libopus_does_with_the_packet() {
+        let packets = spoken(100);
+        let mut carrying = 0;
+        for at in 5..100 {
+            let invented = made(&packets, at, |decoder, out| decoder.conceal(out));
+            let asked = made(&packets, at, |decoder, out| {
+                decoder.run(Some(&packets[at]), out, true).unwrap();
+            });
+            // Without repair data libopus falls back to concealment.
+            assert_eq!(asked != invented, carries_repair(&packets[at]), "packet {at}");
+            carrying += usize::from(carries_repair(&packets[at]));
+        }
+        assert!((30..95).contains(&carrying), "{carrying} of 95: both kinds must have been seen");
+        // CELT (configuration 31) knows no repair data, whatever its bytes are.
+        assert!(!carries_repair(&[31 << 3, 0xFF, 0xFF]));
+    }
+
+    #[test]
+    fn a_repaired_frame_is_nearer_to_the_lost_one_than_an_invented_one() {
+        let packets = spoken(100);
+        let (mut invented, mut repaired) = (0i64, 0i64);
+        for at in (5..100).filter(|at| carries_repair(&packets[*at])) {
+            let real = made(&packets, at, |decoder, out| {
+                decoder.decode(111, &packets[at - 1], out);
+            });
+            let far = |other: [i16; 160]| -> i64 {
+                real.iter().zip(other).map(|(a, b)| (i64::from(*a) - i64::from(b)).pow(2)).sum()
+            };
+            invented += far(made(&packets, at, |decoder, out| decoder.conceal(out)));
+            repaired +=
+                far(made(&packets, at, |decoder, out| assert!(decoder.repair(111, &packets[at], out))));
+        }
+        assert!(repaired * 2 < invented, "repaired {repaired}, invented {invented}");
+    }
+
+    #[test]
+    fn expected_loss_rises_at_once_and_falls_slowly() {
+        let mut encoder = Encoder::new(5, 20_000).unwrap();
+        encoder.heard_of_loss(51);
+        assert_eq!(encoder.encode.packet_loss_perc().unwrap(), 20);
+        encoder.heard_of_loss(0);
+        assert_eq!(encoder.encode.packet_loss_perc().unwrap(), 15);
+        for _ in 0..20 {
+            encoder.heard_of_loss(0);
+        }
+        assert_eq!(encoder.encode.packet_loss_perc().unwrap(), LEAST_LOSS);
+        encoder.heard_of_loss(255);
+        assert_eq!(encoder.encode.packet_loss_perc().unwrap(), MOST_LOSS);
+    }
+
+    #[test]
+    fn the_bit_rate_is_what_was_asked_for() {
+        let mut encoder = Encoder::new(5, 20_000).unwrap();
+        let mut bytes = 0;
+        for n in 0..250usize {
+            let pcm: std::vec::Vec<i16> = (n * 160..(n + 1) * 160).map(|at| voice(at * 6)).collect();
+            let mut out: Vec<u8, 400> = Vec::new();
+            encoder.encode(&pcm, &mut out).unwrap();
+            bytes += out.len();
+        }
+        let rate = bytes * 8 / 5;
+        assert!((12_000..24_000).contains(&rate), "{rate} bit/s");
+    }
+
+    proptest! {
+        #[test]
+        fn no_packet_makes_the_decoder_panic(packets in proptest::collection::vec(
+            proptest::collection::vec(any::<u8>(), 0..120), 1..20)
+        ) {
+            let mut decoder = Decoder::new().unwrap();
+            let mut out = [0i16; LONGEST];
+            for packet in &packets {
+                let known = duration(packet);
+                let _ = carries_repair(packet);
+                if let Some(made) = decoder.decode(111, packet, &mut out) {
+                    prop_assert_eq!(Some(made as u32 * UNITS), known);
+                }
+                decoder.repair(111, packet, &mut out[..160]);
+                decoder.conceal(&mut out[..153]);
+            }
+        }
     }
 }

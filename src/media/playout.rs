@@ -4,7 +4,8 @@
 //! When the buffer has drifted from its target, a frame is folded away or one is put in, if
 //! possible while it is quiet.
 
-use super::jitter::{Adjust, Frame, Jitter};
+use super::depth::Adjust;
+use super::jitter::{Frame, Jitter};
 use super::{FRAME, opus};
 
 /// A decoder as the playout sees it. Sound is 8 kHz mono.
