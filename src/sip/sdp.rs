@@ -459,7 +459,7 @@ mod tests {
     #[test]
     fn our_own_offer_can_be_read_back() {
         let read = answer(offer(&local(20_000)).as_bytes()).unwrap();
-        assert_eq!(read.rtp, "203.0.113.7:20000".parse().unwrap());
+        assert_eq!(read.rtp, "203.0.113.7:20000".parse::<std::net::SocketAddr>().unwrap());
         assert_eq!(read.rtcp.port(), 20_001);
         assert_eq!((read.law, read.pt, read.dtmf_pt), (Law::Pcma, 8, Some(101)));
         assert_eq!((read.ptime_ms, read.direction), (Some(20), Direction::SendRecv));
@@ -481,7 +481,7 @@ mod tests {
     #[test]
     fn what_asterisk_answers_is_understood() {
         let read = answer(ASTERISK.as_bytes()).unwrap();
-        assert_eq!(read.rtp, "127.0.0.10:10012".parse().unwrap());
+        assert_eq!(read.rtp, "127.0.0.10:10012".parse::<std::net::SocketAddr>().unwrap());
         assert_eq!((read.law, read.pt, read.dtmf_pt), (Law::Pcmu, 0, Some(101)));
     }
 
@@ -491,8 +491,8 @@ mod tests {
             c=IN IP4 192.0.2.2/127\na=rtpmap:97 opus/48000/2\na=rtpmap:98 pcma/8000/1\na=recvonly\n\
             a=rtcp:4100 IN IP4 192.0.2.3\n";
         let read = answer(text.as_bytes()).unwrap();
-        assert_eq!(read.rtp, "192.0.2.2:4000".parse().unwrap());
-        assert_eq!(read.rtcp, "192.0.2.3:4100".parse().unwrap());
+        assert_eq!(read.rtp, "192.0.2.2:4000".parse::<std::net::SocketAddr>().unwrap());
+        assert_eq!(read.rtcp, "192.0.2.3:4100".parse::<std::net::SocketAddr>().unwrap());
         assert_eq!((read.law, read.pt, read.dtmf_pt), (Law::Pcma, 98, None));
         assert_eq!(read.direction, Direction::RecvOnly);
     }
