@@ -393,8 +393,15 @@ impl Call {
     }
 
     /// The PBX hangs up.
-    pub fn hung_up(&mut self, request: &Request, core: &mut Core) {
-        self.over();
+    pub fn hung_up(&mut self, request: &Request, core: &mut Core, now: Now) {
+        match self.phase {
+            // All its 200s were lost, so the INVITE is still open here: not for ever.
+            Phase::Calling { .. } | Phase::Cancelling { .. } => {
+                self.phase = Phase::Cancelling { sent: true };
+                self.deadline = Some(now.tick + PATIENCE);
+            }
+            Phase::Talking | Phase::Over => self.over(),
+        }
         let text = request.headers.list("Reason").find_map(reason_text);
         let text = text.unwrap_or_else(|| "the PBX hung up".to_owned());
         self.end(EndedBy::Peer, None, q850(&request.headers), text, core);

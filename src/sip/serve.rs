@@ -181,7 +181,7 @@ fn inside(call: &mut Call, trunk: &Trunk, core: &mut Core, asked: &Asked<'_>, no
         "INVITE" | "UPDATE" => call.modified(asked, trunk, core, now),
         "BYE" => {
             asked.reply(200, core, now, |_| {});
-            call.hung_up(request, core);
+            call.hung_up(request, core, now);
         }
         "OPTIONS" => asked.reply(200, core, now, capabilities),
         "INFO" => match digit(request) {

@@ -235,6 +235,12 @@ impl Transactions {
         Transactions { clients: BTreeMap::new(), servers: BTreeMap::new(), most_servers }
     }
 
+    /// How many exist, ours and the PBX's.
+    #[cfg(test)]
+    pub fn sizes(&self) -> (usize, usize) {
+        (self.clients.len(), self.servers.len())
+    }
+
     /// Sends a request.
     pub fn start(&mut self, sending: Sending, now: Now, out: &mut Out) {
         let Sending { branch, method, request, to, owner } = sending;

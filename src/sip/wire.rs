@@ -165,7 +165,7 @@ impl Draft {
         let mut text = String::with_capacity(512 + self.body.len());
         let mut line = |words: &[&str]| {
             for word in words {
-                text.extend(word.chars().map(|c| if matches!(c, '\r' | '\n' | '\0') { ' ' } else { c }));
+                text.extend(word.chars().map(|c| if matches!(c, '\r' | '\n') { ' ' } else { c }));
             }
             text.push_str("\r\n");
         };

@@ -1,1 +1,178 @@
-//! Stories.
+//! Anything at all may arrive from the PBX's address: nothing panics, nothing grows without bound, and
+//! a call still ends exactly once.
+
+use proptest::collection::vec;
+use proptest::prelude::*;
+
+use super::*;
+
+fn small() -> Settings {
+    Settings { seed: 3, max_dialogs: 4, ..Settings::default() }
+}
+
+/// Transactions allowed with those settings.
+const MOST: usize = 4 * 4 + 64;
+
+fn check_bounds(lab: &Lab) {
+    let (clients, servers) = lab.ua.core.transactions.sizes();
+    assert!(servers <= MOST, "{servers} server transactions");
+    assert!(clients <= 4 * 4 * 12, "{clients} client transactions");
+    assert!(lab.ua.calls.len() <= 16, "{} calls", lab.ua.calls.len());
+}
+
+/// A torture message or a plain one with a few octets changed, cut out or doubled.
+fn mutated() -> impl Strategy<Value = Vec<u8>> {
+    let plain: Vec<&'static [u8]> = torture::all().collect();
+    (0..plain.len(), vec((any::<prop::sample::Index>(), any::<u8>(), 0u8..4), 0..8)).prop_map(
+        move |(which, changes)| {
+            let mut bytes = plain[which].to_vec();
+            for (at, octet, how) in changes {
+                if bytes.is_empty() {
+                    break;
+                }
+                let at = at.index(bytes.len());
+                match how {
+                    0 => bytes[at] = octet,
+                    1 => bytes.insert(at, octet),
+                    2 => drop(bytes.drain(at..(at + usize::from(octet)).min(bytes.len()))),
+                    _ => {
+                        let end = (at + usize::from(octet)).min(bytes.len());
+                        let again = bytes[at..end].to_vec();
+                        bytes.splice(at..at, again);
+                    }
+                }
+            }
+            bytes
+        },
+    )
+}
+
+/// Pieces of SIP in any order: more of these get far into the parser than plain noise does.
+fn shuffled() -> impl Strategy<Value = Vec<u8>> {
+    let pieces = [
+        "INVITE ",
+        "SIP/2.0 ",
+        "200 OK",
+        " SIP/2.0",
+        "\r\n",
+        "\n",
+        "\r",
+        "Via: ",
+        "SIP/2.0/UDP ",
+        "192.0.2.1",
+        ";branch=",
+        "z9hG4bKx",
+        ";rport",
+        "=",
+        ";",
+        ",",
+        "From: ",
+        "<sip:a@b>",
+        "To: ",
+        "<",
+        ">",
+        "\"",
+        "\\",
+        ";tag=1",
+        "Call-ID: ",
+        "c",
+        "CSeq: ",
+        "1 INVITE",
+        "1 ",
+        "sip:",
+        "[::1]",
+        ":",
+        "@",
+        "%",
+        "?",
+        "Content-Length: ",
+        "4",
+        "-1",
+        " ",
+        "\t",
+        "v=0\r\n",
+        "m=audio 1 RTP/AVP 0\r\n",
+        "Contact: ",
+        "Record-Route: ",
+        "WWW-Authenticate: Digest ",
+        "realm=\"r\"",
+        "nonce=\"n\"",
+        "é",
+        "\u{0}",
+        "Reason: Q.850;cause=16",
+        "tel:+1",
+    ];
+    vec(prop::sample::select(pieces.to_vec()), 0..60).prop_map(|pieces| pieces.concat().into_bytes())
+}
+
+/// An answer or a request that belongs to the call, with anything in place of its details.
+fn plausible() -> impl Strategy<Value = (u16, String, Vec<u8>)> {
+    (90u16..720, "[ -~]{0,40}", vec(any::<u8>(), 0..80))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(256) })]
+
+    #[test]
+    fn noise_does_no_harm(datagrams in vec(vec(any::<u8>(), 0..600), 0..40)) {
+        let mut lab = Lab::up_with(small());
+        for datagram in &datagrams {
+            lab.receive_from(datagram, PBX);
+        }
+        check_bounds(&lab);
+        prop_assert_eq!(lab.ua.counters().received, datagrams.len() as u64 + 1);
+    }
+
+    #[test]
+    fn broken_messages_do_no_harm(datagrams in vec(prop_oneof![mutated(), shuffled()], 0..120)) {
+        let mut lab = Lab::up_with(small());
+        lab.alive = true;
+        lab.dialled();
+        for datagram in &datagrams {
+            lab.ua.receive(datagram, addr(PBX), lab.now);
+            while lab.ua.poll().is_some() {}
+        }
+        check_bounds(&lab);
+        lab.pass(Duration::from_secs(200));
+        prop_assert!(lab.ua.calls.is_empty(), "forgotten in the end");
+        prop_assert!(lab.ua.core.transactions.sizes().1 == 0);
+    }
+
+    #[test]
+    fn a_call_ends_exactly_once_whatever_the_pbx_answers(
+        answers in vec(plausible(), 0..30),
+        hang_up_after in 0usize..40,
+        wait in 0u64..2_000,
+    ) {
+        let mut lab = Lab::up_with(small());
+        lab.alive = true;
+        let invite = lab.dialled();
+        for (step, (code, header, body)) in answers.iter().enumerate() {
+            if step == hang_up_after {
+                lab.ua.hang_up(LegId(1), Cause::default(), lab.now);
+                lab.drain();
+            }
+            let latest = lab.sent.iter().rev().find(|sent| sent.what() == "INVITE").cloned().unwrap_or(invite.clone());
+            let to = format!("{};tag=t{}", invite.header("To"), code % 5);
+            let body: String = body.iter().map(|octet| char::from(octet & 0x7f)).collect();
+            let headers = format!("Contact: {header}\r\nWWW-Authenticate: Digest {header}\r\n");
+            lab.answer_as(&latest, &format!("{code} x"), &to, &headers, &body);
+            lab.ask(&invite, ["BYE", "UPDATE", "INVITE", "INFO", "ACK"][usize::from(code % 5)], u32::from(*code), "", &body);
+            lab.pass(millis(wait));
+            check_bounds(&lab);
+        }
+        lab.ua.hang_up(LegId(1), Cause::default(), lab.now);
+        lab.drain();
+        lab.pass(Duration::from_secs(300));
+        let endings = lab.events.iter().filter(|event| matches!(event, Event::Ended { .. })).count();
+        prop_assert_eq!(endings, 1);
+        prop_assert!(lab.ua.calls.is_empty());
+    }
+
+    #[test]
+    fn descriptions_of_any_kind_do_no_harm(bytes in vec(any::<u8>(), 0..400), text in "([vocmas]=[ -~]{0,30}\r\n){0,12}") {
+        let _ = sdp::answer(&bytes);
+        let _ = sdp::answer(text.as_bytes());
+        let _ = sdp::reply(&offer(), text.as_bytes(), 2);
+    }
+}

@@ -439,3 +439,20 @@ fn calls_ended_faster_than_they_can_be_forgotten_do_not_pile_up() {
     let endings = lab.events.iter().filter(|event| matches!(event, Event::Ended { .. })).count();
     assert_eq!(endings, 8, "one for each that was made");
 }
+
+#[test]
+fn a_bye_before_the_answer_was_heard_ends_the_call_and_leaves_nothing_behind() {
+    let mut lab = Lab::up();
+    lab.alive = true;
+    let invite = lab.dialled();
+    lab.answer(&invite, "180 Ringing", "", "");
+    lab.take_events();
+    lab.ask(&invite, "BYE", 1, "", "");
+    lab.take("200");
+    assert_eq!(lab.ending().by, EndedBy::Peer);
+    lab.answer(&invite, "200 OK", CONTACT, THEIRS);
+    let kinds: Vec<String> = lab.sent_kinds().into_iter().map(|(_, kind)| kind).collect();
+    assert_eq!(kinds, ["ACK", "BYE"], "an answer that was overtaken by its own BYE");
+    lab.pass(Duration::from_secs(70));
+    assert!(lab.ua.calls.is_empty());
+}
