@@ -21,7 +21,8 @@ impl Gateway {
             return;
         };
         let laws = self.settings.trunk(&route.trunk).map(|trunk| trunk.laws.clone()).unwrap_or_default();
-        let local = sdp::LocalMedia { rtp, session: self.random.next() >> 2, version: 1, laws, dtmf_pt: DTMF_PT };
+        let local =
+            sdp::LocalMedia { rtp, session: self.random.next() >> 2, version: 1, laws, dtmf_pt: DTMF_PT };
         let (from_user, from_name) = route::caller(number, &live.user);
         let dial = Dial {
             trunk: route.trunk,
@@ -105,7 +106,9 @@ impl Gateway {
             }
             sip::Event::Changed { leg, sdp } => match sdp::answer(&sdp) {
                 Ok(media) => self.point_line(CallKey(leg.0), &media),
-                Err(error) => tracing::warn!(%error, "the PBX changed a call in a way that can't be followed"),
+                Err(error) => {
+                    tracing::warn!(%error, "the PBX changed a call in a way that can't be followed")
+                }
             },
             // Digits of the PBX have nowhere to go: WhatsApp takes none from a business.
             sip::Event::Digit { .. } => {}

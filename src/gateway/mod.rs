@@ -166,7 +166,8 @@ impl Gateway {
     pub fn poll_timeout(&self) -> Option<Tick> {
         let requests = self.requests.values().filter_map(|request| request.retry_at);
         let calls = self.calls.values().filter_map(Live::deadline);
-        let drain = self.drain_until.filter(|_| !self.calls.is_empty());
+        // Once it has passed, the calls' own deadlines bring them to their end.
+        let drain = self.drain_until.filter(|_| self.calls.values().any(|live| !live.call.ending()));
         requests.chain(calls).chain(drain).chain(self.leaving).chain(self.agent.poll_timeout()).min()
     }
 
@@ -315,7 +316,12 @@ impl Gateway {
         crate::call::Limits { ringing: self.settings.ring + Duration::from_secs(10), talking }
     }
 
-    fn new_call(&mut self, direction: crate::call::leg::Direction, talking: Duration, now: Now) -> (Call, Vec<Step>) {
+    fn new_call(
+        &mut self,
+        direction: crate::call::leg::Direction,
+        talking: Duration,
+        now: Now,
+    ) -> (Call, Vec<Step>) {
         Call::new(direction, self.call_limits(talking), now)
     }
 }

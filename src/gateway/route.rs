@@ -115,7 +115,13 @@ impl Settings {
     pub fn same_trunks(&self, other: &Settings) -> bool {
         let key = |trunk: &Trunk| {
             let sip = &trunk.sip;
-            (sip.name.clone(), sip.server_uri.clone(), sip.username.clone(), sip.password.clone(), sip.register)
+            (
+                sip.name.clone(),
+                sip.server_uri.clone(),
+                sip.username.clone(),
+                sip.password.clone(),
+                sip.register,
+            )
         };
         self.trunks.iter().map(key).eq(other.trunks.iter().map(key))
     }

@@ -50,14 +50,21 @@ impl Gateway {
         let Some(number) = self.settings.number(&connect.phone_number_id).cloned() else { return };
         let running = self.calls.values().filter(|live| !live.call.ending()).count();
         if self.calls.len() >= self.settings.max_calls.saturating_add(REFUSALS) {
-            tracing::warn!(calls = self.calls.len(), "a call is left to time out: too many refusals under way");
+            tracing::warn!(
+                calls = self.calls.len(),
+                "a call is left to time out: too many refusals under way"
+            );
             return;
         }
         let offer = Offer::parse(&connect.sdp);
         let refusal = match (&offer, route::route(&number)) {
-            _ if self.drain_until.is_some() => Some((Why::Draining, "the gateway is shutting down".to_owned())),
+            _ if self.drain_until.is_some() => {
+                Some((Why::Draining, "the gateway is shutting down".to_owned()))
+            }
             _ if !number.enabled => Some((Why::NotRouted, "the number is not enabled".to_owned())),
-            (_, None) => Some((Why::NotRouted, "the number has no destination that can be called".to_owned())),
+            (_, None) => {
+                Some((Why::NotRouted, "the number has no destination that can be called".to_owned()))
+            }
             _ if running >= self.settings.max_calls => {
                 Some((Why::OverLimit, format!("{running} calls are running, max_calls is reached")))
             }
@@ -154,7 +161,11 @@ impl Gateway {
             live.explain(&format!("Meta: {} {}", fault.code, fault.message));
         }
         if !live.call.ending() {
-            live.explain(if terminate.answered { "the WhatsApp user hung up" } else { "the WhatsApp user gave up" });
+            live.explain(if terminate.answered {
+                "the WhatsApp user hung up"
+            } else {
+                "the WhatsApp user gave up"
+            });
         }
         match &mut live.leg {
             Some(leg) => {
@@ -230,7 +241,9 @@ impl Gateway {
         let Some(live) = self.calls.get_mut(&request.call) else { return };
         if let Err(verdict) = &result {
             match verdict.kind {
-                VerdictKind::AlreadyOver => tracing::debug!(call = %live.id, "Graph: the call is over already"),
+                VerdictKind::AlreadyOver => {
+                    tracing::debug!(call = %live.id, "Graph: the call is over already")
+                }
                 VerdictKind::Misconfigured => {
                     tracing::warn!(call = %live.id, action = request.name, code = verdict.code, text = %verdict.text,
                         cure = verdict.cure, "Graph refuses: this is a matter of configuration");
@@ -245,9 +258,16 @@ impl Gateway {
                 live.explain(&format!("Graph {}: {}", request.name, verdict.text));
             }
         }
+        // The PBX need not ring on while Meta is told `reject` or `terminate`.
+        let refused = matches!(&result, Err(verdict) if verdict.kind != VerdictKind::AlreadyOver);
+        let takes_the_call =
+            matches!(request.attempt.action(), Action::PreAccept { .. } | Action::Accept { .. });
         if let Some(leg) = &mut live.leg {
             leg.graph_replied(request.name, result);
         }
         self.drain_leg(request.call, now);
+        if refused && takes_the_call {
+            self.end(request.call, Why::GraphRefused, "Graph refused", now);
+        }
     }
 }

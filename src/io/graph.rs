@@ -42,11 +42,13 @@ impl Graph {
         let mut authorization = HeaderValue::try_from(format!("Bearer {}", config.access_token.expose()))
             .map_err(|_| "whatsapp.access_token has characters that no header can carry".to_owned())?;
         authorization.set_sensitive(true);
-        let connector =
-            hyper_rustls::HttpsConnectorBuilder::new().with_webpki_roots().https_or_http().enable_http1().build();
-        let client = Client::builder(TokioExecutor::new())
-            .pool_idle_timeout(Duration::from_secs(60))
-            .build(connector);
+        let connector = hyper_rustls::HttpsConnectorBuilder::new()
+            .with_webpki_roots()
+            .https_or_http()
+            .enable_http1()
+            .build();
+        let client =
+            Client::builder(TokioExecutor::new()).pool_idle_timeout(Duration::from_secs(60)).build(connector);
         Ok(Graph {
             client,
             base: config.graph_url.trim_end_matches('/').to_owned(),

@@ -87,7 +87,7 @@ impl Running {
     /// # Errors
     /// What could not be had, in words.
     pub async fn start(config: Config) -> Result<Running, String> {
-        let ledger = Ledger::open(&config.gateway.state_dir)
+        let ledger = Ledger::open(&config.gateway.state_dir, clock::now().wall)
             .map_err(|error| format!("{}: {error}", config.gateway.state_dir.display()))?;
         let (to_gateway, inputs) = mpsc::channel(INPUTS);
         let listener = TcpListener::bind(config.http.listen)
@@ -165,7 +165,8 @@ impl Running {
                 break;
             }
             self.ready.store(self.gateway.ready(), Ordering::Relaxed);
-            let deadline = self.gateway.poll_timeout().map(|tick| tokio::time::Instant::from(clock::instant(tick)));
+            let deadline =
+                self.gateway.poll_timeout().map(|tick| tokio::time::Instant::from(clock::instant(tick)));
             let timer = async {
                 match deadline {
                     Some(at) => tokio::time::sleep_until(at).await,

@@ -315,8 +315,7 @@ async fn open<F: Future<Output = ()>>(
         return Err("the offer has no candidate that our listen_ip can reach".to_owned());
     }
     let ufrag = random::token(8);
-    let (seat, port) =
-        ports.lock().unwrap_or_else(PoisonError::into_inner).seat(&ufrag, &remotes)?;
+    let (seat, port) = ports.lock().unwrap_or_else(PoisonError::into_inner).seat(&ufrag, &remotes)?;
     let ssrc = random::word();
     let own = own_addresses(media);
     let mut peer = Peer::new(
