@@ -215,6 +215,13 @@ impl ToneSpeaker {
 }
 
 #[test]
+fn the_sound_of_a_call_takes_less_than_sixty_kilobytes_beside_libopus() {
+    let size = std::mem::size_of::<Bridge>();
+    println!("{size} bytes");
+    assert!(size < 60_000, "{size} bytes");
+}
+
+#[test]
 fn before_the_gate_opens_nothing_leaves_and_nothing_waits() {
     let mut story = Story::new();
     story.bridge.set_far(PCMU);

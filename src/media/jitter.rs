@@ -533,7 +533,8 @@ impl<const N: usize, const P: usize> Jitter<N, P> {
         let depth = self.stream.as_ref().map_or(0, |stream| {
             apart(stream.newest_ts.wrapping_add(stream.duration), timestamp).max(duration as i32)
         });
-        self.steering.watch(depth);
+        // A packet longer than the target cannot be waited for more shallowly than it is long.
+        self.steering.watch(depth - (duration as i32).saturating_sub(self.target as i32).max(0));
         self.forget_before(sequence);
         self.next_seq = sequence.wrapping_add(1);
         self.next_ts = timestamp.wrapping_add(duration);
@@ -572,7 +573,8 @@ impl<const N: usize, const P: usize> Jitter<N, P> {
             self.next_ts = self.next_ts.wrapping_add(duration);
             return Frame::Silence { duration };
         }
-        if gap <= duration.min(2 * self.frame) {
+        // 60 ms is the longest frame that can hold a copy of the one before it (RFC 6716 §2.1.7).
+        if gap <= duration.min(3 * self.frame) {
             self.next_ts = self.next_ts.wrapping_add(gap);
             self.counts.repaired += 1;
             self.concealed_in_a_row = 0;

@@ -5,7 +5,7 @@
 use super::bridge::MediaError;
 use super::playout::Voice;
 use audiopus::coder::{Decoder as Decode, Encoder as Encode};
-use audiopus::packet::{Packet, nb_samples};
+use audiopus::packet::{Packet, nb_samples, samples_per_frame};
 use audiopus::{Application, Bitrate, Channels, MutSignals, SampleRate, Signal};
 use heapless::Vec;
 
@@ -35,6 +35,11 @@ pub fn duration(payload: &[u8]) -> Option<u32> {
     let packet = Packet::try_from(payload).ok()?;
     let samples = nb_samples(packet, SampleRate::Hz8000).ok()?;
     (1..=LONGEST).contains(&samples).then_some(samples as u32 * UNITS)
+}
+
+/// Samples at 8 kHz of each frame in the packet.
+fn frame_samples(payload: &[u8]) -> Option<usize> {
+    samples_per_frame(Packet::try_from(payload).ok()?, SampleRate::Hz8000).ok()
 }
 
 /// Whether the packet carries a second, coarser copy of the frame before it.
@@ -92,7 +97,9 @@ impl Voice for Decoder {
 
     fn repair(&mut self, _payload_type: u8, next: &[u8], out: &mut [i16]) -> bool {
         let whole = out.len() / GRANULE * GRANULE;
-        if !carries_repair(next) {
+        // The copy is as long as a frame of the packet that holds it; libopus cannot give a part of it.
+        let copy = frame_samples(next).unwrap_or(usize::MAX);
+        if !carries_repair(next) || copy > whole {
             self.conceal(out);
             return false;
         }
@@ -198,7 +205,8 @@ pub(super) mod peer {
         pub(in crate::media) fn say(&mut self, mono: &[i16]) -> std::vec::Vec<u8> {
             let all: std::vec::Vec<i16> =
                 mono.iter().flat_map(|sample| std::iter::repeat_n(*sample, self.channels)).collect();
-            let mut out = [0u8; 1_500];
+            // What the bridge keeps at most; libopus fits a long packet into it.
+            let mut out = [0u8; 400];
             let length = self.encode.encode(&all, &mut out).unwrap();
             out[..length].to_vec()
         }

@@ -40,6 +40,8 @@ impl Noise {
 
 /// Below this mean magnitude (about -50 dBFS) nobody hears a frame come or go.
 const QUIET: u32 = 80;
+/// What is invented or repaired in one step is at most 60 ms.
+const LONGEST_STEP: usize = 3 * FRAME;
 /// The longest packet and what may wait in front of it.
 const WAITING: usize = opus::LONGEST + 2 * FRAME;
 /// A tick is filled by at most this many packets (8 of 2.5 ms); the rest is noise.
@@ -121,7 +123,7 @@ impl<V: Voice, const N: usize, const P: usize> Playout<V, N, P> {
     /// One step of the jitter buffer becomes samples at the end of the line.
     fn refill(&mut self) -> Sounding {
         let room = &mut self.waiting[self.length..];
-        let samples = |units: u32| ((units / V::UNITS_PER_SAMPLE) as usize).min(2 * FRAME);
+        let samples = |units: u32| ((units / V::UNITS_PER_SAMPLE) as usize).min(LONGEST_STEP);
         let (made, sounding) = match self.jitter.pop() {
             Frame::Audio { payload: [], duration, .. } => {
                 let made = samples(duration).max(1);
