@@ -156,25 +156,32 @@ trunk = "pbx"
 
     def memory(self):
         """Resident memory in MiB."""
-        status = pathlib.Path(f"/proc/{self.process.pid}/status").read_text()
-        return int(re.search(r"VmRSS:\s+(\d+)", status).group(1)) / 1024
+        return int(re.search(r"VmRSS:\s+(\d+)", self._proc("status")).group(1)) / 1024
 
     def descriptors(self):
-        """How many files and sockets it has open."""
-        return len(os.listdir(f"/proc/{self.process.pid}/fd"))
+        """How many files and sockets it has open: (TCP connections, everything else).
 
-    def sound_port(self):
-        """A UDP port it has bound for RTP towards the PBX."""
-        hexed = "".join(f"{int(part):02X}" for part in reversed(self.address.split(".")))
-        rows = pathlib.Path(f"/proc/{self.process.pid}/net/udp").read_text()
-        ports = [int(p, 16) for p in re.findall(rf"\b{hexed}:([0-9A-F]{{4}})", rows)]
-        return [p for p in ports if 20000 <= p < 20200]
+        TCP is told apart because idle connections to Graph are kept for the next request.
+        """
+        tcp, rest = 0, 0
+        streams = set(re.findall(r"(?m)^(?:\s*\S+){9}\s+(\d+)", self._proc("net/tcp") + self._proc("net/tcp6")))
+        for name in os.listdir(f"/proc/{self.process.pid}/fd"):
+            try:
+                target = os.readlink(f"/proc/{self.process.pid}/fd/{name}")
+            except FileNotFoundError:
+                continue
+            found = re.fullmatch(r"socket:\[(\d+)\]", target)
+            tcp, rest = (tcp + 1, rest) if found and found.group(1) in streams else (tcp, rest + 1)
+        return tcp, rest
 
-    def webrtc_port(self):
-        """The UDP ports it has bound towards WhatsApp."""
-        hexed = "".join(f"{int(part):02X}" for part in reversed(self.address.split(".")))
-        rows = pathlib.Path(f"/proc/{self.process.pid}/net/udp").read_text()
-        return [p for p in (int(x, 16) for x in re.findall(rf"\b{hexed}:([0-9A-F]{{4}})", rows)) if 40000 <= p < 40100]
+    def _proc(self, name):
+        return pathlib.Path(f"/proc/{self.process.pid}/{name}").read_text()
+
+    def udp_ports(self, first, last):
+        """The UDP ports it has bound within a range."""
+        local = "".join(f"{int(part):02X}" for part in reversed(self.address.split(".")))
+        ports = (int(p, 16) for p in re.findall(rf"\b{local}:([0-9A-F]{{4}})", self._proc("net/udp")))
+        return [p for p in ports if first <= p <= last]
 
     def terminate(self):
         """SIGTERM, without waiting."""

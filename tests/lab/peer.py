@@ -87,7 +87,9 @@ class Peer:
         self.received = []                  # every Packet
         self.sent = []                      # (time, RTP timestamp, index of the frame)
         self.reports = []                   # (time, RTCP packet) from the other side
-        self.connected_at = None
+        self.answer_at = None               # when the answer was known here, …
+        self.nominated_at = None            # … a candidate pair was nominated, …
+        self.connected_at = None            # … and DTLS was done
         self.answered_at = None
         self.remote = None
         self.role = "controlled"            # asked for by RTCDtlsTransport
@@ -159,6 +161,7 @@ class Peer:
         """Takes the gateway's answer. Only from now on are its connectivity checks understood."""
         if self._answer is None:
             self._answer = (ufrag, fingerprint)
+            self.answer_at = time.time()
             self._tasks.append(self._loop.create_task(self._handshake(fingerprint)))
 
     def accepted(self, at):
@@ -264,6 +267,7 @@ class Peer:
             if "USE-CANDIDATE" in message.attributes:
                 if self.remote not in (None, source):
                     self.faults.append("a second candidate pair was nominated")
+                self.nominated_at = self.nominated_at or time.time()
                 self.remote = source
         reply.add_message_integrity(self.pwd.encode())
         reply.add_fingerprint()

