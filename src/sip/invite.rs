@@ -16,7 +16,7 @@ use std::net::SocketAddr;
 
 use crate::clock::{Now, Tick};
 
-use super::auth::{Ask, By, Digest};
+use super::auth::{Ask, By, Digest, GivenUp};
 use super::dialog::{Addressed, Dialog};
 use super::header::{clean, is_token, quoted, user_part};
 use super::modify::Unacknowledged;
@@ -96,6 +96,9 @@ pub(crate) struct Call {
     dial: Dial,
     uri: String,
     call_id: String,
+    /// Name and address of the caller.
+    caller: String,
+    /// The value of From: the caller and our tag.
     from: String,
     from_tag: String,
     cseq: u32,
@@ -134,10 +137,7 @@ impl Call {
         let from_tag = core.chance.token();
         let caller = format!("<sip:{}@{}>", user_part(&dial.from_user), trunk.domain());
         let name = dial.from_name.as_deref().map(quoted).filter(|name| name.len() > 2);
-        let from = match name {
-            Some(name) => format!("{name} {caller};tag={from_tag}"),
-            None => format!("{caller};tag={from_tag}"),
-        };
+        let caller = name.map_or(caller.clone(), |name| format!("{name} {caller}"));
         let host = dial.host.as_deref().map(|host| host.replace(|c: char| c.is_control() || c == ' ', ""));
         let mut call = Call {
             number,
@@ -147,7 +147,8 @@ impl Call {
             phase: Phase::Calling { heard: false },
             uri: trunk.uri(&dial.user, host.as_deref()),
             call_id: core.chance.token(),
-            from,
+            from: format!("{caller};tag={from_tag}"),
+            caller,
             from_tag,
             cseq: 0,
             branch: String::new(),
@@ -199,8 +200,8 @@ impl Call {
         draft.push("Contact", trunk.contact());
         draft.push("Allow", ALLOW);
         if self.dial.asserted {
-            let caller = format!("<sip:{}@{}>", user_part(&self.dial.from_user), trunk.domain());
-            draft.push("P-Asserted-Identity", caller);
+            // With the name: a PBX that trusts this header takes the caller's name from it too.
+            draft.push("P-Asserted-Identity", self.caller.clone());
         }
         for (name, value) in &self.credentials {
             draft.push(name, value.clone());
@@ -313,6 +314,13 @@ impl Call {
                 Ok(()) => {
                     self.phase = Phase::Calling { heard: false };
                     return self.invite(trunk, core, now);
+                }
+                // The same password did for REGISTER: it is the caller in From that the PBX does not
+                // know. Asterisk does so unless it knows the trunk by address or by auth_username.
+                Err(GivenUp::WrongPassword) if trunk.registration.bound() => {
+                    text = format!(
+                        "{text}: registered, but the PBX does not take calls from us under the caller's number"
+                    );
                 }
                 Err(given_up) => text = format!("{text}: {}", given_up.text()),
             }
@@ -481,5 +489,5 @@ fn q850(headers: &Headers) -> Option<u16> {
         .filter(|element| {
             element.split(';').next().is_some_and(|name| name.trim().eq_ignore_ascii_case("Q.850"))
         })
-        .find_map(|element| reason_param(element, "cause")?.parse().ok())
+        .find_map(|element| reason_param(element, "cause")?.parse().ok().filter(|cause| *cause > 0))
 }

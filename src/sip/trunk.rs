@@ -74,6 +74,9 @@ impl Trunk {
             return self.enter(TrunkState::Failed { code: None, why }, core, now);
         }
         self.enter(TrunkState::Trying, core, now);
+        // An OPTIONS to an address that was given up must not hold back the one to the new address.
+        core.transactions.forget(Owner::Options(self.index));
+        self.ping_sent = None;
         self.ping_due = None;
         if self.settings.register {
             self.registration.now(now);

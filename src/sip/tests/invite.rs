@@ -24,7 +24,8 @@ fn the_invite_says_who_calls_and_lets_nothing_be_slipped_in() {
     );
     assert_eq!(invite.header("To"), "<sip:200@pbx.example:5060>");
     assert_eq!(invite.header("Contact"), "<sip:gw@192.0.2.7:5060>");
-    assert_eq!(invite.header("P-Asserted-Identity"), "<sip:+15550100@pbx.example>");
+    let asserted = "\"Ann \\\"A\\\" <x>Evil: 1\" <sip:+15550100@pbx.example>";
+    assert_eq!(invite.header("P-Asserted-Identity"), asserted);
     assert_eq!(invite.header("X-WhatsApp-Call-ID"), "wacid.1  Evil: 2");
     assert_eq!(invite.header("Max-Forwards"), "70");
     assert_eq!(invite.header("Content-Type"), "application/sdp");

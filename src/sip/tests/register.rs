@@ -300,6 +300,32 @@ fn nothing_is_sent_before_the_address_is_known() {
 }
 
 #[test]
+fn a_new_address_is_asked_at_once_even_while_the_old_one_is_silent() {
+    let mut lab = Lab::new(Settings::default());
+    lab.ua.add_trunk(trunk(false), lab.now);
+    lab.pass(Duration::from_secs(3));
+    lab.sent.clear();
+    lab.ua.set_peer("pbx", addr("192.0.2.6:5060"), addr(US), lab.now);
+    lab.drain();
+    let ping = lab.take("OPTIONS");
+    assert_eq!(ping.to, addr("192.0.2.6:5060"));
+    lab.pass(Duration::from_secs(3));
+    assert!(lab.sent.iter().all(|sent| sent.to == addr("192.0.2.6:5060")), "the old address is left alone");
+    assert_eq!(lab.ua.poll_timeout().map(|at| at.as_millis()), Some(1_006_500));
+}
+
+#[test]
+fn a_registered_trunk_whose_calls_are_challenged_for_ever_is_told_apart_from_a_wrong_password() {
+    let mut lab = done();
+    let invite = lab.dialled();
+    lab.answer(&invite, "401 Unauthorized", MD5, "");
+    let again = lab.find("INVITE");
+    lab.answer(&again, "401 Unauthorized", &MD5.replace("n1", "n2"), "");
+    let text = lab.ending().text;
+    assert!(text.starts_with("401 Unauthorized: registered, but the PBX does not take calls"), "{text}");
+}
+
+#[test]
 fn a_trunk_without_registration_is_asked_every_half_minute() {
     let mut lab = Lab::new(Settings::default());
     lab.ua.add_trunk(trunk(false), lab.now);
