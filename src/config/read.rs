@@ -189,6 +189,14 @@ fn read_trunk(r: &mut Reader<'_>, s: &Section<'_>) -> TrunkConfig {
                 .hint("use \"off\" on a network you trust"),
         ),
     }
+    let dtmf = r.word(s, "dtmf", Dtmf::WORDS).unwrap_or(default.dtmf);
+    match dtmf {
+        Dtmf::Rfc4733 => {}
+        Dtmf::Info => {
+            let at = r.at(s, "dtmf");
+            r.fault(Fault::at(&at, format!("\"info\" is {NOT_SUPPORTED}")).hint("use \"rfc4733\""));
+        }
+    }
     let mut allow = Vec::new();
     for found in r.texts(s, "allow").unwrap_or_default() {
         match Cidr::parse(&found.value) {
@@ -208,7 +216,7 @@ fn read_trunk(r: &mut Reader<'_>, s: &Section<'_>) -> TrunkConfig {
         expires: r.whole(s, "expires", 20..=DAY, "seconds").unwrap_or(default.expires),
         codecs: codecs.unwrap_or(default.codecs),
         srtp,
-        dtmf: r.word(s, "dtmf", Dtmf::WORDS).unwrap_or(default.dtmf),
+        dtmf,
         allow,
         silence_seconds: r.whole(s, "silence_seconds", 5..=DAY, "seconds"),
     }

@@ -173,7 +173,7 @@ impl Default for SipConfig {
         SipConfig {
             listen: SocketAddr::from((Ipv4Addr::UNSPECIFIED, 5060)),
             public_ip: None,
-            ring_seconds: 120,
+            ring_seconds: 60,
         }
     }
 }

@@ -88,7 +88,7 @@ fn a_small_file_loads_with_the_documented_defaults() {
     assert_eq!((config.media.jitter_ms, config.media.opus_complexity, config.media.dscp), (60, 5, 46));
     assert_eq!((config.media.opus_bitrate, config.media.threads), (20_000, None));
     assert_eq!(config.sip.listen.to_string(), "0.0.0.0:5060");
-    assert_eq!(config.sip.ring_seconds, 120);
+    assert_eq!(config.sip.ring_seconds, 60);
     let trunk = config.trunk("pbx").unwrap();
     assert_eq!(trunk.address, HostPort { host: "192.168.1.10".into(), port: Some(5070) });
     assert_eq!((trunk.register, trunk.expires), (true, 300));
@@ -144,7 +144,7 @@ server = "SIP:pbx.example.com"
 register = false
 expires = 60
 codecs = ["pcmu", "pcma"]
-dtmf = "info"
+dtmf = "rfc4733"
 allow = ["192.168.1.0/24", "2001:db8::1"]
 silence_seconds = 40
 [[number]]
@@ -187,7 +187,7 @@ max_call_seconds = 600
     assert_eq!((trunk.register, trunk.expires, trunk.silence_seconds), (false, 60, Some(40)));
     assert_eq!((trunk.username.as_str(), &trunk.password), ("", &None));
     assert_eq!(trunk.codecs, [Codec::Pcmu, Codec::Pcma]);
-    assert_eq!(trunk.dtmf, Dtmf::Info);
+    assert_eq!(trunk.dtmf, Dtmf::Rfc4733);
     assert_eq!(trunk.allow, ["192.168.1.0/24", "2001:db8::1/128"]);
     let number = &config.numbers[0];
     assert_eq!((number.account_id.as_str(), number.phone_number_id.as_str()), ("acme", "1"));
@@ -514,6 +514,7 @@ fn what_this_version_can_not_do_is_refused_not_ignored() {
         (with("\"sip:192", "\"sips:192"), 12, "trunk.server"),
         (with(";transport=udp", ";lr"), 12, "trunk.server"),
         (trunk("srtp = \"required\""), 11, "trunk.srtp"),
+        (trunk("dtmf = \"info\""), 11, "trunk.dtmf"),
         (with("sip:200@pbx", "wss://agent.example.com/x"), 20, "number.forward_to"),
         (with("sip:200@pbx", "sips:200@pbx"), 20, "number.forward_to"),
         (with("sip:200@pbx", "sip:200@10.0.0.1;transport=tcp"), 20, "number.forward_to"),

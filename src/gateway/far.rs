@@ -145,12 +145,15 @@ impl Gateway {
             sdp::Law::Pcma => Law::Pcma,
             sdp::Law::Pcmu => Law::Pcmu,
         };
-        let sends = match media.direction {
-            sdp::Direction::SendRecv | sdp::Direction::RecvOnly => true,
-            sdp::Direction::SendOnly | sdp::Direction::Inactive => false,
+        let (sends, speaks) = match media.direction {
+            sdp::Direction::SendRecv => (true, true),
+            sdp::Direction::RecvOnly => (true, false),
+            sdp::Direction::SendOnly => (false, true),
+            sdp::Direction::Inactive => (false, false),
         };
         let order = LineOrder::Far {
             media: FarMedia { law, pt: media.pt, dtmf_pt: media.dtmf_pt, sends },
+            speaks,
             rtp: media.rtp,
             rtcp: media.rtcp,
         };

@@ -28,7 +28,8 @@ struct Far {
     /// The address that packets really come from: another port of the same host is believed once.
     learned: Option<SocketAddr>,
     rtcp: SocketAddr,
-    sends: bool,
+    /// Whether the PBX has said that it sends: only then is its silence a fault.
+    speaks: bool,
 }
 
 /// One call's sound.
@@ -65,12 +66,11 @@ impl Line {
         })
     }
 
-    /// The PBX has said where and how it talks; again on every re-INVITE.
-    pub fn set_far(&mut self, media: FarMedia, rtp: SocketAddr, rtcp: SocketAddr, now: Tick) {
-        let sends = media.sends;
+    /// The PBX has said where and how it talks; again on every re-INVITE. `speaks`: it sends at all.
+    pub fn set_far(&mut self, media: FarMedia, speaks: bool, rtp: SocketAddr, rtcp: SocketAddr, now: Tick) {
         self.bridge.set_far(media);
         let learned = self.far.filter(|far| far.negotiated == rtp).and_then(|far| far.learned);
-        self.far = Some(Far { negotiated: rtp, learned, rtcp, sends });
+        self.far = Some(Far { negotiated: rtp, learned, rtcp, speaks });
         self.far_alive = now;
     }
 
@@ -144,7 +144,7 @@ impl Line {
         }
         let silence = if now - self.user_alive >= USER_SILENCE {
             Silence::User
-        } else if self.far.is_some_and(|far| far.sends)
+        } else if self.far.is_some_and(|far| far.speaks)
             && self.far_silence.is_some_and(|limit| now - self.far_alive >= limit)
         {
             Silence::Far

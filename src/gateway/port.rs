@@ -125,6 +125,8 @@ pub enum LineOrder {
     Far {
         /// The codec.
         media: FarMedia,
+        /// Whether it sends sound at all: on hold it may not.
+        speaks: bool,
         /// Its RTP address.
         rtp: SocketAddr,
         /// Its RTCP address.

@@ -52,7 +52,10 @@ impl Settings {
                 sip: sip::TrunkSettings {
                     name: trunk.name.clone(),
                     server_uri: trunk.server.clone(),
-                    username: trunk.username.clone(),
+                    username: match trunk.username.as_str() {
+                        "" => "watrunk".to_owned(),
+                        name => name.to_owned(),
+                    },
                     password: trunk.password.as_ref().map(|secret| secret.expose().to_owned()),
                     register: trunk.register,
                     expires: Duration::from_secs(trunk.expires),
@@ -115,13 +118,9 @@ impl Settings {
     pub fn same_trunks(&self, other: &Settings) -> bool {
         let key = |trunk: &Trunk| {
             let sip = &trunk.sip;
-            (
-                sip.name.clone(),
-                sip.server_uri.clone(),
-                sip.username.clone(),
-                sip.password.clone(),
-                sip.register,
-            )
+            let allow: Vec<String> = sip.allow.iter().map(ToString::to_string).collect();
+            let who = (sip.name.clone(), sip.server_uri.clone(), sip.username.clone(), sip.password.clone());
+            (who, sip.register, sip.expires, allow, trunk.laws.clone(), trunk.silence)
         };
         self.trunks.iter().map(key).eq(other.trunks.iter().map(key))
     }

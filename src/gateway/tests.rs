@@ -388,7 +388,7 @@ fn the_pbx_refuses_and_meta_is_told_to_terminate_because_it_was_pre_accepted() {
 #[test]
 fn nobody_answers_at_the_pbx_and_the_invite_is_cancelled() {
     let (mut story, call, invite) = Story::ringing("wacid.1");
-    story.wait(Duration::from_secs(120));
+    story.wait(Duration::from_secs(60));
     let cancel = story.expect_sip("CANCEL");
     story.pbx_says(&cancel, "200 OK", "");
     story.pbx_says(&invite, "487 Request Terminated", "");

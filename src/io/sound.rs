@@ -419,7 +419,9 @@ async fn run<F: Future<Output = ()>>(
         tokio::select! {
             biased;
             order = orders.recv() => match order {
-                Some(LineOrder::Far { media, rtp, rtcp }) => line.set_far(media, rtp, rtcp, clock::tick()),
+                Some(LineOrder::Far { media, speaks, rtp, rtcp }) => {
+                    line.set_far(media, speaks, rtp, rtcp, clock::tick());
+                }
                 Some(LineOrder::OpenGate) => line.open_gate(clock::tick()),
                 Some(LineOrder::Close | LineOrder::Open(_)) | None => return line.quality(),
             },
