@@ -273,7 +273,7 @@ impl Gateway {
         let Some(live) = self.calls.get_mut(&key) else { return };
         match event {
             LineEvent::Opened { answer, places, rtp } => {
-                if let LineState::Opening { .. } = live.line {
+                if let LineState::Opening = live.line {
                     live.line = LineState::Open { rtp };
                     self.line_opened(key, &answer, &places, now);
                 }

@@ -107,11 +107,7 @@ fn opus() -> RTCRtpCodec {
 }
 
 fn codecs(opus_pt: u8, dtmf_pt: Option<u8>) -> Vec<RTCRtpCodecParameters> {
-    let with = |rtp_codec: RTCRtpCodec, payload_type: u8| RTCRtpCodecParameters {
-        rtp_codec,
-        payload_type,
-        ..Default::default()
-    };
+    let with = |rtp_codec: RTCRtpCodec, payload_type: u8| RTCRtpCodecParameters { rtp_codec, payload_type };
     let event = RTCRtpCodec {
         mime_type: MIME_TYPE_TELEPHONE_EVENT.to_owned(),
         clock_rate: 8_000,

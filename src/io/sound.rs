@@ -47,7 +47,6 @@ pub struct SoundSettings {
 struct Shared {
     settings: SoundSettings,
     next_pair: AtomicUsize,
-    lines: AtomicUsize,
     to_gateway: mpsc::Sender<Input>,
 }
 
@@ -65,23 +64,18 @@ enum Job {
 }
 
 /// Counts a line on its thread for as long as it lives.
-struct Load {
-    thread: Arc<AtomicUsize>,
-    shared: Arc<Shared>,
-}
+struct Load(Arc<AtomicUsize>);
 
 impl Load {
-    fn new(thread: &Arc<AtomicUsize>, shared: &Arc<Shared>) -> Load {
+    fn new(thread: &Arc<AtomicUsize>) -> Load {
         thread.fetch_add(1, Ordering::Relaxed);
-        shared.lines.fetch_add(1, Ordering::Relaxed);
-        Load { thread: Arc::clone(thread), shared: Arc::clone(shared) }
+        Load(Arc::clone(thread))
     }
 }
 
 impl Drop for Load {
     fn drop(&mut self) {
-        self.thread.fetch_sub(1, Ordering::Relaxed);
-        self.shared.lines.fetch_sub(1, Ordering::Relaxed);
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -95,12 +89,7 @@ impl Sound {
         let wanted = settings.media.threads.unwrap_or(cores).max(1);
         // Every thread has WebRTC ports of its own: no datagram ever crosses from one to another.
         let count = wanted.min(settings.media.webrtc_ports.count()).max(1);
-        let shared = Arc::new(Shared {
-            settings,
-            next_pair: AtomicUsize::new(0),
-            lines: AtomicUsize::new(0),
-            to_gateway,
-        });
+        let shared = Arc::new(Shared { settings, next_pair: AtomicUsize::new(0), to_gateway });
         let mut sound = Sound {
             threads: Vec::new(),
             loads: Vec::new(),
@@ -129,11 +118,6 @@ impl Sound {
         &self.bound
     }
 
-    /// Lines that live now.
-    pub fn lines(&self) -> usize {
-        self.shared.lines.load(Ordering::Relaxed)
-    }
-
     /// Hands an order to a call's line.
     pub fn order(&mut self, call: CallKey, order: LineOrder) {
         match order {
@@ -159,7 +143,7 @@ impl Sound {
         let Some(index) = least else { return };
         let (orders_in, orders) = mpsc::channel(ORDERS);
         self.placed.insert(call, (index, orders_in));
-        let load = Load::new(&self.loads[index], &self.shared);
+        let load = Load::new(&self.loads[index]);
         if self.threads[index].send(Job::Open { call, setup, orders, load }).is_err() {
             let event = LineEvent::OpenFailed("the sound thread is gone".to_owned());
             let _ = self.shared.to_gateway.try_send(Input::Line { call, event });
