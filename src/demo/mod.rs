@@ -1,0 +1,121 @@
+//! `watrunk demo`: a whole call on loopback, with the real gateway between two stand-ins.
+//!
+//! ```text
+//!   phone.rs  WebRTC, Opus ──┐                          ┌── pbx.rs  SIP, G.711
+//!   cloud.rs  Graph, webhooks┴── sockets ── io::Running ┴
+//!                        ladder.rs shows it, measure.rs measures it
+//! ```
+//! The stand-ins share no SIP, SDP, HTTP or digit code with the gateway: what both get wrong would not be seen.
+
+mod call;
+mod cloud;
+mod gateway;
+mod ladder;
+mod measure;
+mod message;
+mod pbx;
+mod phone;
+mod report;
+mod tone;
+
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::clock::Tick;
+use crate::io::clock;
+
+/// 20 ms at 8 kHz, the frame of everything here.
+const FRAME: usize = 160;
+const FRAME_TIME: Duration = Duration::from_millis(20);
+
+/// What went wrong, for people.
+type Fault = String;
+
+/// What `watrunk demo` was asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DemoOptions {
+    /// A WAV file to write: left what the WhatsApp user heard, right what the PBX heard.
+    pub record: Option<PathBuf>,
+    /// The result as one JSON object on stdout, and nothing else there.
+    pub json: bool,
+}
+
+/// Where the stand-ins say what they saw, each with its moment.
+type Events = tokio::sync::mpsc::Sender<(Tick, Event)>;
+
+/// Says it now. There is room for everything that one call can bring; what is more is a flood, and lost.
+fn tell(events: &Events, event: Event) {
+    let _ = events.try_send((clock::tick(), event));
+}
+
+/// What the stand-ins saw.
+#[derive(Debug)]
+enum Event {
+    /// The gateway registered at the PBX.
+    Registered,
+    /// The gateway took its registration back.
+    Unregistered,
+    /// Graph took `pre_accept`, with this answer.
+    PreAccepted(String),
+    /// Graph took `accept`, with this answer.
+    Accepted(String),
+    /// Graph took `reject` or `terminate`.
+    Ended,
+    /// An INVITE came to the PBX.
+    Invited { uri: String, from: String, wacid: String, payload: String },
+    /// The PBX said 180.
+    Ringing,
+    /// The PBX said 200.
+    Answered,
+    /// The gateway said ACK to it.
+    Acknowledged,
+    /// The PBX's BYE was answered.
+    HungUp,
+    /// ICE and DTLS are up.
+    Connected,
+    /// The user has said and pressed everything.
+    Said,
+    /// Something that must not happen.
+    Fault(Fault),
+}
+
+/// Makes a call, shows it and measures it. True if sound arrived both ways and nothing went wrong.
+///
+/// The gateway's own log goes to stderr if `WATRUNK_LOG` is set (`info`, `debug`, `watrunk::sip=trace` …).
+///
+/// # Errors
+/// When the call could not even be tried, or the WAV file can't be written; in words.
+pub fn run(options: DemoOptions) -> Result<bool, String> {
+    if let Ok(filter) = std::env::var("WATRUNK_LOG") {
+        // A log that is already there stays.
+        let _ = tracing_subscriber::fmt()
+            .with_env_filter(tracing_subscriber::EnvFilter::new(filter))
+            .with_writer(std::io::stderr)
+            .try_init();
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .thread_name("stand-in")
+        .enable_all()
+        .build()
+        .map_err(|error| format!("the stand-ins' runtime can't be built: {error}"))?;
+    let outcome = runtime.block_on(async {
+        tokio::select! {
+            outcome = call::make(&options) => outcome,
+            _ = tokio::signal::ctrl_c() => Err("interrupted".to_owned()),
+        }
+    });
+    runtime.shutdown_timeout(Duration::from_millis(200));
+    let outcome = outcome?;
+    if let Some(path) = &options.record {
+        report::write_wav(path, &outcome).map_err(|error| format!("{}: {error}", path.display()))?;
+    }
+    let mut text =
+        if options.json { format!("{}\n", report::json(&outcome)) } else { report::text(&outcome) };
+    if let (Some(path), false) = (&options.record, options.json) {
+        text.push_str(&format!("{}: left what the user heard, right what the PBX heard\n", path.display()));
+    }
+    std::io::stdout().write_all(text.as_bytes()).map_err(|error| format!("stdout: {error}"))?;
+    Ok(outcome.ok())
+}

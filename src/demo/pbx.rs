@@ -1,0 +1,400 @@
+//! The stand-in for a PBX: a registrar that asks for a password, and one telephone that is picked up.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use md5::{Digest, Md5};
+use tokio::net::UdpSocket;
+use tokio::sync::mpsc;
+use tokio::time::{MissedTickBehavior, interval};
+
+use super::ladder::{Ladder, Lane};
+use super::measure::{Ear, RATE, Track};
+use super::message::{Message, parameter, request};
+use super::tone::{Bursts, Mouth};
+use super::{Event, Events, FRAME, FRAME_TIME, cloud, tell};
+use crate::clock::Tick;
+use crate::io::{clock, random};
+use crate::media::{g711, rtp};
+
+/// The account.
+pub(super) const USER: &str = "watrunk";
+const REALM: &str = "demo-pbx";
+/// The telephone that is called.
+pub(super) const EXTENSION: &str = "200";
+
+/// The telephone rings this long.
+const RINGING: Duration = Duration::from_millis(1_000);
+/// What is not confirmed is sent again (RFC 3261 T1).
+const AGAIN: Duration = Duration::from_millis(500);
+
+/// What the person at the PBX says: a while after picking up, so that nothing is cut off.
+pub(super) const VOICE: Bursts =
+    Bursts { hz: 1_000.0, dbfs: -15.0, lead_ms: 600, on_ms: 420, off_ms: 280, count: 4 };
+
+/// Sockets that are bound, and what the gateway must be told about them.
+pub(super) struct Pbx {
+    sip: UdpSocket,
+    rtp: UdpSocket,
+    rtcp: UdpSocket,
+    address: SocketAddr,
+    password: String,
+    nonce: String,
+    tag: String,
+    ladder: Ladder,
+    events: Events,
+    call: Option<Call>,
+    heard: Heard,
+}
+
+/// What is left of the call.
+pub(super) struct Heard {
+    /// The sound that was said.
+    pub said: Track,
+    /// The sound that was heard.
+    pub ear: Ear,
+    /// The digits that were pressed.
+    pub digits: String,
+    last_digit: Option<u32>,
+}
+
+/// What the person at the PBX is told to do.
+pub(super) enum Order {
+    /// To hang up.
+    HangUp,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Ringing { answer_at: Tick },
+    Answered { again_at: Option<Tick> },
+    HangingUp { again_at: Tick },
+    Over,
+}
+
+struct Call {
+    invite: Message,
+    from: SocketAddr,
+    state: State,
+    last: Vec<u8>,
+    media: Media,
+    mouth: Mouth,
+    sequence: u16,
+    timestamp: u32,
+}
+
+/// What the offer says, as far as this PBX listens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Media {
+    to: SocketAddr,
+    law: u8,
+    dtmf: Option<u8>,
+}
+
+impl Pbx {
+    /// Binds on the loopback. `origin`: when its sound begins to count.
+    ///
+    /// # Errors
+    /// When a port can't be had.
+    pub async fn bind(password: String, ladder: Ladder, origin: Tick, events: Events) -> Result<Pbx, String> {
+        let bind = || async { UdpSocket::bind("127.0.0.1:0").await.map_err(|error| error.to_string()) };
+        let sip = bind().await?;
+        let address = sip.local_addr().map_err(|error| error.to_string())?;
+        let heard = Heard {
+            said: Track::new(origin),
+            ear: Ear::new(origin),
+            digits: String::new(),
+            last_digit: None,
+        };
+        Ok(Pbx {
+            sip,
+            rtp: bind().await?,
+            rtcp: bind().await?,
+            address,
+            password,
+            nonce: random::token(16),
+            tag: random::token(8),
+            ladder,
+            events,
+            call: None,
+            heard,
+        })
+    }
+
+    /// Where it listens for SIP.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Until `orders` ends.
+    pub async fn run(mut self, mut orders: mpsc::Receiver<Order>) -> Heard {
+        let mut ticker = interval(FRAME_TIME);
+        ticker.set_missed_tick_behavior(MissedTickBehavior::Burst);
+        let (mut message, mut packet, mut report) = ([0; 8_192], [0; 1_500], [0; 1_500]);
+        loop {
+            tokio::select! {
+                order = orders.recv() => match order {
+                    Some(Order::HangUp) => self.hang_up(),
+                    None => return self.heard,
+                },
+                received = self.sip.recv_from(&mut message) => if let Ok((length, from)) = received
+                    && let Some(message) = Message::read(&message[..length])
+                {
+                    self.receive(&message, from);
+                },
+                received = self.rtp.recv_from(&mut packet) => if let Ok((length, _)) = received {
+                    self.hear(&packet[..length]);
+                },
+                // Reports are taken in, as a PBX does, and not looked at.
+                _ = self.rtcp.recv_from(&mut report) => {}
+                _ = ticker.tick() => self.tick(),
+            }
+        }
+    }
+
+    fn send(&self, bytes: &[u8], to: SocketAddr, label: &str) {
+        self.ladder.arrow(Lane::Pbx, Lane::Watrunk, label);
+        let _ = self.sip.try_send_to(bytes, to);
+    }
+
+    fn receive(&mut self, message: &Message, from: SocketAddr) {
+        if let Some(status) = message.status() {
+            let bye = message.header("CSeq").is_some_and(|cseq| cseq.ends_with("BYE"));
+            self.ladder.arrow(Lane::Watrunk, Lane::Pbx, &format!("{status}"));
+            if bye && status >= 200 && self.over() {
+                tell(&self.events, Event::HungUp);
+            }
+            return;
+        }
+        let method = message.method().unwrap_or_default().to_owned();
+        let gone = method == "REGISTER" && message.header("Expires") == Some("0");
+        self.ladder.arrow(Lane::Watrunk, Lane::Pbx, if gone { "REGISTER expires 0" } else { &method });
+        match method.as_str() {
+            "REGISTER" => self.register(message, from, gone),
+            "OPTIONS" => self.send(&message.answer("200 OK", &self.tag, &[], None), from, "200 OK"),
+            "INVITE" => self.invite(message, from),
+            "ACK" => {
+                if let Some(Call { state: State::Answered { again_at }, .. }) = &mut self.call
+                    && again_at.take().is_some()
+                {
+                    tell(&self.events, Event::Acknowledged);
+                }
+            }
+            "BYE" | "CANCEL" => {
+                self.send(&message.answer("200 OK", &self.tag, &[], None), from, "200 OK");
+                if self.over() {
+                    tell(&self.events, Event::Fault(format!("the gateway sent {method}")));
+                }
+            }
+            _ => self.send(&message.answer("405 Method Not Allowed", &self.tag, &[], None), from, "405"),
+        }
+    }
+
+    /// Ends the call; false if it was over before.
+    fn over(&mut self) -> bool {
+        match &mut self.call {
+            Some(call) => std::mem::replace(&mut call.state, State::Over) != State::Over,
+            None => false,
+        }
+    }
+
+    fn register(&mut self, message: &Message, from: SocketAddr, gone: bool) {
+        if !self.authentic(message) {
+            let challenge = format!("Digest realm=\"{REALM}\", nonce=\"{}\", qop=\"auth\"", self.nonce);
+            let headers = [("WWW-Authenticate", challenge.as_str())];
+            self.send(
+                &message.answer("401 Unauthorized", &self.tag, &headers, None),
+                from,
+                "401 Unauthorized",
+            );
+            return;
+        }
+        let contact = format!("{};expires=300", message.header("Contact").unwrap_or_default());
+        let headers = [("Contact", contact.as_str())];
+        let headers = if gone { &[][..] } else { &headers[..] };
+        self.send(&message.answer("200 OK", &self.tag, headers, None), from, "200 OK");
+        tell(&self.events, if gone { Event::Unregistered } else { Event::Registered });
+    }
+
+    /// RFC 7616 with MD5 and `qop=auth`.
+    fn authentic(&self, message: &Message) -> bool {
+        let hash = |text: String| cloud::hex(&Md5::digest(text));
+        let Some(header) = message.header("Authorization") else { return false };
+        let given = |name: &str| parameter(header, name).unwrap_or_default();
+        let secret = hash(format!("{USER}:{REALM}:{}", self.password));
+        let what = hash(format!("REGISTER:{}", given("uri")));
+        let (nc, cnonce) = (given("nc"), given("cnonce"));
+        given("username") == USER
+            && given("nonce") == self.nonce
+            && given("response") == hash(format!("{secret}:{}:{nc}:{cnonce}:auth:{what}", self.nonce))
+    }
+
+    fn invite(&mut self, invite: &Message, from: SocketAddr) {
+        if let Some(call) = &self.call {
+            // The same INVITE again, or a change of the session, which nobody here asks for.
+            self.send(&call.last, from, "the same again");
+            return;
+        }
+        let header = |name| invite.header(name).unwrap_or_default().to_owned();
+        let invited = Event::Invited {
+            uri: invite.uri().to_owned(),
+            from: header("From"),
+            wacid: header("X-WhatsApp-Call-ID"),
+            payload: header("X-WhatsApp-Payload"),
+        };
+        tell(&self.events, invited);
+        self.send(&invite.answer("100 Trying", "", &[], None), from, "100 Trying");
+        let Some(media) = Media::read(&invite.body) else {
+            self.send(&invite.answer("488 Not Acceptable Here", &self.tag, &[], None), from, "488");
+            tell(&self.events, Event::Fault("the PBX can't use the INVITE's SDP".to_owned()));
+            return;
+        };
+        let contact = self.contact();
+        let ringing = invite.answer("180 Ringing", &self.tag, &[("Contact", contact.as_str())], None);
+        self.send(&ringing, from, "180 Ringing");
+        tell(&self.events, Event::Ringing);
+        self.call = Some(Call {
+            invite: invite.clone(),
+            from,
+            state: State::Ringing { answer_at: clock::tick() + RINGING },
+            last: ringing,
+            media,
+            mouth: Mouth::new(VOICE, RATE),
+            sequence: random::word() as u16,
+            timestamp: random::word(),
+        });
+    }
+
+    fn contact(&self) -> String {
+        format!("<sip:{EXTENSION}@{}>", self.address)
+    }
+
+    /// Every 20 ms: what is due, and sound.
+    fn tick(&mut self) {
+        let now = clock::tick();
+        let contact = self.contact();
+        let sdp = self.sdp();
+        let Some(call) = &mut self.call else { return };
+        let mut send: Option<&str> = None;
+        match &mut call.state {
+            State::Ringing { answer_at } if *answer_at <= now => {
+                call.last =
+                    call.invite.answer("200 OK", &self.tag, &[("Contact", contact.as_str())], Some(&sdp));
+                call.state = State::Answered { again_at: Some(now + AGAIN) };
+                send = Some("200 OK (SDP)");
+                tell(&self.events, Event::Answered);
+            }
+            State::Answered { again_at: Some(at) } | State::HangingUp { again_at: at } if *at <= now => {
+                *at = now + AGAIN;
+                send = Some("the same again");
+            }
+            State::Ringing { .. } | State::Answered { .. } | State::HangingUp { .. } | State::Over => {}
+        }
+        if let State::Answered { .. } = call.state {
+            let (datagram, frame) = call.speak();
+            self.heard.said.append(now, &frame);
+            let _ = self.rtp.try_send_to(&datagram, call.media.to);
+        }
+        if let (Some(label), Some(call)) = (send, &self.call) {
+            self.send(&call.last, call.from, label);
+        }
+    }
+
+    fn sdp(&self) -> String {
+        let port = |socket: &UdpSocket| socket.local_addr().map_or(0, |address| address.port());
+        let Some(Call { media: Media { law, dtmf, .. }, .. }) = &self.call else { return String::new() };
+        let name = if *law == 0 { "PCMU" } else { "PCMA" };
+        let (list, map) = match dtmf {
+            Some(pt) => {
+                (format!("{law} {pt}"), format!("a=rtpmap:{pt} telephone-event/8000\r\na=fmtp:{pt} 0-16\r\n"))
+            }
+            None => (law.to_string(), String::new()),
+        };
+        format!(
+            "v=0\r\no=pbx 1 1 IN IP4 127.0.0.1\r\ns=-\r\nc=IN IP4 127.0.0.1\r\nt=0 0\r\n\
+             m=audio {} RTP/AVP {list}\r\na=rtcp:{}\r\na=rtpmap:{law} {name}/8000\r\n{map}\
+             a=ptime:20\r\na=sendrecv\r\n",
+            port(&self.rtp),
+            port(&self.rtcp)
+        )
+    }
+
+    /// The person at the PBX hangs up.
+    fn hang_up(&mut self) {
+        let Some(call) = &mut self.call else { return };
+        if !matches!(call.state, State::Answered { .. }) {
+            return;
+        }
+        let header = |name| call.invite.header(name).unwrap_or_default();
+        let uri = call.invite.address("Contact").unwrap_or_default();
+        let via = format!("SIP/2.0/UDP {};branch=z9hG4bK{}", self.address, random::token(12));
+        let from = format!("{};tag={}", header("To"), self.tag);
+        let headers = [
+            ("Via", via.as_str()),
+            ("Max-Forwards", "70"),
+            ("From", &from),
+            ("To", header("From")),
+            ("Call-ID", header("Call-ID")),
+            ("CSeq", "1 BYE"),
+        ];
+        call.last = request(&format!("BYE {uri}"), &headers);
+        call.state = State::HangingUp { again_at: clock::tick() + AGAIN };
+        if let Some(call) = &self.call {
+            self.send(&call.last, call.from, "BYE");
+        }
+    }
+
+    fn hear(&mut self, datagram: &[u8]) {
+        let (Some(call), Ok(packet)) = (&self.call, rtp::read(datagram)) else { return };
+        self.heard.ear.count(packet.sequence);
+        if packet.payload_type == call.media.law {
+            let decode = if packet.payload_type == 0 { g711::from_pcmu } else { g711::from_pcma };
+            let pcm: Vec<i16> = packet.payload.iter().map(|code| decode(*code)).collect();
+            self.heard.ear.hear(clock::tick(), packet.timestamp, RATE, &pcm);
+        } else if Some(packet.payload_type) == call.media.dtmf
+            && let Some(code) = packet.payload.first()
+            && self.heard.last_digit != Some(packet.timestamp)
+        {
+            // All packets of one press have the same timestamp (RFC 4733 §2.5.1.2).
+            self.heard.last_digit = Some(packet.timestamp);
+            let digit = b"0123456789*#ABCD".get(usize::from(*code)).map_or('?', |digit| char::from(*digit));
+            self.heard.digits.push(digit);
+            self.ladder.arrow(Lane::Watrunk, Lane::Pbx, &format!("digit {digit} (RFC 4733)"));
+        }
+    }
+}
+
+impl Call {
+    /// The next 20 ms: as a packet, and as samples.
+    fn speak(&mut self) -> (Vec<u8>, [i16; FRAME]) {
+        let first = self.mouth.fresh();
+        let mut frame = [0; FRAME];
+        self.mouth.say(&mut frame);
+        let mut payload = [0; FRAME];
+        g711::encode(&frame, &mut payload, if self.media.law == 0 { g711::to_pcmu } else { g711::to_pcma });
+        let mut datagram = vec![0x80, self.media.law | if first { 0x80 } else { 0 }];
+        datagram.extend_from_slice(&self.sequence.to_be_bytes());
+        datagram.extend_from_slice(&self.timestamp.to_be_bytes());
+        datagram.extend_from_slice(&0x7062_7821_u32.to_be_bytes());
+        datagram.extend_from_slice(&payload);
+        self.sequence = self.sequence.wrapping_add(1);
+        self.timestamp = self.timestamp.wrapping_add(FRAME as u32);
+        (datagram, frame)
+    }
+}
+
+impl Media {
+    /// The first law of G.711 in the offer, and telephone-event.
+    fn read(sdp: &str) -> Option<Media> {
+        let value = |begin: &str| sdp.lines().find_map(|line| line.strip_prefix(begin));
+        let ip = value("c=IN IP4 ")?.trim().parse().ok()?;
+        let mut audio = value("m=audio ")?.split_whitespace();
+        let port = audio.next()?.parse().ok()?;
+        let law = audio.skip(1).find_map(|format| format.parse().ok().filter(|pt| [0, 8].contains(pt)))?;
+        let dtmf = sdp.lines().find_map(|line| {
+            let (pt, name) = line.strip_prefix("a=rtpmap:")?.split_once(' ')?;
+            name.eq_ignore_ascii_case("telephone-event/8000").then(|| pt.parse().ok())?
+        });
+        Some(Media { to: SocketAddr::new(ip, port), law, dtmf })
+    }
+}

@@ -1,0 +1,165 @@
+//! The result: for people, for programs, and for ears.
+
+use std::fmt::Write as _;
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use super::call::{Direction, Moments, Outcome};
+use super::measure::RATE;
+use super::phone;
+use crate::call::record::{Quality, Record};
+
+/// To a tenth: more would be noise.
+fn tenth(value: Option<f64>) -> Option<f64> {
+    value.map(|value| (value * 10.0).round() / 10.0)
+}
+
+/// The times between the steps, each with its key and its words.
+fn times(moments: &Moments) -> [(&'static str, &'static str, Option<f64>); 6] {
+    let Moments { webhook, pre_accepted, connected, invited, ringing, answered, accepted } = *moments;
+    [
+        ("setup_ms", "webhook to accept's 200", Moments::between(webhook, accepted)),
+        ("pre_accept_ms", "webhook to pre_accept's 200", Moments::between(webhook, pre_accepted)),
+        ("media_ready_ms", "pre_accept's 200 to ICE and DTLS up", Moments::between(pre_accepted, connected)),
+        ("invite_ms", "webhook to INVITE", Moments::between(webhook, invited)),
+        ("ringing_ms", "INVITE to 180", Moments::between(invited, ringing)),
+        ("accept_ms", "PBX's answer to accept's 200", Moments::between(answered, accepted)),
+    ]
+}
+
+/// One JSON object.
+pub(super) fn json(outcome: &Outcome) -> Value {
+    let mut result = json!({
+        "ok": outcome.ok(),
+        "to_pbx": direction(&outcome.to_pbx),
+        "to_whatsapp": direction(&outcome.to_whatsapp),
+        "digits": outcome.digits,
+        "expected_digits": phone::DIGITS,
+        "record": outcome.record.as_ref().map(record),
+        "faults": outcome.faults,
+    });
+    for (key, _, millis) in times(&outcome.moments) {
+        result[key] = json!(tenth(millis));
+    }
+    result
+}
+
+fn direction(direction: &Direction) -> Value {
+    let found = &direction.found;
+    json!({
+        "ok": direction.ok(),
+        "frequency_hz": tenth(found.frequency_hz),
+        "expected_hz": direction.expected_hz,
+        "level_dbfs": tenth(found.level_dbfs),
+        "expected_dbfs": direction.expected_dbfs,
+        "delay_ms": tenth(found.delay_ms),
+        "longest_gap_ms": found.longest_gap_ms,
+        "bursts_said": found.said,
+        "bursts_heard": found.heard,
+        "packets": direction.packets,
+        "lost": direction.lost,
+    })
+}
+
+fn record(record: &Record) -> Value {
+    json!({
+        "id": record.id,
+        "wacid": record.wacid,
+        "number": record.number,
+        "direction": record.direction.as_str(),
+        "from": record.from,
+        "profile_name": record.profile_name,
+        "to": record.to,
+        "destination": record.destination,
+        "answered": record.answered(),
+        "talk_seconds": tenth(Some(record.talk_seconds)),
+        "why": record.why.as_str(),
+        "detail": record.detail,
+        "whatsapp": quality(&record.whatsapp),
+        "far": quality(&record.far),
+    })
+}
+
+fn quality(quality: &Quality) -> Value {
+    json!({
+        "received": quality.received,
+        "sent": quality.sent,
+        "lost": quality.lost,
+        "discarded": quality.discarded,
+        "concealed": quality.concealed,
+        "repaired": quality.repaired,
+        "jitter_ms": tenth(Some(quality.jitter_ms)),
+        "mos": tenth(Some(quality.mos)),
+    })
+}
+
+/// Some lines for people.
+pub(super) fn text(outcome: &Outcome) -> String {
+    let mut text = String::from("\n");
+    let millis = |value: Option<f64>| value.map_or("never".to_owned(), |value| format!("{value:.0} ms"));
+    for (_, what, value) in times(&outcome.moments) {
+        let _ = writeln!(text, "{what:<36} {:>9}", millis(value));
+    }
+    text.push('\n');
+    for (name, direction) in [("user to PBX", &outcome.to_pbx), ("PBX to user", &outcome.to_whatsapp)] {
+        let found = &direction.found;
+        let heard = match (found.frequency_hz, found.level_dbfs) {
+            (Some(hz), Some(level)) => format!("{hz:7.1} Hz at {level:5.1} dBFS"),
+            _ => "nothing heard".to_owned(),
+        };
+        let _ = writeln!(
+            text,
+            "{name}  {heard} (sent {} Hz at {} dBFS), delay {}, longest gap {}, {} of {} packets lost{}",
+            direction.expected_hz,
+            direction.expected_dbfs,
+            millis(found.delay_ms),
+            millis(found.longest_gap_ms),
+            direction.lost,
+            direction.packets + direction.lost,
+            if direction.ok() { "" } else { "  <- wrong" },
+        );
+    }
+    let _ = writeln!(text, "digits       {} (pressed {})", outcome.digits, phone::DIGITS);
+    if let Some(record) = &outcome.record {
+        let _ = writeln!(
+            text,
+            "record       {} {} -> {}: {:.1} s, {} ({}), MOS {:.1} from WhatsApp, {:.1} from the PBX",
+            record.id,
+            record.from,
+            record.destination,
+            record.talk_seconds,
+            record.why,
+            record.detail,
+            record.whatsapp.mos,
+            record.far.mos
+        );
+    }
+    for fault in &outcome.faults {
+        let _ = writeln!(text, "fault        {fault}");
+    }
+    let verdict = if outcome.ok() { "ok: sound arrived both ways" } else { "FAILED" };
+    let _ = writeln!(text, "\n{verdict}");
+    text
+}
+
+/// Both directions as one stereo file from the beginning of the call: left the user's ear, right the PBX's.
+///
+/// # Errors
+/// When it can't be written.
+pub(super) fn write_wav(path: &Path, outcome: &Outcome) -> Result<(), hound::Error> {
+    let spec = hound::WavSpec {
+        channels: 2,
+        sample_rate: RATE,
+        bits_per_sample: 16,
+        sample_format: hound::SampleFormat::Int,
+    };
+    let (left, right) = (&outcome.to_whatsapp.pcm, &outcome.to_pbx.pcm);
+    let mut file = hound::WavWriter::create(path, spec)?;
+    for at in 0..left.len().max(right.len()) {
+        for ear in [left, right] {
+            file.write_sample(ear.get(at).copied().unwrap_or(0))?;
+        }
+    }
+    file.finalize()
+}
