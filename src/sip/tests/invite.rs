@@ -457,3 +457,17 @@ fn a_bye_before_the_answer_was_heard_ends_the_call_and_leaves_nothing_behind() {
     lab.pass(Duration::from_secs(70));
     assert!(lab.ua.calls.is_empty());
 }
+
+#[test]
+fn a_bye_while_we_wait_to_cancel_leaves_nothing_behind_either() {
+    let mut lab = Lab::up();
+    lab.alive = true;
+    let invite = lab.dialled();
+    hang_up(&mut lab);
+    lab.ask(&invite, "BYE", 1, "", "");
+    lab.take("200");
+    assert_eq!(lab.ending().by, EndedBy::Us);
+    lab.answer(&invite, "180 Ringing", "", "");
+    lab.pass(Duration::from_secs(70));
+    assert!(lab.ua.calls.is_empty(), "an INVITE that rings for ever is forgotten");
+}
