@@ -202,8 +202,9 @@ fn a_pbx_whose_clock_is_off_is_heard_without_a_gap_and_without_growing_delay() {
         let depth = story.bridge.from_far.jitter.depth() / 8;
         assert!((20..=100).contains(&depth), "{drift}: {depth} ms");
         let sound = story.heard_by_user();
-        let weakest = sound[48_000..].chunks(960).map(rms).fold(f64::MAX, f64::min);
-        assert!(weakest > 3_000.0, "{drift}: a hole of {weakest:.0}");
+        // Two periods each: a frame of silence could hide between windows of 20 ms.
+        let weakest = sound[48_000..].chunks(240).map(rms).fold(f64::MAX, f64::min);
+        assert!(weakest > 2_000.0, "{drift}: a hole of {weakest:.0}");
     }
 }
 

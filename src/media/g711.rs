@@ -250,4 +250,24 @@ mod tests {
         }
         assert!(out.iter().all(|sample| *sample == 0), "it must fade out, not hum");
     }
+
+    #[test]
+    fn sound_after_a_loss_begins_without_a_click() {
+        // The real sound goes on at the top of its swing while the invented one is at its bottom.
+        let mut decoder = Decoder::new();
+        let tone = |at: usize| (8_000.0 * (at as f64 * 200.0 * std::f64::consts::TAU / 8_000.0).sin()) as i16;
+        let code = |from: usize| -> Vec<u8> { (from..from + FRAME).map(|at| to_pcmu(tone(at))).collect() };
+        let mut out = [0i16; FRAME];
+        for frame in 0..3 {
+            decoder.decode(0, &code(frame * FRAME), &mut out);
+        }
+        let mut gap = [0i16; 30];
+        decoder.conceal(&mut gap);
+        decoder.decode(0, &code(3 * FRAME + 10), &mut out);
+        let seam = (i32::from(out[0]) - i32::from(gap[29])).abs();
+        let apart = (i32::from(tone(3 * FRAME + 10)) - i32::from(gap[29])).abs();
+        assert!(apart > 10_000, "the story has no seam: {apart}");
+        assert!(seam < 2_500, "a step of {seam}");
+        assert!((i32::from(out[FRAME - 1]) - i32::from(tone(3 * FRAME + 10 + FRAME - 1))).abs() < 300);
+    }
 }

@@ -297,6 +297,16 @@ mod tests {
     }
 
     #[test]
+    fn a_part_of_a_frame_is_invented_and_not_counted_as_repaired() {
+        let packets = spoken(60);
+        let at = (5..60).find(|at| carries_repair(&packets[*at])).unwrap();
+        let mut decoder = Decoder::new().unwrap();
+        let mut out = [0i16; 160];
+        assert!(!decoder.repair(111, &packets[at], &mut out[..80]), "10 ms of a frame of 20 ms");
+        assert!(decoder.repair(111, &packets[at], &mut out));
+    }
+
+    #[test]
     fn expected_loss_rises_at_once_and_falls_slowly() {
         let mut encoder = Encoder::new(5, 20_000).unwrap();
         encoder.heard_of_loss(51);

@@ -198,6 +198,22 @@ mod tests {
     }
 
     #[test]
+    fn the_list_of_items_ends_with_a_zero_whatever_the_length_of_the_name() {
+        for cname in ["a", "ab", "abc", "abcd"] {
+            let mut out: Vec<u8, 256> = Vec::new();
+            write(1, None, None, None, cname, &mut out).unwrap();
+            // RR of two words, then SDES: header, SSRC, CNAME item, zeros.
+            let zeros = &out[8 + 8 + 2 + cname.len()..];
+            assert!(
+                (1..=4).contains(&zeros.len()) && zeros.iter().all(|zero| *zero == 0),
+                "{cname}: {zeros:?}"
+            );
+            let words = usize::from(u16::from_be_bytes([out[10], out[11]]));
+            assert_eq!(out.len(), 8 + 4 * (words + 1), "{cname}");
+        }
+    }
+
+    #[test]
     fn a_bye_is_heard() {
         assert_eq!(read(&[0x81, 203, 0, 1, 0, 0, 0, 9]).unwrap().as_slice(), [Report::Bye { ssrc: 9 }]);
     }
