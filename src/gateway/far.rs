@@ -164,11 +164,19 @@ impl Gateway {
 /// What we tell the PBX about our hanging up (RFC 3326).
 fn cause(why: Why) -> Cause {
     match why {
-        Why::UserHungUp | Why::FarHungUp | Why::TooLong | Why::Operator => Cause { code: None, text: "" },
-        Why::UserGaveUp | Why::FarNoAnswer => Cause { code: Some(487), text: "Caller gave up" },
-        Why::FarBusy | Why::FarDeclined | Why::FarUnreachable | Why::TrunkDown | Why::NotRouted => {
-            Cause { code: None, text: "" }
-        }
+        // Ordinary endings need no reason. A caller who gave up has none either: Asterisk takes a Reason of
+        // 487 for interworking trouble.
+        Why::UserHungUp
+        | Why::FarHungUp
+        | Why::TooLong
+        | Why::Operator
+        | Why::UserGaveUp
+        | Why::FarNoAnswer
+        | Why::FarBusy
+        | Why::FarDeclined
+        | Why::FarUnreachable
+        | Why::TrunkDown
+        | Why::NotRouted => Cause { code: None, text: "" },
         Why::GraphRefused => Cause { code: Some(503), text: "WhatsApp refused the answer" },
         Why::MediaFailed => Cause { code: Some(503), text: "No media path to WhatsApp" },
         Why::UserSilent => Cause { code: Some(408), text: "No media from WhatsApp" },
