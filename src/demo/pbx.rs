@@ -100,12 +100,8 @@ impl Pbx {
         let bind = || async { UdpSocket::bind("127.0.0.1:0").await.map_err(|error| error.to_string()) };
         let sip = bind().await?;
         let address = sip.local_addr().map_err(|error| error.to_string())?;
-        let heard = Heard {
-            said: Track::new(origin),
-            ear: Ear::new(origin),
-            digits: String::new(),
-            last_digit: None,
-        };
+        let (said, ear) = (Track::new(origin), Ear::new(origin));
+        let heard = Heard { said, ear, digits: String::new(), last_digit: None };
         Ok(Pbx {
             sip,
             rtp: bind().await?,
