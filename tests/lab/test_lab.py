@@ -5,6 +5,7 @@ A small gateway made of aiortc (an echo, no PBX) plays the other side here.
 
 import asyncio
 import json
+import logging
 import re
 import threading
 
@@ -39,6 +40,8 @@ class Echo:
             for pc in self.peers:
                 await pc.close()
             await self._runner.cleanup()
+        # aiortc leaves the tasks of peers that never connected behind, and asyncio says so.
+        logging.getLogger("asyncio").setLevel(logging.CRITICAL)
         asyncio.run_coroutine_threadsafe(close(), self._loop).result(10)
         self._loop.call_soon_threadsafe(self._loop.stop)
 
