@@ -23,6 +23,11 @@ impl Tick {
         self.0 / 1_000
     }
 
+    /// This much earlier, but never before the beginning.
+    pub fn before(self, span: Duration) -> Tick {
+        Tick(self.0.saturating_sub(u64::try_from(span.as_micros()).unwrap_or(u64::MAX)))
+    }
+
     /// The time that has passed since `earlier`; zero if `earlier` is not earlier.
     pub fn since(self, earlier: Tick) -> Duration {
         Duration::from_micros(self.0.saturating_sub(earlier.0))

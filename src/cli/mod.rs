@@ -50,7 +50,7 @@ fn carry_out(verb: Verb, out: &mut dyn Write, err: &mut dyn Write) -> Result<(),
             let options = crate::demo::DemoOptions { record: args.record, json: args.json };
             match crate::demo::run(options) {
                 Ok(true) => Ok(()),
-                Ok(false) => Err(fail("sound did not arrive both ways", err)),
+                Ok(false) => Err(fail("the call was not as it should be, see above", err)),
                 Err(reason) => Err(fail(&reason, err)),
             }
         }

@@ -117,7 +117,7 @@ impl Gateway {
                 let Some(live) = self.calls.get_mut(&key) else { return };
                 live.sip_code = live.sip_code.or(ending.code);
                 if ending.by != EndedBy::Us && !live.call.ending() {
-                    live.explain(&format!("the PBX: {}", ending.text));
+                    live.explain(&ending.text);
                 }
                 self.far_ended(key, why(&ending), now);
             }

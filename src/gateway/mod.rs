@@ -40,8 +40,11 @@ const REFUSALS: usize = 64;
 /// A sound thread that doesn't say goodbye within this time is not waited for.
 const CLOSING: Duration = Duration::from_secs(5);
 
-/// Time for the trunks to answer our un-REGISTER.
+/// Time for the trunks to answer our un-REGISTER, and for a lost BYE to be sent again.
 const LEAVING: Duration = Duration::from_secs(2);
+
+/// With every trunk gone, the wait is this short: one repeat (RFC 3261 T1).
+const LEFT: Duration = Duration::from_millis(500);
 
 struct Request {
     call: CallKey,
@@ -210,12 +213,17 @@ impl Gateway {
                     self.leaving = Some(now.tick + LEAVING);
                     self.drain_agent(now);
                 }
-                Some(at) if at <= now.tick || self.agent.poll_timeout().is_none() => {
+                Some(at) if at <= now.tick => {
                     self.leaving = None;
                     self.finished = true;
                     self.outputs.push_back(Output::Finished);
                 }
-                Some(_) => {}
+                Some(at) => {
+                    let gone = |trunk: &sip::TrunkView| trunk.state == sip::TrunkState::Stopped;
+                    if self.agent.trunks().iter().all(gone) {
+                        self.leaving = Some(at.min(now.tick + LEFT));
+                    }
+                }
             }
         }
     }

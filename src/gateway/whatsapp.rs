@@ -194,6 +194,9 @@ impl Gateway {
             match output {
                 LegOutput::Graph(action) => self.ask_graph(key, action, now),
                 LegOutput::OpenGate => {
+                    if let Some(live) = self.calls.get(&key) {
+                        tracing::info!(call = %live.id, "call answered");
+                    }
                     self.outputs.push_back(Output::Line { call: key, order: LineOrder::OpenGate });
                 }
                 LegOutput::Event(event) => self.heard(key, Side::WhatsApp, event, now),

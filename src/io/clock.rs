@@ -28,7 +28,8 @@ pub fn instant(tick: Tick) -> Instant {
     start() + Duration::from_micros(tick.0)
 }
 
-fn since_epoch() -> Duration {
+/// Wall-clock time since 1970.
+pub fn since_epoch() -> Duration {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 

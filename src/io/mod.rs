@@ -3,6 +3,7 @@
 pub mod clock;
 mod disk;
 mod graph;
+mod host;
 mod http;
 pub mod mux;
 pub mod peer;
@@ -24,6 +25,7 @@ use tokio::sync::mpsc;
 use crate::config::Config;
 use crate::gateway::{Gateway, Input, Output, Settings};
 use crate::ledger::Ledger;
+use host::Watchdog;
 
 /// Inputs that may wait for the gateway; above that, webhooks are answered 503 and come again.
 const INPUTS: usize = 4_096;
@@ -40,6 +42,7 @@ const SIGNALLING_DSCP: u8 = 24;
 /// What kept it from starting, in words.
 pub fn run(config: Config, path: PathBuf) -> Result<(), String> {
     install_tls();
+    host::lock_memory();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -160,6 +163,7 @@ impl Running {
     /// The loop: until everything is drained.
     pub async fn until_finished(mut self) {
         let mut datagram = vec![0_u8; DATAGRAM];
+        let mut watchdog = Watchdog::asked_for(self.sound.beats());
         loop {
             if self.carry_out() {
                 break;
@@ -188,6 +192,9 @@ impl Running {
                         tracing::debug!(%error, "SIP port: receive failed");
                         tokio::task::yield_now().await;
                     }
+                },
+                () = Watchdog::due(watchdog.as_ref()) => if let Some(watchdog) = &mut watchdog {
+                    watchdog.feed();
                 },
                 () = timer => self.step(|gateway| gateway.handle_timeout(clock::now())),
             }

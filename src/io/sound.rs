@@ -14,6 +14,7 @@ use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval};
 use webrtc::media_stream::track_remote::{TrackRemote, TrackRemoteEvent};
 
+use super::host::{self, Beat};
 use super::mux::{Port, Seat};
 use super::peer::{Mouth, Peer, PeerEvent, PeerSettings};
 use super::{clock, random, sock};
@@ -57,6 +58,7 @@ pub struct Sound {
     placed: BTreeMap<CallKey, (usize, mpsc::Sender<LineOrder>)>,
     shared: Arc<Shared>,
     bound: Vec<SocketAddr>,
+    beats: Vec<Beat>,
 }
 
 enum Job {
@@ -96,14 +98,20 @@ impl Sound {
             placed: BTreeMap::new(),
             shared: Arc::clone(&shared),
             bound: Vec::new(),
+            beats: Vec::new(),
         };
         for index in 0..count {
             let (jobs_in, jobs) = mpsc::unbounded_channel();
             let (ready_in, ready) = std::sync::mpsc::channel();
             let shared = Arc::clone(&shared);
+            let beat = Beat::default();
+            sound.beats.push(Arc::clone(&beat));
             std::thread::Builder::new()
                 .name(format!("sound-{index}"))
-                .spawn(move || thread(&shared, index, count, jobs, &ready_in))
+                .spawn(move || {
+                    host::prefer_this_thread(index % cores);
+                    thread(&shared, index, count, jobs, &ready_in, beat);
+                })
                 .map_err(|error| format!("a sound thread can't be started: {error}"))?;
             let bound = ready.recv().map_err(|_| "a sound thread died at start".to_owned())??;
             sound.bound.push(bound);
@@ -111,6 +119,11 @@ impl Sound {
             sound.loads.push(Arc::new(AtomicUsize::new(0)));
         }
         Ok(sound)
+    }
+
+    /// Each thread's sign of life.
+    pub fn beats(&self) -> &[Beat] {
+        &self.beats
     }
 
     /// The WebRTC ports that are bound from the start, one per thread.
@@ -210,6 +223,7 @@ fn thread(
     count: usize,
     mut jobs: mpsc::UnboundedReceiver<Job>,
     ready: &std::sync::mpsc::Sender<Result<SocketAddr, String>>,
+    beat: Beat,
 ) {
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
@@ -231,6 +245,7 @@ fn thread(
             }
         }
         let ports = Arc::new(Mutex::new(ports));
+        tokio::spawn(host::beat(beat));
         while let Some(Job::Open { call, setup, orders, load }) = jobs.recv().await {
             let (shared, ports) = (Arc::clone(shared), Arc::clone(&ports));
             tokio::spawn(async move {
@@ -459,8 +474,8 @@ async fn run<F: Future<Output = ()>>(
                 None => track = None,
             },
             _ = rtp.readable() => {
-                while let Ok((length, from)) = rtp.try_recv_from(&mut buffer) {
-                    let _ = line.from_far(&buffer[..length], from, clock::tick());
+                while let Ok((length, from, age)) = sock::receive(rtp, &mut buffer) {
+                    let _ = line.from_far(&buffer[..length], from, clock::tick().before(age));
                 }
             }
             _ = rtcp.readable() => {

@@ -103,7 +103,7 @@ impl Trunk {
         };
         if !same_kind {
             self.since = now.wall;
-            tracing::info!(trunk = %self.settings.name, state = ?state, "trunk");
+            tracing::debug!(trunk = %self.settings.name, state = ?state, "trunk");
         }
         self.state = state.clone();
         if news {

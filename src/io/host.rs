@@ -1,0 +1,164 @@
+//! The host: priorities, memory, the watchdog. Whatever it does not permit is said once and done without.
+
+use std::sync::Arc;
+use std::sync::Once;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use nix::sched::{CpuSet, sched_setaffinity};
+use nix::sys::mman::{MlockAllFlags, mlockall};
+use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit};
+use nix::unistd::Pid;
+use tokio::time::Instant;
+
+/// Real-time priority of the sound threads: above everything ordinary, below the kernel's own threads (50).
+const SOUND_PRIORITY: i32 = 20;
+
+/// Puts the calling thread on one core and ahead of ordinary work (SCHED_FIFO), where the host permits.
+pub fn prefer_this_thread(core: usize) {
+    let mut cores = CpuSet::new();
+    let pinned = cores.set(core).and_then(|()| sched_setaffinity(Pid::from_raw(0), &cores));
+    if let Err(error) = pinned {
+        static SAID: Once = Once::new();
+        SAID.call_once(|| tracing::info!(%error, "sound threads are not pinned to cores"));
+    }
+    if let Err(error) = real_time(SOUND_PRIORITY) {
+        static SAID: Once = Once::new();
+        SAID.call_once(|| {
+            tracing::info!(%error, "sound threads have no real-time priority (LimitRTPRIO or CAP_SYS_NICE)");
+        });
+    }
+}
+
+/// SCHED_FIFO for the calling thread; its children start ordinary again.
+#[allow(unsafe_code)]
+fn real_time(priority: i32) -> std::io::Result<()> {
+    let wanted = libc::sched_param { sched_priority: priority };
+    // SAFETY: the call reads one plain struct that lives until it returns, and concerns this thread only.
+    // nix has no binding for it, and musl's own wrapper always fails: hence the system call itself.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_sched_setscheduler,
+            0,
+            libc::SCHED_FIFO | libc::SCHED_RESET_ON_FORK,
+            std::ptr::from_ref(&wanted),
+        )
+    };
+    if result == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
+}
+
+/// Keeps the whole process in memory, so that sound never waits for a page: only if there is no limit to
+/// it, because a limit that is met later would be an allocation that fails.
+pub fn lock_memory() {
+    let unlimited = getrlimit(Resource::RLIMIT_MEMLOCK).is_ok_and(|(soft, _)| soft == RLIM_INFINITY);
+    if !unlimited {
+        tracing::info!("memory is not locked (LimitMEMLOCK=infinity permits it)");
+        return;
+    }
+    // Pages are locked as they are touched: stacks and arenas that nobody uses cost nothing.
+    let flags = MlockAllFlags::MCL_CURRENT | MlockAllFlags::MCL_FUTURE | on_fault();
+    if let Err(error) = mlockall(flags) {
+        tracing::info!(%error, "memory is not locked");
+    }
+}
+
+/// MCL_ONFAULT (Linux 4.4), which nix does not name.
+fn on_fault() -> MlockAllFlags {
+    const MCL_ONFAULT: libc::c_int = 4;
+    MlockAllFlags::from_bits_retain(MCL_ONFAULT)
+}
+
+/// One thread's sign of life.
+pub type Beat = Arc<AtomicU64>;
+
+/// How often a thread gives one.
+pub const BEAT: Duration = Duration::from_millis(500);
+
+/// Counts up for as long as the calling thread's runtime turns.
+pub async fn beat(beat: Beat) {
+    let mut ticker = tokio::time::interval(BEAT);
+    ticker.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        ticker.tick().await;
+        beat.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// systemd's watchdog: fed only while every sound thread turns, by the signalling loop, which must turn for it.
+pub struct Watchdog {
+    period: Duration,
+    next: Instant,
+    beats: Vec<(Beat, u64)>,
+}
+
+impl Watchdog {
+    /// The watchdog that systemd wants fed, if it wants that.
+    pub fn asked_for(beats: &[Beat]) -> Option<Watchdog> {
+        let mut micros = 0;
+        if !sd_notify::watchdog_enabled(false, &mut micros) || micros == 0 {
+            return None;
+        }
+        // Three feeds a period: one may be late without anybody being shot.
+        let period = (Duration::from_micros(micros) / 3).max(BEAT * 2);
+        Some(Watchdog {
+            period,
+            next: Instant::now() + period,
+            beats: beats.iter().map(|beat| (Arc::clone(beat), 0)).collect(),
+        })
+    }
+
+    /// Waits until the next feed is due.
+    pub async fn due(watchdog: Option<&Watchdog>) {
+        match watchdog {
+            Some(watchdog) => tokio::time::sleep_until(watchdog.next).await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Feeds it if every sound thread has turned since the last time.
+    pub fn feed(&mut self) {
+        self.next = Instant::now() + self.period;
+        if self.all_turn() {
+            let _ = sd_notify::notify(false, &[sd_notify::NotifyState::Watchdog]);
+        } else {
+            tracing::error!("a sound thread stands still: the watchdog is not fed");
+        }
+    }
+
+    fn all_turn(&mut self) -> bool {
+        let mut all = true;
+        for (beat, last) in &mut self.beats {
+            let now = beat.load(Ordering::Relaxed);
+            all &= now != *last;
+            *last = now;
+        }
+        all
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_watchdog_is_fed_only_while_every_sound_thread_turns() {
+        let beats: Vec<Beat> = vec![Beat::default(), Beat::default()];
+        let mut watchdog = Watchdog {
+            period: BEAT,
+            next: Instant::now(),
+            beats: beats.iter().map(|beat| (Arc::clone(beat), 0)).collect(),
+        };
+        assert!(!watchdog.all_turn(), "nobody has turned yet");
+        for beat in &beats {
+            beat.fetch_add(1, Ordering::Relaxed);
+        }
+        assert!(watchdog.all_turn());
+        beats[0].fetch_add(1, Ordering::Relaxed);
+        assert!(!watchdog.all_turn(), "one stands still");
+    }
+
+    #[test]
+    fn a_host_that_permits_nothing_is_no_reason_to_stop() {
+        std::thread::spawn(|| prefer_this_thread(100_000)).join().unwrap();
+    }
+}
