@@ -2,16 +2,22 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::Bytes;
-use axum::extract::{DefaultBodyLimit, Query, State};
+use axum::extract::{DefaultBodyLimit, Query, Request, State};
 use axum::http::{HeaderMap, StatusCode};
+use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 
+use super::clock;
+use super::sparing::Sparing;
 use crate::config::WhatsAppConfig;
 use crate::gateway::Input;
 use crate::whatsapp::webhook;
@@ -21,27 +27,78 @@ pub struct Door {
     whatsapp: WhatsAppConfig,
     to_gateway: mpsc::Sender<Input>,
     ready: Arc<AtomicBool>,
+    refused_verifications: Sparing,
+    wrong_signatures: Sparing,
+    unreadable: Sparing,
 }
 
 impl Door {
     /// `ready` is what `/readyz` says.
     pub fn new(whatsapp: WhatsAppConfig, to_gateway: mpsc::Sender<Input>, ready: Arc<AtomicBool>) -> Door {
-        Door { whatsapp, to_gateway, ready }
+        let sparing = || Sparing::every(COMPLAINT);
+        Door {
+            whatsapp,
+            to_gateway,
+            ready,
+            refused_verifications: sparing(),
+            wrong_signatures: sparing(),
+            unreadable: sparing(),
+        }
     }
 }
 
-/// Serves until the process ends.
-///
-/// # Errors
-/// When accepting fails for good.
-pub async fn serve(listener: TcpListener, door: Door) -> std::io::Result<()> {
+/// Connections at once: Meta and a proxy need a handful; the next ones wait in the kernel's queue.
+const CONNECTIONS: usize = 256;
+
+/// Time for a request's headers, and for all of it with its answer.
+const HEADERS: Duration = Duration::from_secs(10);
+const REQUEST: Duration = Duration::from_secs(20);
+
+/// How often one kind of trouble is written down.
+const COMPLAINT: Duration = Duration::from_secs(10);
+
+/// Serves for as long as the process lives.
+pub async fn serve(listener: TcpListener, door: Door) {
     let router = Router::new()
         .route("/webhooks/whatsapp", get(verify).post(notify))
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
         .layer(DefaultBodyLimit::max(webhook::MAX_BODY))
+        .layer(axum::middleware::from_fn(in_time))
         .with_state(Arc::new(door));
-    axum::serve(listener, router).await
+    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    loop {
+        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            // Out of descriptors, or a client that has left again: neither is worth stopping for.
+            Err(error) => {
+                tracing::debug!(%error, "an HTTP connection was not accepted");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                continue;
+            }
+        };
+        let service = TowerToHyperService::new(router.clone());
+        tokio::spawn(async move {
+            let served = hyper::server::conn::http1::Builder::new()
+                .timer(TokioTimer::new())
+                .header_read_timeout(HEADERS)
+                .serve_connection(TokioIo::new(stream), service)
+                .await;
+            if let Err(error) = served {
+                tracing::debug!(%error, "an HTTP connection broke off");
+            }
+            drop(place);
+        });
+    }
+}
+
+/// A request that takes too long, a body that trickles in for one, is given up.
+async fn in_time(request: Request, next: Next) -> Response {
+    match tokio::time::timeout(REQUEST, next.run(request)).await {
+        Ok(response) => response,
+        Err(_) => (StatusCode::REQUEST_TIMEOUT, "too slow\n").into_response(),
+    }
 }
 
 /// Meta's verification handshake.
@@ -49,7 +106,9 @@ async fn verify(State(door): State<Arc<Door>>, Query(query): Query<Vec<(String, 
     match webhook::challenge(&query, door.whatsapp.verify_token.expose()) {
         Ok(challenge) => challenge.into_response(),
         Err(refusal) => {
-            tracing::warn!(%refusal, "a webhook verification was refused");
+            if let Some(more) = door.refused_verifications.now(clock::tick()) {
+                tracing::warn!(%refusal, more, "a webhook verification was refused");
+            }
             (StatusCode::FORBIDDEN, format!("{refusal}\n")).into_response()
         }
     }
@@ -59,13 +118,17 @@ async fn verify(State(door): State<Arc<Door>>, Query(query): Query<Vec<(String, 
 async fn notify(State(door): State<Arc<Door>>, headers: HeaderMap, body: Bytes) -> Response {
     let signature = headers.get("x-hub-signature-256").and_then(|value| value.to_str().ok());
     if !webhook::authentic(door.whatsapp.app_secret.expose().as_bytes(), signature, &body) {
-        tracing::warn!("a webhook with a wrong signature was refused: is app_secret right?");
+        if let Some(more) = door.wrong_signatures.now(clock::tick()) {
+            tracing::warn!(more, "a webhook with a wrong signature was refused: is app_secret right?");
+        }
         return (StatusCode::UNAUTHORIZED, "wrong signature\n").into_response();
     }
     let notices = match webhook::read(&body) {
         Ok(notices) => notices,
         Err(error) => {
-            tracing::warn!(%error, "a signed webhook could not be read");
+            if let Some(more) = door.unreadable.now(clock::tick()) {
+                tracing::warn!(%error, more, "a signed webhook could not be read");
+            }
             return (StatusCode::BAD_REQUEST, format!("{error}\n")).into_response();
         }
     };

@@ -10,6 +10,7 @@ pub mod peer;
 pub mod random;
 pub mod sock;
 mod sound;
+mod sparing;
 mod trunks;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -110,11 +111,7 @@ impl Running {
         let ready = Arc::new(AtomicBool::new(false));
         let door = http::Door::new(config.whatsapp.clone(), to_gateway.clone(), Arc::clone(&ready));
         let settings = Settings::from_config(&config);
-        let mut tasks = vec![tokio::spawn(async move {
-            if let Err(error) = http::serve(listener, door).await {
-                tracing::error!(%error, "the HTTP server stopped");
-            }
-        })];
+        let mut tasks = vec![tokio::spawn(http::serve(listener, door))];
         for (trunk, server) in settings.servers(&config) {
             let lookup = trunks::Lookup { trunk, host: server.host, port: server.port };
             tasks.push(tokio::spawn(trunks::follow(lookup, config.clone(), sip_address, to_gateway.clone())));

@@ -29,8 +29,8 @@ use webrtc::peer_connection::{
 use super::mux::{Seat, SeatRuntime};
 
 /// ICE checks go on this long: Meta answers them only once it has our SDP, after `pre_accept`.
-const CHECK_INTERVAL: Duration = Duration::from_millis(200);
-const CHECKS: u16 = 150;
+const CHECK_INTERVAL: Duration = Duration::from_millis(100);
+const CHECKS: u16 = 300;
 
 /// What the stack tells about one call.
 pub enum PeerEvent {
