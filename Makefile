@@ -5,7 +5,7 @@ export WATRUNK_CACHE ?= $(HOME)/.cache/watrunk
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo -n)
 PYTEST = -m pytest -q -p no:cacheprovider -p plugin --durations=5 --color=no
 
-.PHONY: build demo check test real deps
+.PHONY: build demo check test real cross cross-test deps
 
 build: ## the binary, for looking around: target/debug/watrunk
 	@tests/lab/need.sh build
@@ -36,6 +36,16 @@ real: ## only the tests of tests/lab and tests/real; WHAT="-k words" picks some
 	@mkdir -p target && tests/lab/prepare.sh >target/lab-python
 	$(SUDO) env WATRUNK_CACHE="$(WATRUNK_CACHE)" PYTHONPATH=tests/lab PYTHONDONTWRITEBYTECODE=1 \
 		"$$(cat target/lab-python)" $(PYTEST) tests/lab tests/real $(WHAT)
+
+cross: ## static binaries for boxes, without a container engine: target/dist/TARGET/watrunk; TARGET="…" picks some
+	@tests/lab/need.sh build cross
+	board/build.sh $(TARGET)
+
+cross-test: cross ## each of them carries a call; ARM under an emulator
+	@tests/lab/need.sh test
+	@tests/lab/prepare.sh >target/lab-python
+	$(SUDO) env WATRUNK_CACHE="$(WATRUNK_CACHE)" WATRUNK_STATIC="$$(cat target/dist/commands)" PYTHONPATH=tests/lab \
+		PYTHONDONTWRITEBYTECODE=1 "$$(cat target/lab-python)" $(PYTEST) tests/emulated
 
 deps: ## installs what is missing on this machine to build and to test
 	@tests/lab/need.sh build test

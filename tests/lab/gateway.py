@@ -19,16 +19,20 @@ API_KEY = "sk_lab_5b3c1f0e9a7d"
 
 
 class Gateway:
-    """One `watrunk run`. `numbers` maps an extension of the PBX to the WhatsApp number that leads there."""
+    """One `watrunk run`. `numbers` maps an extension of the PBX to the WhatsApp number that leads there.
+
+    `command` starts another binary, or one under an emulator; `media` is text for that section.
+    """
 
     def __init__(self, folder, cloud, pbx, host, numbers, trunk=("gw", "gw-secret"), ring_seconds=6, max_calls=50,
-                 drain_seconds=30, codecs=("pcma", "pcmu")):
+                 drain_seconds=30, codecs=("pcma", "pcmu"), command=(BINARY,), media=""):
         self.folder = pathlib.Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
         self.cloud, self.pbx = cloud, pbx
         self.address = network.address(host)
         self.secrets = [cloud.token, cloud.app_secret, VERIFY_TOKEN, API_KEY, trunk[1]]
         self.config = self.folder / "watrunk.toml"
+        self.command = [str(word) for word in command]
         self.process = None
         self.out, self.err = [], []
         quoted = ", ".join(f'"{c}"' for c in codecs)
@@ -54,6 +58,7 @@ verify_token = "{VERIFY_TOKEN}"
 listen_ip = "{self.address}"
 webrtc_ports = "40000-40099"
 rtp_ports = "20000-20199"
+{media}
 [sip]
 listen = "{self.address}:5060"
 ring_seconds = {ring_seconds}
@@ -86,7 +91,7 @@ trunk = "pbx"
         """Returns once it has printed its ready line and is registered; takes over the cloud's webhooks."""
         environment = {k: v for k, v in os.environ.items() if not k.startswith("WATRUNK_")}
         environment["RUST_LOG"] = environment["WATRUNK_LOG"] = "info,watrunk=debug"
-        self.process = subprocess.Popen([str(BINARY), "run", "--config", str(self.config)], env=environment,
+        self.process = subprocess.Popen([*self.command, "run", "--config", str(self.config)], env=environment,
                                         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         for pipe, lines in ((self.process.stdout, self.out), (self.process.stderr, self.err)):
             threading.Thread(target=self._read, args=(pipe, lines), daemon=True).start()
@@ -127,7 +132,7 @@ trunk = "pbx"
 
     def run(self, *arguments):
         """One of the other verbs, with this gateway's configuration; what it printed."""
-        done = subprocess.run([str(BINARY), *arguments, "--config", str(self.config)], stdin=subprocess.DEVNULL,
+        done = subprocess.run([*self.command, *arguments, "--config", str(self.config)], stdin=subprocess.DEVNULL,
                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=20)
         assert done.returncode == 0, f"watrunk {' '.join(arguments)}: exit {done.returncode}: {done.stderr.decode()}"
         return done.stdout.decode()

@@ -1,5 +1,5 @@
 #!/bin/bash
-# Installs what a machine lacks to build (need.sh build) and to test (need.sh build test) watrunk: Debian's
+# Installs what a machine lacks to build (need.sh build), cross-compile (cross) and test (test) watrunk: Debian's
 # own packages, and only those that are missing. Says nothing when there is nothing to do.
 set -euo pipefail
 
@@ -22,7 +22,12 @@ for purpose in "$@"; do
             need libgomp1 sh -c 'ls /usr/lib/*/libgomp.so.1'
             need debian-archive-keyring test -e /usr/share/keyrings/debian-archive-keyring.gpg
             ;;
-        *) echo "need.sh: build or test, not '$purpose'" >&2; exit 2 ;;
+        cross)
+            need file has file
+            need python3-venv python
+            need debian-archive-keyring test -e /usr/share/keyrings/debian-archive-keyring.gpg
+            ;;
+        *) echo "need.sh: build, cross or test, not '$purpose'" >&2; exit 2 ;;
     esac
 done
 [ ${#lacking[@]} = 0 ] && exit 0
