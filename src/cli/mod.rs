@@ -1,6 +1,7 @@
 //! Arguments in, exit code out. Exit codes: 0 done, 1 failed (the reason on stderr), 2 wrong usage.
 
 mod args;
+mod board;
 mod calls;
 mod man;
 #[cfg(test)]
@@ -12,6 +13,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser as _};
 
+use crate::clock::Wall;
 use crate::config::{Config, EXAMPLE, Fault, Note};
 use crate::ledger::{Filter, Ledger, LedgerError};
 
@@ -40,10 +42,14 @@ struct Failed;
 fn carry_out(verb: Verb, out: &mut dyn Write, err: &mut dyn Write) -> Result<(), Failed> {
     match verb {
         Verb::Run(args) => {
-            let (config, notes) = read(Config::read(&args.config), &args.config, err)?;
-            tell_notes(&notes, &args.config, err);
+            let found = read(Config::inspect(&args.config), &args.config, err)?;
+            changed(&found.notes, &args.config, err)?;
+            tell_notes(&found.notes, &args.config, err);
+            if let Some(line) = clock_line(crate::io::clock::now().wall) {
+                let _ = writeln!(err, "watrunk: {line}");
+            }
             log_to_stderr();
-            crate::io::run(config, args.config).map_err(|reason| fail(&reason, err))
+            crate::io::run(found.config, args.config).map_err(|reason| fail(&reason, err))
         }
         #[cfg(feature = "demo")]
         Verb::Demo(args) => {
@@ -55,12 +61,18 @@ fn carry_out(verb: Verb, out: &mut dyn Write, err: &mut dyn Write) -> Result<(),
             }
         }
         Verb::Check(args) => {
-            let (_, notes) = read(Config::read(&args.config), &args.config, err)?;
-            let mut text = format!("{}: ok\n", args.config.display());
-            for note in notes {
+            let found = read(Config::inspect(&args.config), &args.config, err)?;
+            let outcome = changed(&found.notes, &args.config, err);
+            let mut text = String::new();
+            if outcome.is_ok() {
+                text.push_str(&format!("{}: ok\n", args.config.display()));
+            }
+            for note in found.notes.iter().filter(|note| !note.is_placeholder()) {
                 text.push_str(&format!("note: {}\n", note.in_file(&args.config)));
             }
-            say(&text, out, err)
+            text.push_str(&board::in_force(&found, &args.config));
+            say(&text, out, err)?;
+            outcome
         }
         Verb::Config { what: ConfigVerb::Example } => say(EXAMPLE, out, err),
         Verb::Calls(args) => list_calls(&args, out, err),
@@ -98,17 +110,40 @@ fn list_calls(args: &CallsArgs, out: &mut dyn Write, err: &mut dyn Write) -> Res
 }
 
 /// A config that could be read, or else all its faults on stderr.
-fn read(
-    config: Result<(Config, Vec<Note>), Vec<Fault>>,
-    path: &Path,
-    err: &mut dyn Write,
-) -> Result<(Config, Vec<Note>), Failed> {
+fn read<T>(config: Result<T, Vec<Fault>>, path: &Path, err: &mut dyn Write) -> Result<T, Failed> {
     config.map_err(|faults| {
         for fault in faults {
             let _ = writeln!(err, "{}", fault.in_file(path));
         }
         Failed
     })
+}
+
+/// Nothing can run with the secrets of the example: each that was never changed is told.
+fn changed(notes: &[Note], path: &Path, err: &mut dyn Write) -> Result<(), Failed> {
+    let mut unchanged = notes.iter().filter(|note| note.is_placeholder()).peekable();
+    if unchanged.peek().is_none() {
+        return Ok(());
+    }
+    for note in unchanged {
+        let _ = writeln!(err, "{}", note.in_file(path));
+    }
+    Err(Failed)
+}
+
+/// A time that has certainly passed: 2025-01-01. A clock before it was never set.
+const LONG_AGO: Wall = Wall(1_735_689_600_000);
+
+/// What to say about a clock that was never set. It is no reason not to start: the time server may answer yet.
+fn clock_line(wall: Wall) -> Option<String> {
+    if wall >= LONG_AGO {
+        return None;
+    }
+    let at = time::OffsetDateTime::from_unix_timestamp(wall.unix_seconds());
+    let year = at.map_or(1970, |at| at.year());
+    Some(format!(
+        "the clock says it is {year}: Meta's certificates are refused until a time server has answered; see timedatectl"
+    ))
 }
 
 fn tell_notes(notes: &[Note], path: &Path, err: &mut dyn Write) {

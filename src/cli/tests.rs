@@ -52,6 +52,13 @@ impl Drop for Box1 {
     }
 }
 
+/// A file without faults.
+const GOOD: &str = r#"[whatsapp]
+app_secret = "a"
+access_token = "b"
+verify_token = "c"
+"#;
+
 /// Its secrets are in files that nobody here can read.
 const SEALED: &str = r#"
 [gateway]
@@ -147,12 +154,40 @@ fn demo_understands_its_options() {
 
 #[test]
 fn check_says_ok_and_what_is_worth_knowing() {
-    let here = Box1::new(EXAMPLE);
+    let here = Box1::new(&format!("[http]\nlisten = \"0.0.0.0:8080\"\n{GOOD}[media]\nthreads = 2\n"));
     let (outcome, out, err) = watrunk(&["check", "--config", &here.config()]);
     assert_eq!((outcome, err.as_str()), (Ok(()), ""));
     let lines: Vec<&str> = out.lines().collect();
     assert_eq!(lines[0], format!("{}: ok", here.config()));
-    assert!(lines.len() > 1 && lines[1..].iter().all(|line| line.starts_with("note: ")), "{out}");
+    let (notes, rest): (Vec<&str>, Vec<&str>) =
+        lines[1..].iter().partition(|line| line.starts_with("note: "));
+    assert!(notes.iter().any(|note| note.contains(":2: http.listen: can be reached")), "{out}");
+    assert!(rest[0].starts_with("board: ") && rest[1].starts_with("in force: gateway.max_calls = "), "{out}");
+    assert_eq!(*lines.last().unwrap(), format!("in force: media.threads = 2 ({}:8)", here.config()));
+}
+
+#[test]
+fn the_example_is_not_run_with_its_placeholders() {
+    let here = Box1::new(EXAMPLE);
+    for verb in ["check", "run"] {
+        let (outcome, out, err) = watrunk(&[verb, "--config", &here.config()]);
+        assert_eq!(outcome, Err(Failed), "{verb}");
+        assert!(!out.contains(": ok"), "{out}");
+        let lines: Vec<&str> = err.lines().collect();
+        assert_eq!(lines.len(), 5, "{err}");
+        assert!(
+            lines.iter().all(|line| line.ends_with(": is still the placeholder of the example")),
+            "{err}"
+        );
+        assert!(lines[1].contains(": whatsapp.app_secret: "), "{err}");
+    }
+}
+
+#[test]
+fn a_clock_that_was_never_set_is_told_and_one_that_was_is_not() {
+    assert!(clock_line(Wall(0)).unwrap().starts_with("the clock says it is 1970: "));
+    assert!(clock_line(Wall(1_700_000_000_000)).unwrap().contains("2023"));
+    assert_eq!(clock_line(Wall(1_767_225_600_000)), None);
 }
 
 #[test]

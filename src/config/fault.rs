@@ -1,10 +1,13 @@
 //! What is wrong with a config file, and where: one line for people per fault.
 
 use std::fmt::{self, Write as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Longest sentence that is printed, in characters.
 const MAX_SENTENCE: usize = 300;
+
+/// What is said about a secret of the example that was never changed.
+pub(super) const PLACEHOLDER: &str = "is still the placeholder of the example";
 
 /// A place in the file.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -17,6 +20,8 @@ pub(super) struct Place {
 /// Something that keeps the gateway from starting.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Fault {
+    /// The file, if it is another one than the config file.
+    pub file: Option<PathBuf>,
     /// Line in the file, from 1; 0 if the fault has none (a missing section, an unreadable file).
     pub line: usize,
     /// Column in characters, from 1; 0 where `line` is 0.
@@ -33,11 +38,12 @@ pub struct Fault {
 impl Fault {
     /// A fault of the whole file.
     pub fn of_file(what: impl Into<String>) -> Fault {
-        Fault { line: 0, column: 0, key: String::new(), what: what.into(), hint: None }
+        Fault { file: None, line: 0, column: 0, key: String::new(), what: what.into(), hint: None }
     }
 
     pub(super) fn at(place: &Place, what: impl Into<String>) -> Fault {
         Fault {
+            file: None,
             line: place.line,
             column: place.column,
             key: place.key.clone(),
@@ -51,10 +57,16 @@ impl Fault {
         self
     }
 
+    /// The same fault, of another file than the config file.
+    pub(super) fn of(mut self, file: &Path) -> Fault {
+        self.file = Some(file.to_owned());
+        self
+    }
+
     /// `watrunk.toml:12: trunk.expires: must be between 20 and 86400 (seconds), is 5`
     pub fn in_file<'a>(&'a self, path: &'a Path) -> impl fmt::Display + 'a {
         Line {
-            path: Some(path),
+            path: Some(self.file.as_deref().unwrap_or(path)),
             line: self.line,
             key: &self.key,
             what: &self.what,
@@ -65,8 +77,8 @@ impl Fault {
 
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        Line { path: None, line: self.line, key: &self.key, what: &self.what, hint: self.hint.as_deref() }
-            .fmt(f)
+        let Fault { file, line, key, what, hint, .. } = self;
+        Line { path: file.as_deref(), line: *line, key, what, hint: hint.as_deref() }.fmt(f)
     }
 }
 
@@ -86,6 +98,11 @@ pub struct Note {
 }
 
 impl Note {
+    /// Whether it is about a secret of the example that was never changed: nothing can run with that.
+    pub fn is_placeholder(&self) -> bool {
+        self.what == PLACEHOLDER
+    }
+
     pub(super) fn at(place: &Place, what: impl Into<String>) -> Note {
         Note { line: place.line, column: place.column, key: place.key.clone(), what: what.into() }
     }
@@ -200,6 +217,7 @@ mod tests {
     #[test]
     fn a_fault_prints_file_line_key_reason_and_hint() {
         let fault = Fault {
+            file: None,
             line: 12,
             column: 1,
             key: "trunk.expires".into(),
@@ -215,6 +233,9 @@ mod tests {
             hinted.to_string(),
             "line 12: trunk.expires: must be between 20 and 86400 (seconds), is 5; say 300"
         );
+        let elsewhere = hinted.of(Path::new("board.toml"));
+        assert!(elsewhere.in_file(Path::new("watrunk.toml")).to_string().starts_with("board.toml:12: "));
+        assert!(elsewhere.to_string().starts_with("board.toml:12: "));
         assert_eq!(Fault::of_file("is empty").in_file(Path::new("a.toml")).to_string(), "a.toml: is empty");
     }
 }

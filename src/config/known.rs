@@ -87,6 +87,18 @@ pub(super) const WEBHOOK: &[&str] = &["url", "secret", "secret_file", "secret_en
 
 pub(super) const AGENT: &[&str] = &["dialect"];
 
+/// The keys of a board file, and of the sections in it.
+pub(super) const BOARD: &[&str] =
+    &["name", "description", "target", "watchdog_seconds", "led", "gateway", "media"];
+
+pub(super) const BOARD_GATEWAY: &[&str] = &["max_calls"];
+
+pub(super) const BOARD_MEDIA: &[&str] = &["opus_complexity", "threads"];
+
+/// As [`SECTIONS`], of a board file.
+pub(super) const BOARD_SECTIONS: &[(&str, &[&str])] =
+    &[("[gateway]", BOARD_GATEWAY), ("[media]", BOARD_MEDIA)];
+
 /// The sections by the way they are written, with their keys.
 pub(super) const SECTIONS: &[(&str, &[&str])] = &[
     ("[gateway]", GATEWAY),

@@ -2,6 +2,7 @@
 //!
 //! [`Config::parse`] is pure: text in, values or faults out. [`Config::read`] does the same with a real file.
 
+mod board;
 mod cross;
 mod fault;
 mod known;
@@ -13,10 +14,11 @@ mod sections;
 mod tests;
 mod units;
 
-use std::io::Read as _;
-use std::os::unix::fs::PermissionsExt as _;
+use std::io::{ErrorKind, Read as _};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::Path;
 
+pub use board::{BOARD_PATH, Board, InForce, Origin};
 pub use fault::{Fault, Note};
 pub use secret::{Secret, SecretSource, SystemSecrets};
 pub use sections::{
@@ -46,49 +48,77 @@ impl Config {
 
     /// Reads the file. All faults are reported, in the file's order; the notes likewise.
     pub fn read(path: &Path) -> Result<(Config, Vec<Note>), Vec<Fault>> {
-        Config::read_with(path, &SystemSecrets::beside(path.parent().unwrap_or(Path::new("."))))
+        Config::inspect(path).map(|found| (found.config, found.notes))
     }
 
     /// Reads the file, but not the files and variables that hold its secrets: for those who only want to know
     /// where things are. Secrets given in another way than in place are meaningless then.
     pub fn read_without_secrets(path: &Path) -> Result<(Config, Vec<Note>), Vec<Fault>> {
-        Config::read_with(path, &secret::Unread)
+        Inspected::read(path, &secret::Unread).map(|found| (found.config, found.notes))
     }
 
-    fn read_with(path: &Path, secrets: &dyn SecretSource) -> Result<(Config, Vec<Note>), Vec<Fault>> {
-        let alone = |what: String| vec![Fault::of_file(what)];
-        let file = std::fs::File::open(path).map_err(|e| alone(format!("can't be read: {e}")))?;
-        let about = file.metadata().map_err(|e| alone(format!("can't be read: {e}")))?;
-        let mut bytes = Vec::new();
-        file.take(MAX_FILE + 1).read_to_end(&mut bytes).map_err(|e| alone(format!("can't be read: {e}")))?;
-        if bytes.len() as u64 > MAX_FILE {
-            return Err(alone(format!("is larger than {MAX_FILE} bytes")));
-        }
-        let text = String::from_utf8(bytes).map_err(|e| {
-            let good = e.utf8_error().valid_up_to();
-            let line = e.as_bytes().iter().take(good).filter(|b| **b == b'\n').count() + 1;
-            alone(format!("is not UTF-8: the first bad byte is in line {line}"))
-        })?;
-
-        let outcome = parse(&text, secrets);
-        let config = outcome.value?;
-        let mut notes = outcome.notes;
-        let mode = about.permissions().mode() & 0o777;
-        if outcome.secrets_in_place && mode & 0o077 != 0 {
-            let what = format!("holds secrets, but others may touch it (mode {mode:04o}): chmod 0600");
-            notes.insert(0, Note { line: 0, column: 0, key: String::new(), what });
-        }
-        Ok((config, notes))
+    /// Reads the file, and tells where its values came from.
+    pub fn inspect(path: &Path) -> Result<Inspected, Vec<Fault>> {
+        Inspected::read(path, &SystemSecrets::beside(path.parent().unwrap_or(Path::new("."))))
     }
 
-    /// Reads a text. Secrets by `*_file` and `*_env` come from `secrets`. All faults are reported, in the
-    /// text's order; the notes likewise.
+    /// Reads a text, on no board in particular. Secrets by `*_file` and `*_env` come from `secrets`. All faults
+    /// are reported, in the text's order; the notes likewise.
     pub fn parse(text: &str, secrets: &dyn SecretSource) -> Result<(Config, Vec<Note>), Vec<Fault>> {
-        let outcome = parse(text, secrets);
+        let outcome = parse(text, secrets, &Board::default());
         outcome.value.map(|config| (config, outcome.notes))
     }
 }
 
-fn parse(text: &str, secrets: &dyn SecretSource) -> reader::Outcome<Config> {
-    reader::Reader::new(text, secrets).document(read::config)
+/// A config file that could be read, and what there is to say about it.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Inspected {
+    /// Its values.
+    pub config: Config,
+    /// In the file's order.
+    pub notes: Vec<Note>,
+    /// What lay under the file.
+    pub board: Board,
+    /// The settings that a board can make, and who made them.
+    pub in_force: Vec<InForce>,
+}
+
+impl Inspected {
+    fn read(path: &Path, secrets: &dyn SecretSource) -> Result<Inspected, Vec<Fault>> {
+        let board = Board::of_machine(std::env::var_os("WATRUNK_BOARD").as_deref())?;
+        let (text, about) = text_of(path).map_err(|(fault, _)| vec![fault])?;
+        let outcome = parse(&text, secrets, &board);
+        let config = outcome.value?;
+        let mut notes = outcome.notes;
+        let mode = about.permissions().mode() & 0o777;
+        // root's file, readable by a group: so a service may read what it may not write.
+        let others = if about.uid() == 0 { 0o037 } else { 0o077 };
+        if outcome.secrets_in_place && mode & others != 0 {
+            let what = format!("holds secrets, but others may touch it (mode {mode:04o}): chmod 0600");
+            notes.insert(0, Note { line: 0, column: 0, key: String::new(), what });
+        }
+        Ok(Inspected { config, notes, board, in_force: outcome.in_force })
+    }
+}
+
+fn parse(text: &str, secrets: &dyn SecretSource, board: &Board) -> reader::Outcome<Config> {
+    reader::Reader::new(text, secrets).document(known::ROOT, |r, root| read::config(r, root, board))
+}
+
+/// A file's text, and what is known about the file. The kind is that of the system's error, if it was one.
+fn text_of(path: &Path) -> Result<(String, std::fs::Metadata), (Fault, Option<ErrorKind>)> {
+    let unread = |e: std::io::Error| (Fault::of_file(format!("can't be read: {e}")), Some(e.kind()));
+    let file = std::fs::File::open(path).map_err(unread)?;
+    let about = file.metadata().map_err(unread)?;
+    let mut bytes = Vec::new();
+    file.take(MAX_FILE + 1).read_to_end(&mut bytes).map_err(unread)?;
+    if bytes.len() as u64 > MAX_FILE {
+        return Err((Fault::of_file(format!("is larger than {MAX_FILE} bytes")), None));
+    }
+    let text = String::from_utf8(bytes).map_err(|e| {
+        let good = e.utf8_error().valid_up_to();
+        let line = e.as_bytes().iter().take(good).filter(|b| **b == b'\n').count() + 1;
+        (Fault::of_file(format!("is not UTF-8: the first bad byte is in line {line}")), None)
+    })?;
+    Ok((text, about))
 }

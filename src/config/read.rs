@@ -3,6 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
+use super::board::{self, Board};
 use super::fault::{Fault, Place};
 use super::reader::{Reader, Section};
 use super::sections::{
@@ -18,7 +19,7 @@ const NOT_SUPPORTED: &str = "not supported by this version";
 const DAY: u64 = 86_400;
 
 /// Reads the whole file. Keys with a fault get a stand-in: the result is thrown away then.
-pub(super) fn config(r: &mut Reader<'_>, root: &Section<'_>) -> Config {
+pub(super) fn config(r: &mut Reader<'_>, root: &Section<'_>, board: &Board) -> Config {
     let gateway = r.section(root, "gateway", known::GATEWAY);
     let http = r.section(root, "http", known::HTTP);
     let keys = r.sections(&http, "key", known::HTTP_KEY);
@@ -30,14 +31,16 @@ pub(super) fn config(r: &mut Reader<'_>, root: &Section<'_>) -> Config {
     later(r, root);
 
     let config = Config {
-        gateway: read_gateway(r, &gateway),
+        gateway: read_gateway(r, &gateway, board.gateway()),
         http: HttpConfig { keys: keys.iter().map(|s| read_http_key(r, s)).collect(), ..read_http(r, &http) },
         whatsapp: read_whatsapp(r, &whatsapp),
-        media: read_media(r, &media),
+        media: read_media(r, &media, board.media()),
         sip: read_sip(r, &sip),
         trunks: trunks.iter().map(|s| read_trunk(r, s)).collect(),
         numbers: numbers.iter().map(|s| read_number(r, s)).collect(),
     };
+    let in_force = board::in_force(r, board, (&config.gateway, &gateway), (&config.media, &media));
+    r.keep(in_force);
     let sections =
         cross::Sections { gateway, http, keys, media, sip, trunks, numbers, root: root.place().clone() };
     cross::check(r, &config, &sections);
@@ -60,12 +63,11 @@ fn later(r: &mut Reader<'_>, root: &Section<'_>) {
     }
 }
 
-fn read_gateway(r: &mut Reader<'_>, s: &Section<'_>) -> GatewayConfig {
-    let default = GatewayConfig::default();
+fn read_gateway(r: &mut Reader<'_>, s: &Section<'_>, default: GatewayConfig) -> GatewayConfig {
     GatewayConfig {
         name: r.parsed(s, "name", token).unwrap_or(default.name),
         state_dir: r.parsed(s, "state_dir", folder).unwrap_or(default.state_dir),
-        max_calls: r.whole(s, "max_calls", 1..=10_000, "calls").unwrap_or(default.max_calls),
+        max_calls: board::max_calls(r, s).unwrap_or(default.max_calls),
         drain_seconds: r.whole(s, "drain_seconds", 0..=DAY, "seconds").unwrap_or(default.drain_seconds),
     }
 }
@@ -122,8 +124,7 @@ fn read_whatsapp(r: &mut Reader<'_>, s: &Section<'_>) -> WhatsAppConfig {
     }
 }
 
-fn read_media(r: &mut Reader<'_>, s: &Section<'_>) -> MediaConfig {
-    let default = MediaConfig::default();
+fn read_media(r: &mut Reader<'_>, s: &Section<'_>, default: MediaConfig) -> MediaConfig {
     let mut stun = Vec::new();
     for found in r.texts(s, "stun").unwrap_or_default() {
         let server = found.value.strip_prefix("stun:").unwrap_or("");
@@ -146,12 +147,10 @@ fn read_media(r: &mut Reader<'_>, s: &Section<'_>) -> MediaConfig {
         webrtc_ports: r.parsed(s, "webrtc_ports", PortRange::parse).unwrap_or(default.webrtc_ports),
         rtp_ports: r.parsed(s, "rtp_ports", PortRange::parse).unwrap_or(default.rtp_ports),
         jitter_ms: r.whole(s, "jitter_ms", 20..=200, "milliseconds").unwrap_or(default.jitter_ms),
-        opus_complexity: r
-            .whole(s, "opus_complexity", 0..=10, "0 is the cheapest")
-            .unwrap_or(default.opus_complexity),
+        opus_complexity: board::opus_complexity(r, s).unwrap_or(default.opus_complexity),
         opus_bitrate: r.whole(s, "opus_bitrate", 6_000..=64_000, "bit/s").unwrap_or(default.opus_bitrate),
         dscp: r.whole(s, "dscp", 0..=63, "46 is expedited forwarding").unwrap_or(default.dscp),
-        threads: r.whole(s, "threads", 1..=256, "threads"),
+        threads: board::threads(r, s).or(default.threads),
     }
 }
 

@@ -5,7 +5,8 @@ use std::path::Path;
 
 use toml::de::{DeTable, DeValue};
 
-use super::fault::{Fault, Note, Place, nearest};
+use super::board::InForce;
+use super::fault::{Fault, Note, PLACEHOLDER, Place, nearest};
 use super::known;
 use super::secret::{Secret, SecretSource};
 
@@ -51,17 +52,42 @@ pub(super) struct Reader<'a> {
     faults: Vec<Fault>,
     notes: Vec<Note>,
     secrets_in_place: bool,
+    sections: &'static [(&'static str, &'static [&'static str])],
+    in_force: Vec<InForce>,
 }
 
 impl<'a> Reader<'a> {
     pub fn new(text: &'a str, secrets: &'a dyn SecretSource) -> Reader<'a> {
         let line_starts = std::iter::once(0).chain(text.match_indices('\n').map(|(at, _)| at + 1)).collect();
-        Reader { line_starts, text, secrets, faults: Vec::new(), notes: Vec::new(), secrets_in_place: false }
+        Reader {
+            line_starts,
+            text,
+            secrets,
+            faults: Vec::new(),
+            notes: Vec::new(),
+            secrets_in_place: false,
+            sections: known::SECTIONS,
+            in_force: Vec::new(),
+        }
+    }
+
+    /// The sections that a key without a home may belong to.
+    pub fn knowing(self, sections: &'static [(&'static str, &'static [&'static str])]) -> Reader<'a> {
+        Reader { sections, ..self }
+    }
+
+    /// Keeps what is in force, to be told with the outcome.
+    pub fn keep(&mut self, in_force: Vec<InForce>) {
+        self.in_force = in_force;
     }
 
     /// Runs `read` over the file's root table. Nothing is read from a file that isn't TOML: its faults are
     /// all there is to say.
-    pub fn document<T>(mut self, read: impl FnOnce(&mut Reader<'a>, &Section<'_>) -> T) -> Outcome<T> {
+    pub fn document<T>(
+        mut self,
+        known: &[&str],
+        read: impl FnOnce(&mut Reader<'a>, &Section<'_>) -> T,
+    ) -> Outcome<T> {
         let (root, errors) = DeTable::parse_recoverable(self.text);
         for error in &errors {
             let at = error.span().map(|span| self.place(&span, String::new())).unwrap_or_default();
@@ -70,17 +96,19 @@ impl<'a> Reader<'a> {
         let mut value = None;
         if self.faults.is_empty() {
             let section = Section { table: Some(root.get_ref()), at: Place::default() };
-            self.refuse_unknown(&section, known::ROOT);
+            self.refuse_unknown(&section, known);
             value = Some(read(&mut self, &section));
         }
-        let Reader { mut faults, mut notes, secrets_in_place, .. } = self;
+        let Reader { mut faults, mut notes, secrets_in_place, in_force, .. } = self;
         faults.sort();
         faults.dedup();
         faults.truncate(MAX_FAULTS);
         notes.sort();
         match value {
-            Some(value) if faults.is_empty() => Outcome { value: Ok(value), notes, secrets_in_place },
-            _ => Outcome { value: Err(faults), notes, secrets_in_place },
+            Some(value) if faults.is_empty() => {
+                Outcome { value: Ok(value), notes, secrets_in_place, in_force }
+            }
+            _ => Outcome { value: Err(faults), notes, secrets_in_place, in_force },
         }
     }
 
@@ -143,7 +171,7 @@ impl<'a> Reader<'a> {
             let shown: String = word.chars().take(64).collect();
             let at = self.place(&key.span(), section.path(&shown));
             let fault = Fault::at(&at, "unknown key");
-            let elsewhere = known::SECTIONS.iter().find(|(_, keys)| keys.contains(&word));
+            let elsewhere = self.sections.iter().find(|(_, keys)| keys.contains(&word));
             let fault = match (nearest(word, known.iter().copied()), elsewhere) {
                 (Some(near), _) => fault.hint(format!("did you mean `{near}`?")),
                 (None, Some((name, _))) => fault.hint(format!("it belongs in {name}")),
@@ -396,7 +424,7 @@ impl<'a> Reader<'a> {
             return None;
         }
         if text.starts_with("CHANGE-ME") {
-            self.note(&found.at, "is still the placeholder of the example");
+            self.note(&found.at, PLACEHOLDER);
         }
         Some(Secret::new(text))
     }
@@ -420,4 +448,6 @@ pub(super) struct Outcome<T> {
     pub notes: Vec<Note>,
     /// Whether the file itself holds a secret.
     pub secrets_in_place: bool,
+    /// The settings that a board can make.
+    pub in_force: Vec<InForce>,
 }

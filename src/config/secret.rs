@@ -1,7 +1,8 @@
 //! Secrets: values that never print, and the ways they reach us (in place, from a file, from the environment).
 
 use std::fmt;
-use std::io::Read as _;
+use std::fs::File;
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
 /// The largest secret file that is read, in bytes.
@@ -46,19 +47,32 @@ pub trait SecretSource {
 /// The real file system and environment.
 #[derive(Debug, Clone)]
 pub struct SystemSecrets {
+    credentials: Option<PathBuf>,
     folder: PathBuf,
 }
 
 impl SystemSecrets {
-    /// Relative paths are taken from `folder`: the one that holds the config file.
+    /// Relative paths are looked up among systemd's credentials first (`$CREDENTIALS_DIRECTORY`, systemd.exec(5)),
+    /// then in `folder`: the one that holds the config file.
     pub fn beside(folder: impl Into<PathBuf>) -> SystemSecrets {
-        SystemSecrets { folder: folder.into() }
+        let credentials = std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from);
+        SystemSecrets { credentials: credentials.filter(|path| path.is_absolute()), folder: folder.into() }
+    }
+
+    fn open(&self, path: &Path) -> io::Result<File> {
+        // Only a credential that isn't there gives way: one that can't be read must not be hidden by an old file.
+        match self.credentials.as_ref().filter(|_| path.is_relative()).map(|at| File::open(at.join(path))) {
+            Some(Err(error)) if error.kind() == io::ErrorKind::NotFound => {}
+            Some(found) => return found,
+            None => {}
+        }
+        File::open(self.folder.join(path))
     }
 }
 
 impl SecretSource for SystemSecrets {
     fn file(&self, path: &Path) -> Result<String, String> {
-        let file = std::fs::File::open(self.folder.join(path)).map_err(|e| e.to_string())?;
+        let file = self.open(path).map_err(|e| e.to_string())?;
         let mut text = String::new();
         let read = file.take(MAX_SECRET_FILE + 1).read_to_string(&mut text).map_err(|e| e.to_string())?;
         if read as u64 > MAX_SECRET_FILE {
@@ -82,5 +96,28 @@ impl SecretSource for Unread {
 
     fn variable(&self, name: &str) -> Option<String> {
         Some(format!("unread variable {name}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_credential_of_the_service_comes_before_a_file_beside_the_config() {
+        let root = std::env::temp_dir().join(format!("watrunk-credentials-{}", std::process::id()));
+        let (credentials, folder) = (root.join("credentials"), root.join("etc"));
+        for (at, name) in [(&credentials, "both"), (&folder, "both"), (&folder, "beside")] {
+            std::fs::create_dir_all(at).unwrap();
+            std::fs::write(at.join(name), at.file_name().unwrap().as_encoded_bytes()).unwrap();
+        }
+        let secrets = SystemSecrets { credentials: Some(credentials), folder: folder.clone() };
+        assert_eq!(secrets.file(Path::new("both")).unwrap(), "credentials");
+        assert_eq!(secrets.file(Path::new("beside")).unwrap(), "etc");
+        assert_eq!(secrets.file(&folder.join("both")).unwrap(), "etc", "an absolute path is meant as it is");
+        assert!(secrets.file(Path::new("neither")).is_err());
+        let without = SystemSecrets { credentials: None, folder };
+        assert_eq!(without.file(Path::new("both")).unwrap(), "etc");
+        std::fs::remove_dir_all(&root).unwrap();
     }
 }

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use super::*;
 
 mod across;
+mod board;
 
 /// Files and variables out of a map.
 #[derive(Default)]
