@@ -33,8 +33,9 @@ pub fn prefer_this_thread(core: usize) {
 /// SCHED_FIFO for the calling thread; its children start ordinary again.
 #[allow(unsafe_code)]
 fn real_time(priority: i32) -> std::io::Result<()> {
-    let wanted = libc::sched_param { sched_priority: priority };
-    // SAFETY: the call reads one plain struct that lives until it returns, and concerns this thread only.
+    // The kernel's sched_param is this one integer; musl's and glibc's structs differ in what follows it.
+    let wanted: libc::c_int = priority;
+    // SAFETY: the call reads one integer that lives until it returns, and concerns this thread only.
     // nix has no binding for it, and musl's own wrapper always fails: hence the system call itself.
     let result = unsafe {
         libc::syscall(
