@@ -244,6 +244,8 @@ class Heard:
             self.faults.append(f"RTP time and sequence do not advance together: {sorted(steps)[:5]}")
         self.bytes = sum(len(p.payload) for p in packets)
         self.path = [(t - peer.answer_at) if t and peer.answer_at else None for t in (peer.nominated_at, peer.connected_at)]
+        sent = [t for t, _, _ in list(peer.sent)]
+        self.stall = max((b - a for a, b in zip(sent, sent[1:])), default=0.0)      # of the lab's own sending
         self.reports = len(peer.reports)
         at = [t for t, _ in peer.reports]
         self.report_interval = max((b - a for a, b in zip(at, at[1:])), default=0.0)
@@ -265,7 +267,7 @@ class Heard:
         f, loud, longest = sound.frequency(x, sound.CLOCK), sound.level(x), sound.longest_gap(x, sound.CLOCK)
         line = (f"{f:.1f} Hz at {loud:.1f} dBFS, purity {sound.purity(x, sound.CLOCK, hertz) if len(x) else 0:.4f}, "
                 f"longest gap {1000 * longest:.0f} ms, {self.packets} packets, first {1000 * (self.first or 0):.0f} ms "
-                f"after accept, longest interval {1000 * self.longest_interval:.0f} ms, {self.reports} RTCP packets")
+                f"after accept, longest interval {1000 * self.longest_interval:.0f} ms, own sending {1000 * self.stall:.0f} ms, {self.reports} RTCP packets")
         assert len(x) > sound.CLOCK / 2, line
         assert abs(f - hertz) <= hertz * 0.01, line
         assert abs(loud - dbfs) <= within_db, line

@@ -33,10 +33,12 @@ def test_twenty_calls_at_once_all_talk_and_leave_nothing_behind(gateway, dial, t
     (_, files), memory, tcp = gateway.descriptors(), [], []
     for _ in range(2):
         calls, up = twenty(dial, gateway, talk)
-        interval, first = 0.0, 0.0
+        interval, first, stall = 0.0, 0.0, 0.0
         for i, call in enumerate(calls):
             heard = call.measure()
-            heard.tone(400 + 37 * i, -10, gap=0.1, skip=1.5)
+            # A busy machine makes the lab itself send late, and what it sends late is missing from the echo.
+            heard.tone(400 + 37 * i, -10, gap=0.1 + max(0.0, heard.stall - 0.03), skip=1.5)
+            stall = max(stall, heard.stall)
             assert heard.packets > 200, f"call {i}: {heard.packets} packets in 5 s"
             interval, first = max(interval, heard.longest_interval), max(first, heard.first)
         for call in calls:
@@ -46,7 +48,7 @@ def test_twenty_calls_at_once_all_talk_and_leave_nothing_behind(gateway, dial, t
         memory.append(gateway.memory())
         tcp.append(gateway.descriptors()[0])
         print(f"20 calls: last accepted {up:.2f} s after it rang, latest first packet {1000 * first:.0f} ms after accept, longest "
-              f"interval {1000 * interval:.0f} ms; memory {memory[-1]:.1f} MiB, descriptors "
+              f"interval {1000 * interval:.0f} ms (the lab's own sending: {1000 * stall:.0f} ms); memory {memory[-1]:.1f} MiB, descriptors "
               f"{gateway.descriptors()[1]} (before: {files}) and {tcp[-1]} TCP connections")
     # The allocator may keep what the first twenty needed; the second twenty must not add to it.
     assert memory[1] - memory[0] <= 8, memory
