@@ -160,11 +160,43 @@ environment() {
     # In the cache, so that a fresh clone doesn't start from nothing.
     export CARGO_TARGET_DIR=$cache/target-$rust
     export OPUS_NO_PKG=1 OPUS_STATIC=1 CMAKE_POLICY_VERSION_MINIMUM=3.5
-    [ -z "${WATRUNK_KEEP:-}" ] || export CARGO_PROFILE_RELEASE_STRIP=false
     unset RUSTFLAGS CARGO_ENCODED_RUSTFLAGS RUSTC_WRAPPER
 }
 
-# 7. What must hold for every binary.
+# 7. A panic must end one call, not the process: a program that panics and goes on, built like the real one.
+unwinds() {
+    local target=$1 folder=$cache/unwinds said
+    [ "${target%%-*}" = "${host%%-*}" ] || [ -n "$runner" ] || return 0
+    mkdir -p "$folder"
+    cat >"$folder/main.rs" <<'RUST'
+fn main() {
+    let caught = std::thread::spawn(|| {
+        std::panic::catch_unwind(|| std::env::args().nth(9).expect("a panic on purpose")).is_err()
+    });
+    println!("caught {}", caught.join().unwrap_or(false));
+}
+RUST
+    cat >"$folder/Cargo.toml" <<'TOML'
+[package]
+name = "unwinds"
+version = "0.0.0"
+edition = "2024"
+[[bin]]
+name = "unwinds"
+path = "main.rs"
+[profile.release]
+lto = "fat"
+codegen-units = 1
+strip = true
+panic = "unwind"
+[workspace]
+TOML
+    (cd "$folder" && CARGO_TARGET_DIR=$folder/target cargo zigbuild -q --release --target "$target")
+    said=$($runner "$folder/target/$target/release/unwinds" 2>/dev/null) || true
+    [ "$said" = "caught true" ] || fail "$target: a panic is not caught: '$said'"
+}
+
+# 8. What must hold for every binary.
 check() {
     local target=$1 binary=$2 kind size status
     kind=$(file -b "$binary")
@@ -182,14 +214,19 @@ check() {
     printf '%-34s %9d bytes  sha256 %s\n' "$target" "$size" "$(sha256sum "$binary" | cut -d' ' -f1)"
 }
 
+mkdir -p target/dist
+: >target/dist/commands                  # what `make cross-test` starts: target, emulator if any, binary
 for target in "${targets[@]}"; do
     std_for "$target"
     environment "$target"
+    unwinds "$target"
     # Without the default features there is no demo. --locked: what was tested is what is shipped.
-    cargo zigbuild -q --locked --release --no-default-features --bin watrunk --target "$target"
+    cargo-zigbuild rustc -q --locked --release --no-default-features --bin watrunk --target "$target" \
+        ${WATRUNK_KEEP:+-- -Cstrip=none}
     mkdir -p "target/dist/$target"
     cp "$CARGO_TARGET_DIR/$target/release/watrunk" "target/dist/$target/watrunk.new"
     mv "target/dist/$target/watrunk.new" "target/dist/$target/watrunk"
     lap "$target"
     check "$target" "target/dist/$target/watrunk"
+    printf '%s %s\n' "$target" "${runner:+${runner@Q} }${here@Q}/target/dist/$target/watrunk" >>target/dist/commands
 done
