@@ -154,7 +154,8 @@ environment() {
         *) runner= ;;
     esac
     [ "${target%%-*}" != "${host%%-*}" ] || runner=
-    export "CFLAGS_$name=$cflags" "CARGO_TARGET_${upper}_RUNNER=$runner"
+    export "CFLAGS_$name=$cflags"
+    [ -z "$runner" ] || export "CARGO_TARGET_${upper}_RUNNER=$runner"    # cargo refuses an empty one
     # -Clink-self-contained=no: the crt files are zig's, not those of a rustup target.
     export "CARGO_TARGET_${upper}_RUSTFLAGS=--sysroot $std/sysroot -Clink-self-contained=no $names"
     # In the cache, so that a fresh clone doesn't start from nothing.
