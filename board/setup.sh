@@ -18,7 +18,7 @@ fail() { echo "board-setup: $*" >&2; exit 1; }
 
 # The names of the Pi foundation, then what the processor can run.
 detect() {
-    model=$(tr -d '\000' <"$root/proc/device-tree/model" 2>/dev/null || true)
+    model=$({ tr -d "\000" <"$root/proc/device-tree/model"; } 2>/dev/null || true)
     case $model in
         "Raspberry Pi 5"*|"Raspberry Pi Compute Module 5"*|"Raspberry Pi 500"*) echo pi5 ;;
         "Raspberry Pi Compute Module 4"*) echo cm4 ;;

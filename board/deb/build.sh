@@ -61,11 +61,11 @@ for board in $boards; do install -m 644 "board/$board.toml" "$stage/boards/"; do
     cargo tree --locked --no-default-features --target "$target" -e normal --prefix none --format '{p}  {l}' \
         | sed 's/ ([^)]*)//g' | grep -v '^watrunk ' | sort -u
 } >"$stage/crates.txt"
-printf '%s\n' "watrunk ($version-1) stable; urgency=medium" '' '  * What changed is in CHANGELOG.md.gz beside this file.' '' \
+printf '%s\n' "watrunk ($version-1) stable; urgency=medium" '' '  * What changed is in changelog.gz beside this file.' '' \
     " -- the watrunk authors <maintainers@watrunk.invalid>  $(LC_ALL=C date -u -R -d "@$SOURCE_DATE_EPOCH")" >"$stage/changelog"
+gzip -9n <CHANGELOG.md >"$stage/changelog.gz"
 # The binary must be of the version that the package says.
 [ "$(run --version)" = "watrunk $version" ] || fail "$binary is $(run --version), not $version"
 
 "$tool/bin/cargo-deb" deb -q --no-build --no-strip --no-dbgsym --target "$target" \
     --output "target/deb/watrunk_${version}-1_$arch.deb"
-echo "target/deb/watrunk_${version}-1_$arch.deb"
