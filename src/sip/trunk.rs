@@ -35,6 +35,8 @@ pub(crate) struct Trunk {
     ping_sent: Option<Tick>,
     ping_call_id: String,
     ping_cseq: u32,
+    /// This PBX has answered OPTIONS at its present address: only then does silence mean anything.
+    answers_pings: bool,
 }
 
 impl Trunk {
@@ -61,6 +63,7 @@ impl Trunk {
             ping_sent: None,
             ping_call_id,
             ping_cseq: 0,
+            answers_pings: false,
         }
     }
 
@@ -78,6 +81,7 @@ impl Trunk {
         core.transactions.forget(Owner::Options(self.index));
         self.ping_sent = None;
         self.ping_due = None;
+        self.answers_pings = false;
         if self.settings.register {
             self.registration.now(now);
         } else {
@@ -236,6 +240,7 @@ impl Trunk {
             return;
         }
         let Some(sent) = self.ping_sent.take() else { return };
+        self.answers_pings = true;
         let round_trip = now.tick.since(sent);
         self.round_trip = Some(round_trip);
         self.ping_due = Some(now.tick + PING);
@@ -259,6 +264,10 @@ impl Trunk {
         self.round_trip = None;
         let why = "no answer to OPTIONS".to_owned();
         if self.settings.register {
+            // Some registrars drop OPTIONS without a word, and are alive all the same.
+            if !self.answers_pings {
+                return self.ping_later(now);
+            }
             // It may have been restarted and forgotten us: the registration tells, and comes at once.
             if self.state.is_up() {
                 self.code = None;

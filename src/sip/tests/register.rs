@@ -247,6 +247,9 @@ fn a_dead_registrar_is_a_failure_after_32_seconds_and_comes_back_by_itself() {
 #[test]
 fn a_pbx_that_falls_silent_between_refreshes_is_noticed() {
     let mut lab = done();
+    lab.pass(Duration::from_secs(30));
+    let ping = lab.take("OPTIONS");
+    lab.answer(&ping, "200 OK", "", "");
     lab.pass(Duration::from_secs(63));
     assert!(matches!(states(&mut lab).as_slice(), [TrunkState::Failed { code: None, .. }]));
     assert_eq!(lab.sent.last().unwrap().what(), "REGISTER", "and asked to take us again at once");
@@ -351,6 +354,16 @@ fn a_trunk_without_registration_is_asked_every_half_minute() {
     let again = lab.sent.iter().rev().find(|sent| sent.header("CSeq").starts_with("4 ")).unwrap().clone();
     lab.answer(&again, "200 OK", "", "");
     assert!(matches!(states(&mut lab).as_slice(), [TrunkState::Reachable { .. }]));
+}
+
+#[test]
+fn a_registrar_that_never_answers_options_is_not_taken_for_dead() {
+    let mut lab = done();
+    lab.sent.clear();
+    lab.pass(Duration::from_secs(100));
+    assert!(lab.sent.iter().any(|sent| sent.text.starts_with("OPTIONS")));
+    assert!(lab.ua.trunks()[0].state.is_up());
+    lab.no_event();
 }
 
 #[test]
