@@ -91,7 +91,7 @@ pub(super) fn object(records: &[Record]) -> String {
     format!("{:#}\n", json!({ "calls": calls }))
 }
 
-fn call(record: &Record) -> Value {
+pub(super) fn call(record: &Record) -> Value {
     json!({
         "id": record.id,
         "wacid": record.wacid,

@@ -19,6 +19,12 @@ use crate::ledger::{Filter, Ledger, LedgerError};
 
 use args::{CallsArgs, Cli, ConfigVerb, Status, Verb};
 
+/// A record as `watrunk calls --json` shows it.
+#[cfg(feature = "demo")]
+pub(crate) fn record_object(record: &crate::call::record::Record) -> serde_json::Value {
+    calls::call(record)
+}
+
 /// The whole program.
 pub fn main() -> ExitCode {
     let cli = match Cli::try_parse() {

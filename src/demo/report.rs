@@ -8,7 +8,6 @@ use serde_json::{Value, json};
 use super::call::{Direction, Moments, Outcome};
 use super::measure::RATE;
 use super::phone;
-use crate::call::record::{Quality, Record};
 
 /// To a tenth: more would be noise.
 fn tenth(value: Option<f64>) -> Option<f64> {
@@ -36,7 +35,7 @@ pub(super) fn json(outcome: &Outcome) -> Value {
         "to_whatsapp": direction(&outcome.to_whatsapp),
         "digits": outcome.digits,
         "expected_digits": phone::DIGITS,
-        "record": outcome.record.as_ref().map(record),
+        "record": outcome.record.as_ref().map(crate::cli::record_object),
         "faults": outcome.faults,
     });
     for (key, _, millis) in times(&outcome.moments) {
@@ -59,38 +58,6 @@ fn direction(direction: &Direction) -> Value {
         "bursts_heard": found.heard,
         "packets": direction.packets,
         "lost": direction.lost,
-    })
-}
-
-fn record(record: &Record) -> Value {
-    json!({
-        "id": record.id,
-        "wacid": record.wacid,
-        "number": record.number,
-        "direction": record.direction.as_str(),
-        "from": record.from,
-        "profile_name": record.profile_name,
-        "to": record.to,
-        "destination": record.destination,
-        "answered": record.answered(),
-        "talk_seconds": tenth(Some(record.talk_seconds)),
-        "why": record.why.as_str(),
-        "detail": record.detail,
-        "whatsapp": quality(&record.whatsapp),
-        "far": quality(&record.far),
-    })
-}
-
-fn quality(quality: &Quality) -> Value {
-    json!({
-        "received": quality.received,
-        "sent": quality.sent,
-        "lost": quality.lost,
-        "discarded": quality.discarded,
-        "concealed": quality.concealed,
-        "repaired": quality.repaired,
-        "jitter_ms": tenth(Some(quality.jitter_ms)),
-        "mos": tenth(Some(quality.mos)),
     })
 }
 
