@@ -171,17 +171,25 @@ fn say(text: &str, out: &mut dyn Write, err: &mut dyn Write) -> Result<(), Faile
     }
 }
 
-/// What the gateway says goes to stderr, as `WATRUNK_LOG` asks. The journal has clocks of its own.
-fn log_to_stderr() {
-    use tracing_subscriber::EnvFilter;
+/// What is written if nobody asks for anything else.
+const LOG_LEVELS: &str = "warn,watrunk=info";
 
-    let filter =
-        EnvFilter::try_from_env("WATRUNK_LOG").unwrap_or_else(|_| EnvFilter::new("warn,watrunk=info"));
-    let to_stderr = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+/// What the gateway says goes to stderr, as `WATRUNK_LOG` asks. The journal has clocks of its own.
+pub(crate) fn log_to_stderr() {
+    use tracing_subscriber::filter::Targets;
+    use tracing_subscriber::prelude::*;
+
+    let asked = std::env::var("WATRUNK_LOG").unwrap_or_default();
+    // `Targets` reads the same words as an `EnvFilter` but for spans, and brings no regular expressions along.
+    let levels = if asked.is_empty() { LOG_LEVELS } else { &asked };
+    let levels: Targets = levels.parse().or_else(|_| LOG_LEVELS.parse()).unwrap_or_default();
+    let registry = tracing_subscriber::registry();
+    let to_stderr = tracing_subscriber::fmt::layer().with_writer(io::stderr);
     // A second subscriber in the same process is no reason not to start.
     let _ = if std::env::var_os("JOURNAL_STREAM").is_some() {
-        to_stderr.without_time().with_ansi(false).try_init()
+        registry.with(to_stderr.without_time().with_ansi(false).with_filter(levels)).try_init()
     } else {
-        to_stderr.with_ansi(io::IsTerminal::is_terminal(&io::stderr())).try_init()
+        let colours = io::IsTerminal::is_terminal(&io::stderr());
+        registry.with(to_stderr.with_ansi(colours).with_filter(levels)).try_init()
     };
 }

@@ -87,12 +87,8 @@ enum Event {
 /// # Errors
 /// When the call could not even be tried, or the WAV file can't be written; in words.
 pub fn run(options: DemoOptions) -> Result<bool, String> {
-    if let Ok(filter) = std::env::var("WATRUNK_LOG") {
-        // A log that is already there stays.
-        let _ = tracing_subscriber::fmt()
-            .with_env_filter(tracing_subscriber::EnvFilter::new(filter))
-            .with_writer(std::io::stderr)
-            .try_init();
+    if std::env::var_os("WATRUNK_LOG").is_some() {
+        crate::cli::log_to_stderr();
     }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
