@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::call::record::Quality;
 use crate::clock::Tick;
-use crate::media::{Bridge, BridgeSettings, FarMedia, HeardSide, MediaError, NotRtp, Outgoing, UserPacket};
+use crate::media::{Bridge, BridgeSettings, FarMedia, HeardSide, MediaError, Outgoing, UserPacket};
 
 /// Meta cuts a leg that is silent for this long, and so do we.
 const USER_SILENCE: Duration = Duration::from_secs(30);
@@ -19,6 +19,15 @@ pub enum Silence {
     User,
     /// Nothing from the PBX for the configured time.
     Far,
+}
+
+/// Datagrams that were not for this call, or no sound.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Dropped {
+    /// From a host that was not negotiated, or from a second port of it.
+    pub strangers: u64,
+    /// Neither RTP nor RTCP.
+    pub not_rtp: u64,
 }
 
 /// Where the PBX's sound comes from and goes to.
@@ -41,7 +50,7 @@ pub struct Line {
     user_alive: Tick,
     far_alive: Tick,
     silent: bool,
-    strangers: u64,
+    dropped: Dropped,
 }
 
 impl Line {
@@ -62,7 +71,7 @@ impl Line {
             user_alive: now,
             far_alive: now,
             silent: false,
-            strangers: 0,
+            dropped: Dropped::default(),
         })
     }
 
@@ -95,39 +104,40 @@ impl Line {
         self.user_alive = now;
     }
 
-    /// One datagram on the RTP port. Only the negotiated host is heard (symmetric RTP, RFC 4961).
-    ///
-    /// # Errors
-    /// When it is not RTP, or comes from somebody else.
-    pub fn from_far(&mut self, datagram: &[u8], from: SocketAddr, now: Tick) -> Result<(), NotRtp> {
-        let Some(far) = &mut self.far else { return Ok(()) };
-        if from.ip() != far.negotiated.ip() {
-            self.strangers += 1;
-            return Ok(());
+    /// One datagram on the RTP port. Only the negotiated host is heard (symmetric RTP, RFC 4961); anything
+    /// else is counted.
+    pub fn from_far(&mut self, datagram: &[u8], from: SocketAddr, now: Tick) {
+        let Some(far) = &mut self.far else { return };
+        let other_port = from != far.negotiated && far.learned.is_some_and(|learned| learned != from);
+        if from.ip() != far.negotiated.ip() || other_port {
+            self.dropped.strangers += 1;
+            return;
         }
-        if from != far.negotiated && far.learned.is_some_and(|learned| learned != from) {
-            self.strangers += 1;
-            return Ok(());
+        match self.bridge.from_far(datagram, now) {
+            Ok(()) => {
+                far.learned = Some(from);
+                self.far_alive = now;
+            }
+            Err(_) => self.dropped.not_rtp += 1,
         }
-        self.bridge.from_far(datagram, now)?;
-        far.learned = Some(from);
-        self.far_alive = now;
-        Ok(())
     }
 
     /// One datagram on the RTCP port.
-    ///
-    /// # Errors
-    /// When it is not RTCP.
-    pub fn far_rtcp(&mut self, datagram: &[u8], from: SocketAddr, now: Tick) -> Result<(), NotRtp> {
-        let Some(far) = &self.far else { return Ok(()) };
+    pub fn far_rtcp(&mut self, datagram: &[u8], from: SocketAddr, now: Tick) {
+        let Some(far) = &self.far else { return };
         if from.ip() != far.rtcp.ip() {
-            self.strangers += 1;
-            return Ok(());
+            self.dropped.strangers += 1;
+            return;
         }
-        self.bridge.far_rtcp(datagram, now)?;
-        self.far_alive = now;
-        Ok(())
+        match self.bridge.far_rtcp(datagram, now) {
+            Ok(()) => self.far_alive = now,
+            Err(_) => self.dropped.not_rtp += 1,
+        }
+    }
+
+    /// What was not let in.
+    pub fn dropped(&self) -> Dropped {
+        self.dropped
     }
 
     /// The loss that WhatsApp reports, in 1/256.
@@ -183,5 +193,129 @@ impl Line {
             }
         };
         (of(HeardSide::User), of(HeardSide::Far))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::media::{Law, Seeds};
+
+    const PBX: &str = "192.0.2.10:12000";
+
+    fn seconds(seconds: u64) -> Tick {
+        Tick::from_millis(seconds * 1_000)
+    }
+
+    fn address(text: &str) -> SocketAddr {
+        text.parse().unwrap()
+    }
+
+    fn seeds() -> Seeds {
+        Seeds { user_ssrc: 1, user_seq: 1, user_timestamp: 1, far_ssrc: 2, far_seq: 1, far_timestamp: 1 }
+    }
+
+    /// A line whose gate is open at zero and whose PBX may be silent for a minute.
+    fn line(sends: bool, speaks: bool) -> Line {
+        let settings = BridgeSettings {
+            opus_pt: 111,
+            user_dtmf_pt: Some(126),
+            jitter_ms: 60,
+            complexity: 0,
+            bitrate: 16_000,
+            seeds: seeds(),
+        };
+        let mut line = Line::new(settings, Some(Duration::from_secs(60)), Tick::ZERO).unwrap();
+        let media = FarMedia { law: Law::Pcmu, pt: 0, dtmf_pt: Some(101), sends };
+        line.set_far(media, speaks, address(PBX), address("192.0.2.10:12001"), Tick::ZERO);
+        line.open_gate(Tick::ZERO);
+        line
+    }
+
+    fn rtp(sequence: u16) -> Vec<u8> {
+        let mut packet = vec![0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 9];
+        packet[2..4].copy_from_slice(&sequence.to_be_bytes());
+        packet[4..8].copy_from_slice(&(u32::from(sequence) * 160).to_be_bytes());
+        packet.resize(172, 0xff);
+        packet
+    }
+
+    /// Ticks up to a moment; what the ticks said, and when.
+    fn tick_until(line: &mut Line, from: Tick, to: Tick) -> Vec<(u64, Silence)> {
+        let mut said = Vec::new();
+        let mut out = Outgoing::default();
+        let mut now = from;
+        while now <= to {
+            said.extend(line.tick(now, &mut out).map(|silence| (now.as_millis(), silence)));
+            assert!(out.to_user.is_some(), "WhatsApp hears something on every tick");
+            now += Duration::from_millis(20);
+        }
+        said
+    }
+
+    #[test]
+    fn thirty_seconds_without_anything_from_whatsapp_are_told_once() {
+        let mut line = line(true, true);
+        assert_eq!(tick_until(&mut line, Tick::ZERO, seconds(100)), [(30_000, Silence::User)]);
+    }
+
+    #[test]
+    fn rtcp_from_whatsapp_alone_keeps_a_muted_user_alive() {
+        let mut line = line(true, true);
+        for second in 0..55 {
+            line.user_lives(seconds(second));
+            assert_eq!(tick_until(&mut line, seconds(second), seconds(second + 1)), []);
+        }
+    }
+
+    #[test]
+    fn a_pbx_that_says_nothing_for_its_time_is_told_once() {
+        let mut line = line(true, true);
+        let mut said = Vec::new();
+        for second in 0..100 {
+            line.user_lives(seconds(second));
+            said.extend(tick_until(&mut line, seconds(second), seconds(second + 1)));
+        }
+        assert_eq!(said, [(60_000, Silence::Far)]);
+    }
+
+    #[test]
+    fn a_pbx_that_has_put_us_on_hold_may_be_silent_for_ever() {
+        let mut line = line(false, false);
+        for second in 0..300 {
+            line.user_lives(seconds(second));
+            assert_eq!(tick_until(&mut line, seconds(second), seconds(second + 1)), []);
+        }
+    }
+
+    #[test]
+    fn before_the_gate_is_open_nobody_is_too_silent() {
+        let mut line = line(true, true);
+        line.gate = None;
+        let mut out = Outgoing::default();
+        assert_eq!(line.tick(seconds(1_000), &mut out), None);
+    }
+
+    #[test]
+    fn sound_goes_back_to_the_port_that_it_comes_from_and_no_second_port_takes_over() {
+        let mut line = line(true, true);
+        assert_eq!(line.far_address(), Some(address(PBX)));
+        line.from_far(&rtp(1), address("192.0.2.10:33000"), seconds(1));
+        assert_eq!(line.far_address(), Some(address("192.0.2.10:33000")), "a PBX behind NAT");
+        line.from_far(&rtp(2), address("192.0.2.10:44000"), seconds(1));
+        assert_eq!(line.far_address(), Some(address("192.0.2.10:33000")));
+        assert_eq!(line.dropped(), Dropped { strangers: 1, not_rtp: 0 });
+    }
+
+    #[test]
+    fn another_host_is_never_heard_and_noise_is_counted() {
+        let mut line = line(true, true);
+        line.from_far(&rtp(1), address("192.0.2.66:12000"), seconds(1));
+        line.far_rtcp(&rtp(1), address("192.0.2.66:12001"), seconds(1));
+        line.from_far(b"no RTP", address(PBX), seconds(1));
+        line.far_rtcp(b"no RTCP", address("192.0.2.10:12001"), seconds(1));
+        assert_eq!(line.dropped(), Dropped { strangers: 2, not_rtp: 2 });
+        assert_eq!(line.far_address(), Some(address(PBX)));
+        assert_eq!(line.quality().1.received, 0);
     }
 }

@@ -292,7 +292,8 @@ async fn line(
         Err(what) => return LineEvent::OpenFailed(what),
     };
     let (whatsapp, far) = run(&mut open, &mut orders, &tell).await;
-    let Open { peer, .. } = open;
+    let Open { peer, line, .. } = open;
+    tracing::debug!(dropped = ?line.dropped(), "a line is closed");
     peer.close().await;
     LineEvent::Closed { whatsapp, far }
 }
@@ -475,12 +476,12 @@ async fn run<F: Future<Output = ()>>(
             },
             _ = rtp.readable() => {
                 while let Ok((length, from, age)) = sock::receive(rtp, &mut buffer) {
-                    let _ = line.from_far(&buffer[..length], from, clock::tick().before(age));
+                    line.from_far(&buffer[..length], from, clock::tick().before(age));
                 }
             }
             _ = rtcp.readable() => {
                 while let Ok((length, from)) = rtcp.try_recv_from(&mut buffer) {
-                    let _ = line.far_rtcp(&buffer[..length], from, clock::tick());
+                    line.far_rtcp(&buffer[..length], from, clock::tick());
                 }
             }
             _ = loss_ticker.tick() => {
