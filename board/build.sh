@@ -111,17 +111,22 @@ cargo_home=$(readlink -f "${CARGO_HOME:-$HOME/.cargo}")
 names="--remap-path-prefix=$library=/rust/library --remap-path-prefix=$cargo_home=/cargo --remap-path-prefix=$cache=/cross"
 export PATH=$tools:$PATH ZIG_GLOBAL_CACHE_DIR=$cache/zig CARGO_ZIGBUILD_CACHE_DIR=$cache/zigbuild
 
-# 5. std for one target, once, into a sysroot of its own. The folder with the manifest lies above the source:
-# the names of symbols are made from paths relative to it, so that they don't tell where the cache is.
+# 5. std for one target, once, into a sysroot of its own.
 std_for() {
-    local target=$1 lib=$std/sysroot/lib/rustlib/$1/lib
+    local target=$1 lib=$std/sysroot-2/lib/rustlib/$1/lib
     [ -e "$lib/.complete" ] && return
     mkdir -p "$std/empty"
     : >"$std/empty/lib.rs"
     printf '[package]\nname = "empty"\nversion = "0.0.0"\nedition = "2024"\n[lib]\npath = "empty/lib.rs"\n[workspace]\n' >"$std/Cargo.toml"
-    # What library/Cargo.toml asks for these two, which -Zbuild-std doesn't read.
+    # cargo's -C metadata tells where the cache is, and every symbol of std is named after it. And what library/Cargo.toml
+    # asks for two of the crates, which -Zbuild-std doesn't read.
     cat >"$std/rustc" <<'WRAP'
 #!/bin/sh
+for word; do
+    shift
+    case $word in metadata=*) word=metadata=$CARGO_PKG_NAME-$CARGO_PKG_VERSION ;; esac
+    set -- "$@" "$word"
+done
 case " $* " in
 *" --crate-name panic_abort "*) exec "$@" -Cpanic=abort ;;
 *" --crate-name compiler_builtins "*) exec "$@" -Ccodegen-units=10000 ;;
@@ -148,8 +153,12 @@ environment() {
     local upper=${name^^} cflags="-ffile-prefix-map=$cargo_home=/cargo -ffile-prefix-map=$cache=/cross"
     case $target in
         aarch64-*) runner=$cache/bin/qemu-aarch64-static ;;
-        # Without NEON as the baseline libopus' NEON files don't compile. Every ARMv7 board since 2012 has it.
-        armv7-*) runner=$cache/bin/qemu-arm-static; cflags+=" -mcpu=generic+v7a+vfp3+neon+thumb2" ;;
+        # Without NEON as the baseline libopus' NEON files don't compile. Every ARMv7 board since 2012 has it. And it
+        # is presumed, as on aarch64: to detect it libopus reads /proc/cpuinfo, which the service's sandbox hides.
+        armv7-*)
+            runner=$cache/bin/qemu-arm-static
+            cflags+=" -mcpu=generic+v7a+vfp3+neon+thumb2 -DOPUS_ARM_PRESUME_NEON -DOPUS_ARM_PRESUME_NEON_INTR"
+            ;;
         arm-*) runner=$cache/bin/qemu-arm-static ;;
         *) runner= ;;
     esac
@@ -157,7 +166,7 @@ environment() {
     export "CFLAGS_$name=$cflags"
     [ -z "$runner" ] || export "CARGO_TARGET_${upper}_RUNNER=$runner"    # cargo refuses an empty one
     # -Clink-self-contained=no: the crt files are zig's, not those of a rustup target.
-    export "CARGO_TARGET_${upper}_RUSTFLAGS=--sysroot $std/sysroot -Clink-self-contained=no $names"
+    export "CARGO_TARGET_${upper}_RUSTFLAGS=--sysroot $std/sysroot-2 -Clink-self-contained=no $names"
     # In the cache, so that a fresh clone doesn't start from nothing.
     export CARGO_TARGET_DIR=$cache/target-$rust
     export OPUS_NO_PKG=1 OPUS_STATIC=1 CMAKE_POLICY_VERSION_MINIMUM=3.5
@@ -199,7 +208,7 @@ TOML
 
 # 8. What must hold for every binary.
 check() {
-    local target=$1 binary=$2 kind size status
+    local target=$1 binary=$2 kind size status library name
     kind=$(file -b "$binary")
     case $kind in *"statically linked"* | *"static-pie linked"*) ;; *) fail "$target is not static: $kind" ;; esac
     [ -n "${WATRUNK_KEEP:-}" ] || case $kind in *", stripped"*) ;; *) fail "$target is not stripped: $kind" ;; esac
@@ -210,6 +219,17 @@ check() {
         [ "$status" = 2 ] || fail "$target knows \`watrunk demo\` (exit $status): it must not be in a binary for boxes"
     fi
     if grep -aqF -e "$cache" -e "$cargo_home" -e "$here/" "$binary"; then fail "$target tells where it was built"; fi
+    case $target in
+        aarch64-* | armv7-*)
+            # shellcheck disable=SC2012  # the newest: the cache may hold older ones
+            library=$(ls -t "$CARGO_TARGET_DIR/$target"/release/build/audiopus_sys-*/out/lib/libopus.a | head -n 1)
+            nm "$library" >"$cache/symbols" 2>/dev/null || fail "$target: no symbols in $library"
+            for name in silk_NSQ_del_dec_neon celt_pitch_xcorr_float_neon; do
+                grep -q " U $name\$" "$cache/symbols" || fail "$target: libopus doesn't call $name"
+            done
+            grep -q " U SILK_NSQ_DEL_DEC_IMPL" "$cache/symbols" && fail "$target: libopus looks for NEON at run time"
+            ;;
+    esac
     size=$(stat -c %s "$binary")
     [ "$size" -le $largest ] || fail "$target has $size bytes, at most $largest are allowed"
     printf '%-34s %9d bytes  sha256 %s\n' "$target" "$size" "$(sha256sum "$binary" | cut -d' ' -f1)"
