@@ -1,10 +1,12 @@
 """The package on a clean Debian: installed, upgraded, removed, purged."""
 
 import re
+import shutil
 import subprocess
 
 import pytest
 
+from box import CACHE, ROOT
 from conftest import configure
 
 TRACES = ["find", "/", "-xdev", "-not", "-path", "/proc/*", "-not", "-path", "/var/log/journal/*",
@@ -117,7 +119,6 @@ def test_removing_keeps_config_and_history_and_purging_leaves_nothing(bare, deb)
     ("Raspberry Pi Compute Module 4 Rev 1.1", "cm4"), ("Rock 5", "generic-aarch64"),
 ])
 def test_a_board_is_known_by_its_device_tree(tmp_path, model, board):
-    from box import ROOT
     boards = tmp_path / "usr/lib/watrunk/boards"
     boards.mkdir(parents=True)
     for file in (ROOT / "board").glob("*.toml"):
@@ -145,3 +146,26 @@ def test_a_board_is_known_by_its_device_tree(tmp_path, model, board):
         assert "/sys/class/leds/ACT/trigger" in (tmp_path / "etc/tmpfiles.d/50-watrunk-led.conf").read_text()
     setup("clean")
     assert not [p for p in (tmp_path / "etc").rglob("*") if not p.is_dir()]
+
+
+@pytest.mark.parametrize("arch, emulator", [("arm64", "qemu-aarch64-static"), ("armhf", "qemu-arm-static")])
+def test_the_packages_of_arm_boards_install_too(bare, deb, arch, emulator):
+    """There is no kernel support for foreign binaries here: the scripts run as they are, the binary by its emulator."""
+    foreign = sorted(deb.parent.glob(f"watrunk_*_{arch}.deb"))
+    assert foreign, f"no package for {arch}: make deb for all targets first"
+    bare.run("dpkg", "--add-architecture", arch, check=True)
+    said = bare.install(foreign[-1])
+    # The postinst can't ask the binary about its config, and says what it says of a config that is not ready.
+    assert "then: watrunk check && systemctl start watrunk" in said
+    assert bare.run("dpkg-query", "--show", "--showformat=${Architecture} ${Status}", "watrunk").stdout == f"{arch} install ok installed"
+
+    runner = CACHE / "cross" / "bin" / emulator
+    shutil.copy(runner, bare.path("/root/emulator"))
+    version = bare.run("/root/emulator", "/usr/bin/watrunk", "--version", check=True).stdout
+    assert re.fullmatch(r"watrunk \d+\.\d+\.\d+\n", version)
+    configure(bare)
+    told = bare.run("/root/emulator", "/usr/bin/watrunk", "check", check=True).stdout
+    assert f"board: generic-{'aarch64' if arch == 'arm64' else 'armv7'} (" in told
+    bare.run("dpkg", "--purge", f"watrunk:{arch}", check=True)
+    bare.path("/root/emulator").unlink()
+    assert bare.run(*TRACES).stdout == ""
