@@ -5,7 +5,9 @@ export WATRUNK_CACHE ?= $(HOME)/.cache/watrunk
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo -n)
 PYTEST = -m pytest -q -p no:cacheprovider -p plugin --durations=5 --color=no
 
-.PHONY: build demo check test real cross cross-test deps
+TARGETS = aarch64-unknown-linux-musl armv7-unknown-linux-musleabihf x86_64-unknown-linux-musl
+
+.PHONY: build demo check test real cross cross-test deb package-test deps
 
 build: ## the binary, for looking around: target/debug/watrunk
 	@tests/lab/need.sh build
@@ -46,6 +48,15 @@ cross-test: cross ## each of them carries a call; ARM under an emulator
 	@tests/lab/prepare.sh >target/lab-python
 	$(SUDO) env WATRUNK_CACHE="$(WATRUNK_CACHE)" WATRUNK_STATIC="$$(cat target/dist/commands)" PYTHONPATH=tests/lab \
 		PYTHONDONTWRITEBYTECODE=1 "$$(cat target/lab-python)" $(PYTEST) tests/emulated
+
+deb: cross ## the Debian packages: target/deb/; TARGET="…" picks some
+	@set -e; for target in $(or $(TARGET),$(TARGETS)); do board/deb/build.sh $$target; done
+
+package-test: deb ## installed, upgraded, purged, and calls inside the sandbox, under a real systemd
+	@tests/lab/need.sh test package
+	@tests/lab/prepare.sh >target/lab-python
+	$(SUDO) env WATRUNK_CACHE="$(WATRUNK_CACHE)" PYTHONPATH=tests/lab PYTHONDONTWRITEBYTECODE=1 \
+		"$$(cat target/lab-python)" $(PYTEST) tests/package
 
 deps: ## installs what is missing on this machine to build and to test
 	@tests/lab/need.sh build test

@@ -19,6 +19,7 @@ const PAUSE: Duration = Duration::from_secs(2);
 /// The handle to the thread.
 pub struct Disk {
     records: SyncSender<(CallKey, Box<Record>)>,
+    thread: std::thread::JoinHandle<()>,
     to_gateway: mpsc::Sender<Input>,
 }
 
@@ -30,11 +31,20 @@ impl Disk {
     pub fn start(ledger: Ledger, to_gateway: mpsc::Sender<Input>) -> Result<Disk, String> {
         let (records, waiting) = sync_channel(WAITING);
         let written = to_gateway.clone();
-        std::thread::Builder::new()
+        let thread = std::thread::Builder::new()
             .name("disk".to_owned())
             .spawn(move || write(ledger, &waiting, &written))
             .map_err(|error| format!("the disk's thread can't be started: {error}"))?;
-        Ok(Disk { records, to_gateway })
+        Ok(Disk { records, thread, to_gateway })
+    }
+
+    /// Closes the history: everything is in its one file then.
+    pub fn close(self) {
+        let Disk { records, thread, .. } = self;
+        drop(records);
+        if thread.join().is_err() {
+            tracing::error!("the disk's thread panicked: this is a bug");
+        }
     }
 
     /// Writes a record; the gateway is told when it is on the disk or given up.

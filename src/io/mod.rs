@@ -48,11 +48,12 @@ pub fn run(config: Config, path: PathBuf) -> Result<(), String> {
         .enable_all()
         .build()
         .map_err(|error| format!("the runtime can't be built: {error}"))?;
+    let drain = Duration::from_secs(config.gateway.drain_seconds);
     let outcome = runtime.block_on(async {
         let running = Running::start(config).await?;
         println!("{}", running.ready_line());
         let _ = sd_notify::notify(false, &[sd_notify::NotifyState::Ready]);
-        let stop = stop_signals(running.input())?;
+        let stop = stop_signals(drain, running.input())?;
         let reload = reload_signals(path, running.input())?;
         running.until_finished().await;
         stop.abort();
@@ -196,10 +197,12 @@ impl Running {
                 () = timer => self.step(|gateway| gateway.handle_timeout(clock::now())),
             }
         }
-        let _ = sd_notify::notify(false, &[sd_notify::NotifyState::Stopping]);
         for task in &self.tasks {
             task.abort();
         }
+        // Nobody listens any more: a record that is still being written must not wait for that.
+        drop(self.inputs);
+        self.disk.close();
         tracing::info!("stopped");
     }
 
@@ -233,7 +236,13 @@ impl Running {
     }
 }
 
-fn stop_signals(to_gateway: mpsc::Sender<Input>) -> Result<tokio::task::JoinHandle<()>, String> {
+/// Time for the last hang-ups after a drain, retries included.
+const AFTER_DRAIN: Duration = Duration::from_secs(45);
+
+fn stop_signals(
+    drain: Duration,
+    to_gateway: mpsc::Sender<Input>,
+) -> Result<tokio::task::JoinHandle<()>, String> {
     let said = |error: std::io::Error| format!("signals can't be caught: {error}");
     let mut terminate = signal(SignalKind::terminate()).map_err(said)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(said)?;
@@ -243,6 +252,11 @@ fn stop_signals(to_gateway: mpsc::Sender<Input>) -> Result<tokio::task::JoinHand
                 _ = terminate.recv() => {}
                 _ = interrupt.recv() => {}
             }
+            let patience = u32::try_from((drain + AFTER_DRAIN).as_micros()).unwrap_or(u32::MAX);
+            let _ = sd_notify::notify(
+                false,
+                &[sd_notify::NotifyState::Stopping, sd_notify::NotifyState::ExtendTimeoutUsec(patience)],
+            );
             let _ = to_gateway.send(Input::Drain).await;
         }
     }))

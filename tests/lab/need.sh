@@ -1,5 +1,5 @@
 #!/bin/bash
-# Installs what a machine lacks to build (need.sh build), cross-compile (cross) and test (test) watrunk: Debian's
+# Installs what a machine lacks to build (need.sh build), cross-compile (cross), package and test (test) watrunk: Debian's
 # own packages, and only those that are missing. Says nothing when there is nothing to do.
 set -euo pipefail
 
@@ -27,7 +27,11 @@ for purpose in "$@"; do
             need python3-venv python
             need debian-archive-keyring test -e /usr/share/keyrings/debian-archive-keyring.gpg
             ;;
-        *) echo "need.sh: build, cross or test, not '$purpose'" >&2; exit 2 ;;
+        package)
+            need lintian has lintian
+            need binutils has readelf
+            ;;
+        *) echo "need.sh: build, cross, package or test, not '$purpose'" >&2; exit 2 ;;
     esac
 done
 [ ${#lacking[@]} = 0 ] && exit 0
