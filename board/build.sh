@@ -218,7 +218,8 @@ check() {
         $runner "$binary" demo >/dev/null 2>&1 || status=$?
         [ "$status" = 2 ] || fail "$target knows \`watrunk demo\` (exit $status): it must not be in a binary for boxes"
     fi
-    if grep -aqF -e "$cache" -e "$cargo_home" -e "$here/" "$binary"; then fail "$target tells where it was built"; fi
+    # Debug information, which WATRUNK_KEEP leaves in, is full of paths.
+    if [ -z "${WATRUNK_KEEP:-}" ] && grep -aqF -e "$cache" -e "$cargo_home" -e "$here/" "$binary"; then fail "$target tells where it was built"; fi
     case $target in
         aarch64-* | armv7-*)
             # shellcheck disable=SC2012  # the newest: the cache may hold older ones
@@ -231,7 +232,7 @@ check() {
             ;;
     esac
     size=$(stat -c %s "$binary")
-    [ "$size" -le $largest ] || fail "$target has $size bytes, at most $largest are allowed"
+    [ -n "${WATRUNK_KEEP:-}" ] || [ "$size" -le $largest ] || fail "$target has $size bytes, at most $largest are allowed"
     printf '%-34s %9d bytes  sha256 %s\n' "$target" "$size" "$(sha256sum "$binary" | cut -d' ' -f1)"
 }
 
