@@ -57,7 +57,7 @@ pub mod call;
 pub mod cli;
 pub mod clock;
 pub mod config;
-#[cfg(feature = "demo")]
+#[cfg(all(feature = "demo", not(target_env = "musl")))]
 pub mod demo;
 pub mod gateway;
 pub mod io;

@@ -1,5 +1,5 @@
 //! `watrunk demo`: the real binary makes a whole call on loopback, and says what it measured.
-#![cfg(feature = "demo")]
+#![cfg(all(feature = "demo", not(target_env = "musl")))]
 
 use std::path::PathBuf;
 use std::process::Command;

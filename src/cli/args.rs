@@ -25,7 +25,7 @@ pub(super) enum Verb {
     /// reads the file again. WATRUNK_LOG sets what is logged to stderr, as in "info" or "watrunk=debug".
     Run(ConfigFile),
     /// Make one whole call on this machine, without an account and a PBX, and measure it
-    #[cfg(feature = "demo")]
+    #[cfg(all(feature = "demo", not(target_env = "musl")))]
     Demo(DemoArgs),
     /// Say everything that is wrong with the config file
     Check(ConfigFile),
@@ -59,7 +59,7 @@ pub(super) struct ConfigFile {
     pub config: PathBuf,
 }
 
-#[cfg(feature = "demo")]
+#[cfg(all(feature = "demo", not(target_env = "musl")))]
 #[derive(Debug, Args)]
 pub(super) struct DemoArgs {
     /// Keep the sound of the call in this file

@@ -20,7 +20,7 @@ use crate::ledger::{Filter, Ledger, LedgerError};
 use args::{CallsArgs, Cli, ConfigVerb, Status, Verb};
 
 /// A record as `watrunk calls --json` shows it.
-#[cfg(feature = "demo")]
+#[cfg(all(feature = "demo", not(target_env = "musl")))]
 pub(crate) fn record_object(record: &crate::call::record::Record) -> serde_json::Value {
     calls::call(record)
 }
@@ -57,7 +57,7 @@ fn carry_out(verb: Verb, out: &mut dyn Write, err: &mut dyn Write) -> Result<(),
             log_to_stderr();
             crate::io::run(found.config, args.config).map_err(|reason| fail(&reason, err))
         }
-        #[cfg(feature = "demo")]
+        #[cfg(all(feature = "demo", not(target_env = "musl")))]
         Verb::Demo(args) => {
             let options = crate::demo::DemoOptions { record: args.record, json: args.json };
             match crate::demo::run(options) {

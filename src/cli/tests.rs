@@ -144,7 +144,7 @@ fn wrong_usage_exits_with_2_and_help_and_version_with_0() {
     assert!(refused(&["chek"]).1.contains("'check'"), "the nearest verb is suggested");
 }
 
-#[cfg(feature = "demo")]
+#[cfg(all(feature = "demo", not(target_env = "musl")))]
 #[test]
 fn demo_understands_its_options() {
     let cli = Cli::try_parse_from(["watrunk", "demo", "--record", "a.wav", "--json"]).unwrap();
