@@ -32,6 +32,7 @@ class Gateway:
         self.address = network.address(host)
         self.secrets = [cloud.token, cloud.app_secret, VERIFY_TOKEN, API_KEY, trunk[1]]
         self.config = self.folder / "watrunk.toml"
+        assert pathlib.Path(command[-1]).exists(), f"{command[-1]} is missing: build it first"
         self.command = [str(word) for word in command]
         self.process = None
         self.out, self.err = [], []

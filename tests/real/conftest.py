@@ -9,7 +9,7 @@ import pytest
 
 import asterisk
 import network
-from gateway import BINARY, Gateway
+from gateway import Gateway
 from whatsapp import Cloud, Number
 
 EXTENSIONS = ["echo", "milliwatt", "record", "busy", "declined", "nobody", "broken", "silent", "late", "digits",
@@ -19,7 +19,6 @@ NUMBERS = {e: Number(f"1065403522429{i:02}", f"+155501001{i:02}") for i, e in en
 
 @pytest.fixture(scope="session")
 def cloud():
-    assert BINARY.exists(), f"{BINARY} is missing: cargo build first"
     it = Cloud(network.address(1), 18080, "EAAG-lab-token-8c1d", "0123456789abcdef-lab-app-secret").start()
     yield it
     it.stop()
