@@ -3,9 +3,9 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use crate::call::Call;
-use crate::call::leg::{Order, Why};
+use crate::call::leg::Why;
 use crate::call::record::{Quality, Record};
+use crate::call::{Call, Step};
 use crate::clock::{Now, Tick};
 use crate::whatsapp::leg::Leg;
 use crate::whatsapp::notice::User;
@@ -61,7 +61,7 @@ pub struct Live {
     pub offer: Option<Offer>,
     pub call: Call,
     /// Orders that wait for the line to be open.
-    pub waiting: Vec<(crate::call::leg::Side, Order)>,
+    pub waiting: Vec<Step>,
     pub leg: Option<Leg>,
     pub far: FarState,
     pub line: LineState,

@@ -131,7 +131,7 @@ impl Gateway {
             far_silence: silence,
         };
         live.line = LineState::Opening;
-        live.waiting = steps.into_iter().map(|step| (step.side, step.order)).collect();
+        live.waiting = steps;
         self.outputs.push_back(Output::Line { call: key, order: LineOrder::Open(Box::new(setup)) });
     }
 
@@ -147,9 +147,8 @@ impl Gateway {
                 return;
             }
         }
-        for (side, order) in std::mem::take(&mut live.waiting) {
-            self.follow(key, vec![crate::call::Step { side, order }], now);
-        }
+        let steps = std::mem::take(&mut live.waiting);
+        self.follow(key, steps, now);
     }
 
     /// Meta says that a call is over.

@@ -55,7 +55,7 @@ struct Shared {
 pub struct Sound {
     threads: Vec<mpsc::UnboundedSender<Job>>,
     loads: Vec<Arc<AtomicUsize>>,
-    placed: BTreeMap<CallKey, (usize, mpsc::Sender<LineOrder>)>,
+    placed: BTreeMap<CallKey, mpsc::Sender<LineOrder>>,
     shared: Arc<Shared>,
     bound: Vec<SocketAddr>,
     beats: Vec<Beat>,
@@ -137,12 +137,12 @@ impl Sound {
             LineOrder::Open(setup) => self.open(call, setup),
             LineOrder::Close => {
                 // The sender goes with it: the line's last order.
-                if let Some((_, orders)) = self.placed.remove(&call) {
+                if let Some(orders) = self.placed.remove(&call) {
                     let _ = orders.try_send(LineOrder::Close);
                 }
             }
             order @ (LineOrder::Far { .. } | LineOrder::OpenGate) => {
-                if let Some((_, orders)) = self.placed.get(&call)
+                if let Some(orders) = self.placed.get(&call)
                     && orders.try_send(order).is_err()
                 {
                     tracing::debug!("a line no longer takes orders");
@@ -155,7 +155,9 @@ impl Sound {
         let least = (0..self.loads.len()).min_by_key(|index| self.loads[*index].load(Ordering::Relaxed));
         let Some(index) = least else { return };
         let (orders_in, orders) = mpsc::channel(ORDERS);
-        self.placed.insert(call, (index, orders_in));
+        // A line that failed to open or died of a bug is never told to close: its place is given up here.
+        self.placed.retain(|_, orders| !orders.is_closed());
+        self.placed.insert(call, orders_in);
         let load = Load::new(&self.loads[index]);
         if self.threads[index].send(Job::Open { call, setup, orders, load }).is_err() {
             let event = LineEvent::OpenFailed("the sound thread is gone".to_owned());
