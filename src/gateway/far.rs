@@ -33,6 +33,7 @@ impl Gateway {
             asserted: true,
             headers: route::headers(&live.wacid, &live.user, live.payload.as_deref()),
             sdp: sdp::offer(&local),
+            credentials: None,
         };
         match self.agent.dial(LegId(key.0), dial, now) {
             Ok(()) => {
@@ -85,6 +86,15 @@ impl Gateway {
         match event {
             sip::Event::Trunk { trunk, state } => self.trunk_said(trunk, &state),
             sip::Event::Trying { .. } => {}
+            sip::Event::Invited { leg, .. } => self.agent.refuse(
+                leg,
+                sip::Refusal {
+                    code: 403,
+                    warning: Some("dialling out to WhatsApp is not enabled".to_owned()),
+                    retry_after: None,
+                },
+                now,
+            ),
             sip::Event::Ringing { leg, code, sdp } => {
                 if let Some(live) = self.calls.get(&CallKey(leg.0)) {
                     tracing::debug!(call = %live.id, code, early_media = sdp.is_some(), "the PBX rings");

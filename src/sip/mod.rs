@@ -46,8 +46,8 @@ use trunk::Trunk;
 use wire::Read;
 
 pub use words::{
-    Cause, Cidr, CidrError, Counters, Dial, DialError, EndedBy, Ending, Event, LegId, Output, Settings,
-    TrunkSettings, TrunkState, TrunkView,
+    Cause, Cidr, CidrError, Counters, Dial, DialError, EndedBy, Ending, Event, Invite, LegId, Output,
+    Refusal, Settings, TrunkSettings, TrunkState, TrunkView,
 };
 
 /// The methods we take.
@@ -192,6 +192,23 @@ impl UserAgent {
         if let Some(trunk) = self.trunks.get(call.trunk) {
             call.hang_up(cause, trunk, &mut self.core, now);
         }
+    }
+
+    /// The called party's telephone rings: 180, and again every minute while the call is not answered
+    /// (§13.3.1.1). Harmless if it comes too late.
+    pub fn ring(&mut self, leg: LegId, now: Now) {
+        tracing::trace!(leg = leg.0, tick = now.tick.0, "ring");
+    }
+
+    /// The called party answers: 200 with our description, which answers the PBX's offer or, if it made
+    /// none, is an offer. Repeated until the ACK comes; then [`Event::Answered`] is told.
+    pub fn answer(&mut self, leg: LegId, sdp: String, now: Now) {
+        tracing::trace!(leg = leg.0, tick = now.tick.0, len = sdp.len(), "answer");
+    }
+
+    /// A call from the PBX is not taken. [`Event::Ended`] follows at once, unless it was told before.
+    pub fn refuse(&mut self, leg: LegId, refusal: Refusal, now: Now) {
+        tracing::trace!(leg = leg.0, tick = now.tick.0, code = refusal.code, "refuse");
     }
 
     /// Leaves: unregisters everywhere and takes no more calls. Running calls are not touched.

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use crate::clock::Wall;
 
-/// A call towards the PBX, numbered by whoever dials.
+/// A call with the PBX: numbered by whoever dials, or, for a call from the PBX, by the user agent with
+/// the top bit set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LegId(pub u64);
 
@@ -154,7 +155,7 @@ impl FromStr for Cidr {
 }
 
 /// A call to be made.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Dial {
     /// Which trunk carries it.
     pub trunk: String,
@@ -172,6 +173,54 @@ pub struct Dial {
     pub headers: Vec<(String, String)>,
     /// Our offer, as [`offer`](super::sdp::offer) made it.
     pub sdp: String,
+    /// User name and password for the digest challenges of this call, in place of the trunk's. Never
+    /// printed.
+    pub credentials: Option<(String, String)>,
+}
+
+impl fmt::Debug for Dial {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Dial")
+            .field("trunk", &self.trunk)
+            .field("user", &self.user)
+            .field("host", &self.host)
+            .field("from_user", &self.from_user)
+            .field("from_name", &self.from_name)
+            .field("asserted", &self.asserted)
+            .field("headers", &self.headers)
+            .field("sdp", &self.sdp)
+            .field("credentials", &self.credentials.as_ref().map(|_| "(hidden)"))
+            .finish()
+    }
+}
+
+/// A call that a PBX asks for: an INVITE to us.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Invite {
+    /// The trunk it came from.
+    pub trunk: String,
+    /// Who is called: the user part of the request URI, decoded and without parameters; of a tel: URI the
+    /// number without its separators.
+    pub to_user: String,
+    /// Who calls: the user part of P-Asserted-Identity (RFC 3325) or else of From, decoded. May be empty.
+    pub from_user: String,
+    /// The caller's display name.
+    pub from_name: Option<String>,
+    /// The Call-ID.
+    pub call_id: String,
+    /// The PBX's offer. `None`: it wants ours in the answer and sends its own with the ACK.
+    pub sdp: Option<Vec<u8>>,
+}
+
+/// How a call from the PBX is refused.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// The final status, 400 to 699. Anything else becomes 480.
+    pub code: u16,
+    /// Words for the person behind the PBX: a Warning with code 399 (RFC 3261 §20.43).
+    pub warning: Option<String>,
+    /// When to try again, in seconds: Retry-After.
+    pub retry_after: Option<u32>,
 }
 
 /// Why a call could not be made.
@@ -251,11 +300,19 @@ pub enum Event {
         /// Early media, if the answer carried a session description.
         sdp: Option<Vec<u8>>,
     },
-    /// 2xx; it is already acknowledged.
+    /// The PBX calls. 100 has been sent; [`ring`](super::UserAgent::ring),
+    /// [`answer`](super::UserAgent::answer) or [`refuse`](super::UserAgent::refuse) it.
+    Invited {
+        /// The new call.
+        leg: LegId,
+        /// Who calls whom.
+        invite: Invite,
+    },
+    /// The call stands: a 2xx of the PBX, already acknowledged, or the PBX's ACK of ours.
     Answered {
         /// Which call.
         leg: LegId,
-        /// The PBX's answer, for [`answer`](super::sdp::answer).
+        /// The PBX's answer, or the offer that we answered, for [`answer`](super::sdp::answer).
         sdp: Vec<u8>,
     },
     /// The PBX changed the session by re-INVITE or UPDATE; it is already answered.
@@ -274,7 +331,7 @@ pub enum Event {
         /// How long it was pressed, in milliseconds.
         millis: u32,
     },
-    /// The call is over. Exactly once per successful dial.
+    /// The call is over. Exactly once per successful dial and per [`Invited`](Event::Invited).
     Ended {
         /// Which call.
         leg: LegId,
@@ -288,11 +345,11 @@ pub enum Event {
 pub struct Ending {
     /// Who ended it.
     pub by: EndedBy,
-    /// The final status, if the call was never answered and a final status was received.
+    /// The final status of the INVITE, if it was a refusal: received, or for a call from the PBX, given.
     pub code: Option<u16>,
     /// The Q.850 cause from the PBX's Reason header.
     pub cause: Option<u16>,
-    /// Whether it had been answered.
+    /// Whether [`Answered`](Event::Answered) had been told.
     pub answered: bool,
     /// In words, such as `486 Busy Here`.
     pub text: String,

@@ -117,6 +117,7 @@ pub(super) fn dial() -> Dial {
             ("Via".into(), "evil".into()),
         ],
         sdp: offer(),
+        credentials: None,
     }
 }
 
