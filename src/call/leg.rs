@@ -48,6 +48,16 @@ pub enum Why {
     UserHungUp,
     /// The WhatsApp user gave up before the call was answered.
     UserGaveUp,
+    /// The WhatsApp user declined our call.
+    UserDeclined,
+    /// The WhatsApp user did not pick up our call.
+    UserNoAnswer,
+    /// The business has a call with this WhatsApp user already.
+    UserBusy,
+    /// The WhatsApp user has not allowed calls.
+    NoPermission,
+    /// There is no WhatsApp that can be called with this number.
+    NotOnWhatsApp,
     /// The destination hung up a running call.
     FarHungUp,
     /// The destination is busy (SIP 486, 600).
@@ -62,6 +72,10 @@ pub enum Why {
     TrunkDown,
     /// Meta refused `pre_accept`, `accept` or `connect`.
     GraphRefused,
+    /// Meta allows no more calls at the moment: a rate or a limit.
+    Throttled,
+    /// Meta's Graph API did not answer.
+    GraphUnreachable,
     /// ICE or DTLS did not come up.
     MediaFailed,
     /// Nothing came from WhatsApp for 30 s.
@@ -74,6 +88,8 @@ pub enum Why {
     TooLong,
     /// The gateway is shutting down.
     Draining,
+    /// The gateway stopped while the call ran: found when it started again.
+    Interrupted,
     /// The offer can't be answered (no Opus, no fingerprint, several media lines, …).
     BadOffer,
     /// The number is not enabled or has no destination.
@@ -86,9 +102,14 @@ pub enum Why {
 
 impl Why {
     /// Every reason there is, in the order of declaration.
-    pub const ALL: [Why; 19] = [
+    pub const ALL: [Why; 27] = [
         Why::UserHungUp,
         Why::UserGaveUp,
+        Why::UserDeclined,
+        Why::UserNoAnswer,
+        Why::UserBusy,
+        Why::NoPermission,
+        Why::NotOnWhatsApp,
         Why::FarHungUp,
         Why::FarBusy,
         Why::FarDeclined,
@@ -96,12 +117,15 @@ impl Why {
         Why::FarUnreachable,
         Why::TrunkDown,
         Why::GraphRefused,
+        Why::Throttled,
+        Why::GraphUnreachable,
         Why::MediaFailed,
         Why::UserSilent,
         Why::FarSilent,
         Why::OverLimit,
         Why::TooLong,
         Why::Draining,
+        Why::Interrupted,
         Why::BadOffer,
         Why::NotRouted,
         Why::Operator,
@@ -113,6 +137,11 @@ impl Why {
         match self {
             Why::UserHungUp => "user_hung_up",
             Why::UserGaveUp => "user_gave_up",
+            Why::UserDeclined => "user_declined",
+            Why::UserNoAnswer => "user_no_answer",
+            Why::UserBusy => "user_busy",
+            Why::NoPermission => "no_permission",
+            Why::NotOnWhatsApp => "not_on_whatsapp",
             Why::FarHungUp => "far_hung_up",
             Why::FarBusy => "far_busy",
             Why::FarDeclined => "far_declined",
@@ -120,12 +149,15 @@ impl Why {
             Why::FarUnreachable => "far_unreachable",
             Why::TrunkDown => "trunk_down",
             Why::GraphRefused => "graph_refused",
+            Why::Throttled => "throttled",
+            Why::GraphUnreachable => "graph_unreachable",
             Why::MediaFailed => "media_failed",
             Why::UserSilent => "user_silent",
             Why::FarSilent => "far_silent",
             Why::OverLimit => "over_limit",
             Why::TooLong => "too_long",
             Why::Draining => "draining",
+            Why::Interrupted => "interrupted",
             Why::BadOffer => "bad_offer",
             Why::NotRouted => "not_routed",
             Why::Operator => "operator",

@@ -181,6 +181,11 @@ fn cause(why: Why) -> Cause {
         | Why::TooLong
         | Why::Operator
         | Why::UserGaveUp
+        | Why::UserDeclined
+        | Why::UserNoAnswer
+        | Why::UserBusy
+        | Why::NoPermission
+        | Why::NotOnWhatsApp
         | Why::FarNoAnswer
         | Why::FarBusy
         | Why::FarDeclined
@@ -188,11 +193,13 @@ fn cause(why: Why) -> Cause {
         | Why::TrunkDown
         | Why::NotRouted => Cause { code: None, text: "" },
         Why::GraphRefused => Cause { code: Some(503), text: "WhatsApp refused the answer" },
+        Why::Throttled => Cause { code: Some(503), text: "WhatsApp allows no more calls now" },
+        Why::GraphUnreachable => Cause { code: Some(503), text: "WhatsApp can't be reached" },
         Why::MediaFailed => Cause { code: Some(503), text: "No media path to WhatsApp" },
         Why::UserSilent => Cause { code: Some(408), text: "No media from WhatsApp" },
         Why::FarSilent => Cause { code: Some(408), text: "No media from the PBX" },
         Why::OverLimit => Cause { code: Some(486), text: "Too many calls" },
-        Why::Draining => Cause { code: Some(503), text: "Shutting down" },
+        Why::Draining | Why::Interrupted => Cause { code: Some(503), text: "Shutting down" },
         Why::BadOffer => Cause { code: Some(488), text: "Unusable offer" },
         Why::Fault => Cause { code: Some(500), text: "Internal error" },
     }
