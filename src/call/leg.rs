@@ -60,6 +60,8 @@ pub enum Why {
     NotOnWhatsApp,
     /// The destination hung up a running call.
     FarHungUp,
+    /// The PBX's caller gave up before the WhatsApp user answered (CANCEL).
+    FarGaveUp,
     /// The destination is busy (SIP 486, 600).
     FarBusy,
     /// The destination declined (SIP 603, 403).
@@ -102,7 +104,7 @@ pub enum Why {
 
 impl Why {
     /// Every reason there is, in the order of declaration.
-    pub const ALL: [Why; 27] = [
+    pub const ALL: [Why; 28] = [
         Why::UserHungUp,
         Why::UserGaveUp,
         Why::UserDeclined,
@@ -111,6 +113,7 @@ impl Why {
         Why::NoPermission,
         Why::NotOnWhatsApp,
         Why::FarHungUp,
+        Why::FarGaveUp,
         Why::FarBusy,
         Why::FarDeclined,
         Why::FarNoAnswer,
@@ -143,6 +146,7 @@ impl Why {
             Why::NoPermission => "no_permission",
             Why::NotOnWhatsApp => "not_on_whatsapp",
             Why::FarHungUp => "far_hung_up",
+            Why::FarGaveUp => "far_gave_up",
             Why::FarBusy => "far_busy",
             Why::FarDeclined => "far_declined",
             Why::FarNoAnswer => "far_no_answer",

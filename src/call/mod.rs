@@ -4,4 +4,4 @@ pub mod leg;
 pub mod record;
 pub mod state;
 
-pub use state::{Call, Limits, Step};
+pub use state::{CONFIRMING, Call, Limits, Step};

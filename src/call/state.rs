@@ -7,9 +7,13 @@
 //!      │ target Answered                        any Ended, limit or order to end, in any state
 //!      ▼                                                         │
 //!   Answering ──origin Answered──▶ Talking ──────────────────────┤
-//!                                                                ▼
-//!                              Ending ──both legs Ended──▶ Over ──record written──▶ closed
+//!                                   │  ▲ far Answered            │
+//!                          transfer ▼  │                         ▼
+//!                              Transferring     Ending ──both legs Ended──▶ Over ──record written──▶ closed
 //! ```
+//!
+//! An origin need not be there yet: where a program asked for the call, the far leg is fetched only when it is told
+//! to `Answer`, so that nobody's phone rings for a user who does not pick up.
 //!
 //! Every ending runs through `Ending`, and a call is over only when both legs have said so.
 
@@ -22,14 +26,17 @@ use crate::clock::{Now, Tick, Wall};
 /// `terminate` is retried for half a minute, a BYE for 32 s (RFC 3261 timer F).
 const ENDING: Duration = Duration::from_secs(45);
 
-/// Meta and a PBX answer an answer within this time, retries included.
-const ANSWERING: Duration = Duration::from_secs(20);
+/// Meta and a PBX confirm an answer within this time, retries included.
+pub const CONFIRMING: Duration = Duration::from_secs(20);
 
 /// How long the parts of a call may take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     /// From the offer to the target's answer.
     pub ringing: Duration,
+    /// From the target's answer to the origin's: a confirmation, or the ringing of a far end that is only
+    /// fetched now.
+    pub answering: Duration,
     /// From both ends hearing each other to the end.
     pub talking: Duration,
 }
@@ -39,6 +46,7 @@ enum State {
     Calling { until: Tick, rang: bool },
     Answering { until: Tick },
     Talking { since: Tick, until: Tick },
+    Transferring { since: Tick, until: Tick, talking: Tick },
     Ending { until: Tick, open: Open, talked: Duration },
     Over { talked: Duration },
 }
@@ -85,6 +93,8 @@ pub struct Call {
     state: State,
     offered: Now,
     answered: Option<Wall>,
+    connected: Option<Now>,
+    billed: Duration,
     why: Option<Why>,
 }
 
@@ -98,6 +108,8 @@ impl Call {
             state: State::Calling { until: now.tick + limits.ringing, rang: false },
             offered: now,
             answered: None,
+            connected: None,
+            billed: Duration::ZERO,
             why: None,
         };
         let orders = vec![
@@ -135,6 +147,16 @@ impl Call {
         self.answered
     }
 
+    /// When WhatsApp's side was up: the user picked up, or Meta took our answer. From here Meta counts.
+    pub fn connected(&self) -> Option<Wall> {
+        self.connected.map(|at| at.wall)
+    }
+
+    /// How long WhatsApp's side was up, by the monotonic clock; known once the call is ending.
+    pub fn billed(&self) -> Duration {
+        self.billed
+    }
+
     /// Why it ended or is ending; `None` while it lives.
     pub fn why(&self) -> Option<Why> {
         self.why
@@ -157,6 +179,7 @@ impl Call {
             State::Calling { .. }
             | State::Answering { .. }
             | State::Talking { .. }
+            | State::Transferring { .. }
             | State::Ending { .. } => None,
         }
     }
@@ -168,6 +191,7 @@ impl Call {
             State::Calling { rang: true, .. } => "ringing",
             State::Answering { .. } => "answering",
             State::Talking { .. } => "talking",
+            State::Transferring { .. } => "transferring",
             State::Ending { .. } => "ending",
             State::Over { .. } => "over",
         }
@@ -179,6 +203,7 @@ impl Call {
             State::Calling { until, .. }
             | State::Answering { until }
             | State::Talking { until, .. }
+            | State::Transferring { until, .. }
             | State::Ending { until, .. } => Some(until),
             State::Over { .. } => None,
         }
@@ -199,18 +224,30 @@ impl Call {
         self.leave(why, Open::BOTH, now)
     }
 
+    /// The far end is to be replaced by another one, blind: the user stays, and waits. The caller has let go of
+    /// the old far end; `None` if nobody is talking.
+    pub fn transfer(&mut self, now: Now) -> Option<Vec<Step>> {
+        let State::Talking { since, until } = self.state else { return None };
+        let ringing = (now.tick + self.limits.ringing).min(until);
+        self.state = State::Transferring { since, until: ringing, talking: until };
+        Some(vec![Step { side: Side::Far, order: Order::Dial }])
+    }
+
     /// The deadline has come.
     pub fn timeout(&mut self, now: Now) -> Vec<Step> {
         match self.state {
             State::Calling { until, .. } if now.tick >= until => match self.target() {
                 Side::Far => self.end(Why::FarNoAnswer, now),
-                Side::WhatsApp => self.end(Why::UserGaveUp, now),
+                Side::WhatsApp => self.end(Why::UserNoAnswer, now),
             },
             State::Answering { until } if now.tick >= until => match self.origin() {
                 Side::WhatsApp => self.end(Why::GraphRefused, now),
-                Side::Far => self.end(Why::FarUnreachable, now),
+                Side::Far => self.end(Why::FarNoAnswer, now),
             },
             State::Talking { until, .. } if now.tick >= until => self.end(Why::TooLong, now),
+            State::Transferring { until, talking, .. } if now.tick >= until => {
+                self.end(if now.tick >= talking { Why::TooLong } else { Why::FarNoAnswer }, now)
+            }
             State::Ending { until, talked, .. } if now.tick >= until => {
                 self.state = State::Over { talked };
                 Vec::new()
@@ -218,6 +255,7 @@ impl Call {
             State::Calling { .. }
             | State::Answering { .. }
             | State::Talking { .. }
+            | State::Transferring { .. }
             | State::Ending { .. }
             | State::Over { .. } => Vec::new(),
         }
@@ -232,15 +270,23 @@ impl Call {
             State::Calling { .. }
             | State::Answering { .. }
             | State::Talking { .. }
+            | State::Transferring { .. }
             | State::Ending { .. }
             | State::Over { .. } => Vec::new(),
         }
     }
 
     fn leg_answered(&mut self, side: Side, now: Now) -> Vec<Step> {
+        if side == Side::WhatsApp && self.connected.is_none() && !self.ending() {
+            self.connected = Some(now);
+        }
         match self.state {
+            State::Transferring { since, talking, .. } if side == Side::Far => {
+                self.state = State::Talking { since, until: talking };
+                Vec::new()
+            }
             State::Calling { .. } if side == self.target() => {
-                self.state = State::Answering { until: now.tick + ANSWERING };
+                self.state = State::Answering { until: now.tick + self.limits.answering };
                 vec![Step { side: self.origin(), order: Order::Answer }]
             }
             State::Answering { .. } if side == self.origin() => {
@@ -251,6 +297,7 @@ impl Call {
             State::Calling { .. }
             | State::Answering { .. }
             | State::Talking { .. }
+            | State::Transferring { .. }
             | State::Ending { .. }
             | State::Over { .. } => Vec::new(),
         }
@@ -258,7 +305,10 @@ impl Call {
 
     fn leg_ended(&mut self, side: Side, why: Why, now: Now) -> Vec<Step> {
         match self.state {
-            State::Calling { .. } | State::Answering { .. } | State::Talking { .. } => {
+            State::Calling { .. }
+            | State::Answering { .. }
+            | State::Talking { .. }
+            | State::Transferring { .. } => {
                 self.leave(why, Open::BOTH.without(side), now)
             }
             State::Ending { until, open, talked } => {
@@ -278,10 +328,11 @@ impl Call {
     fn leave(&mut self, why: Why, open: Open, now: Now) -> Vec<Step> {
         let talked = match self.state {
             State::Calling { .. } | State::Answering { .. } => Duration::ZERO,
-            State::Talking { since, .. } => now.tick - since,
+            State::Talking { since, .. } | State::Transferring { since, .. } => now.tick - since,
             State::Ending { .. } | State::Over { .. } => return Vec::new(),
         };
         self.why = Some(why);
+        self.billed = self.connected.map(|at| now.tick - at.tick).unwrap_or_default();
         self.state = State::Ending { until: now.tick + ENDING, open, talked };
         [Side::WhatsApp, Side::Far]
             .into_iter()
@@ -295,7 +346,11 @@ impl Call {
 mod tests {
     use super::*;
 
-    const LIMITS: Limits = Limits { ringing: Duration::from_secs(120), talking: Duration::from_secs(3_600) };
+    const LIMITS: Limits = Limits {
+        ringing: Duration::from_secs(120),
+        answering: Duration::from_secs(20),
+        talking: Duration::from_secs(3_600),
+    };
 
     fn at(seconds: u64) -> Now {
         Now::default().after(Duration::from_secs(seconds))
@@ -445,5 +500,73 @@ mod tests {
         assert_eq!(call.heard(Side::WhatsApp, Event::Answered, at(4)), []);
         assert!(!call.talking());
         assert_eq!(call.why(), Some(Why::UserGaveUp));
+    }
+
+    #[test]
+    fn meta_counts_from_the_users_answer_whoever_else_is_there() {
+        let mut call = begun(Direction::Outbound);
+        call.heard(Side::WhatsApp, Event::Answered, at(5));
+        call.heard(Side::Far, Event::Answered, at(11));
+        call.heard(Side::WhatsApp, Event::Ended(Why::UserHungUp), at(61));
+        call.heard(Side::Far, Event::Ended(Why::UserHungUp), at(62));
+        assert_eq!((call.billed(), call.over()), (Duration::from_secs(56), Some(Duration::from_secs(50))));
+        assert_eq!((call.connected(), call.answered()), (Some(at(5).wall), Some(at(11).wall)));
+    }
+
+    #[test]
+    fn a_user_who_answered_costs_even_if_the_destination_never_came() {
+        let mut call = begun(Direction::Outbound);
+        call.heard(Side::WhatsApp, Event::Answered, at(5));
+        call.timeout(at(25));
+        assert_eq!(call.why(), Some(Why::FarNoAnswer));
+        assert_eq!(call.billed(), Duration::from_secs(20));
+    }
+
+    #[test]
+    fn a_transfer_fetches_another_far_end_and_the_user_talks_on() {
+        for direction in [Direction::Inbound, Direction::Outbound] {
+            let mut call = talking(direction);
+            assert_eq!(call.transfer(at(10)), Some(vec![Step { side: Side::Far, order: Order::Dial }]));
+            assert_eq!(call.word(), "transferring");
+            assert_eq!(call.transfer(at(11)), None, "one at a time");
+            assert_eq!(call.heard(Side::Far, Event::Ringing, at(12)), []);
+            assert_eq!(call.heard(Side::Far, Event::Answered, at(14)), []);
+            assert!(call.talking());
+            call.heard(Side::WhatsApp, Event::Ended(Why::UserHungUp), at(66));
+            call.heard(Side::Far, Event::Ended(Why::UserHungUp), at(66));
+            assert_eq!(call.over(), Some(Duration::from_secs(60)), "the talk before the transfer counts");
+        }
+    }
+
+    #[test]
+    fn a_transfer_that_nobody_takes_ends_the_call() {
+        let mut call = talking(Direction::Inbound);
+        call.transfer(at(10));
+        assert_eq!(call.timeout(at(129)), []);
+        assert_eq!(call.timeout(at(130)).len(), 2);
+        assert_eq!(call.why(), Some(Why::FarNoAnswer));
+        let mut call = talking(Direction::Inbound);
+        call.transfer(at(10));
+        let end = [Step { side: Side::WhatsApp, order: Order::End(Why::FarBusy) }];
+        assert_eq!(call.heard(Side::Far, Event::Ended(Why::FarBusy), at(12)), end);
+    }
+
+    #[test]
+    fn a_transfer_does_not_outlast_the_longest_duration() {
+        let mut call = talking(Direction::Inbound);
+        call.transfer(at(3_600));
+        assert_eq!(call.timeout(at(3_605)), []);
+        assert_eq!(call.timeout(at(3_606)).len(), 2);
+        assert_eq!(call.why(), Some(Why::TooLong));
+    }
+
+    #[test]
+    fn only_a_talking_call_can_be_transferred() {
+        let mut call = begun(Direction::Inbound);
+        assert_eq!(call.transfer(at(1)), None);
+        call.heard(Side::Far, Event::Answered, at(5));
+        assert_eq!(call.transfer(at(6)), None);
+        call.end(Why::Operator, at(7));
+        assert_eq!(call.transfer(at(8)), None);
     }
 }

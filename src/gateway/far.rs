@@ -188,6 +188,7 @@ fn cause(why: Why) -> Cause {
         | Why::NotOnWhatsApp
         | Why::FarNoAnswer
         | Why::FarBusy
+        | Why::FarGaveUp
         | Why::FarDeclined
         | Why::FarUnreachable
         | Why::TrunkDown

@@ -321,7 +321,11 @@ impl Gateway {
 
     fn call_limits(&self, talking: Duration) -> crate::call::Limits {
         // The user agent's own ring timer ends the INVITE first, with a CANCEL and a code.
-        crate::call::Limits { ringing: self.settings.ring + Duration::from_secs(10), talking }
+        crate::call::Limits {
+            ringing: self.settings.ring + Duration::from_secs(10),
+            answering: crate::call::CONFIRMING,
+            talking,
+        }
     }
 
     fn new_call(
