@@ -5,7 +5,7 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::time::Duration;
 use watrunk::clock::Tick;
-use watrunk::media::{Bridge, BridgeSettings, FarMedia, Law, Outgoing, Seeds, UserPacket, g711};
+use watrunk::media::{Alone, Bridge, BridgeSettings, FarMedia, Law, Outgoing, Seeds, UserPacket, g711};
 
 thread_local! {
     /// Allocations of this thread; the test runner's own threads are none of our business.
@@ -151,6 +151,25 @@ fn a_thousand_ticks_both_ways_allocate_nothing() {
     assert_eq!(allocations() - before, 0, "allocations in 1,000 ticks");
     assert_eq!((to_user, to_far, reports), (1_100, 1_100, 4), "and it did its work meanwhile");
     assert!(bridge.digits_heard() >= 20);
+    // The user alone, hearing the ring-back tone or nothing, and the far end again.
+    let (before, mut to_user, mut to_far) = (allocations(), 0, 0);
+    for n in 0..1_000usize {
+        let now = Tick::from_millis(23_000 + 20 * n as u64);
+        match n % 200 {
+            0 => bridge.alone(Alone::RingBack),
+            75 => bridge.set_far(FarMedia { law: Law::Pcma, pt: 8, dtmf_pt: Some(101), sends: true }),
+            100 => bridge.alone(Alone::Silence),
+            150 => bridge.set_far(FarMedia { law: Law::Pcmu, pt: 0, dtmf_pt: None, sends: true }),
+            _ => {}
+        }
+        bridge.from_far(&far[n], now).unwrap();
+        bridge.tick(now, &mut out);
+        to_user += usize::from(out.to_user.is_some());
+        to_far += out.to_far.len();
+        bridge.rtcp_due(now, n as u64, &mut report);
+    }
+    assert_eq!(allocations() - before, 0, "allocations in 1,000 ticks of coming and going");
+    assert_eq!((to_user, to_far), (1_000, 5 * 75));
     // The counter counts.
     let counted = allocations();
     drop(std::hint::black_box(vec![1u8; 10]));

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::call::record::Quality;
 use crate::clock::Tick;
-use crate::media::{Bridge, BridgeSettings, FarMedia, HeardSide, MediaError, Outgoing, UserPacket};
+use crate::media::{Alone, Bridge, BridgeSettings, FarMedia, HeardSide, MediaError, Outgoing, UserPacket};
 
 /// Meta cuts a leg that is silent for this long, and so do we.
 const USER_SILENCE: Duration = Duration::from_secs(30);
@@ -45,6 +45,8 @@ struct Far {
 pub struct Line {
     bridge: Box<Bridge>,
     far: Option<Far>,
+    /// Where the far end before this one sent from: what still comes from there is not heard.
+    left: Option<Far>,
     far_silence: Option<Duration>,
     gate: Option<Tick>,
     user_alive: Tick,
@@ -66,6 +68,7 @@ impl Line {
         Ok(Line {
             bridge: Box::new(Bridge::new(settings)?),
             far: None,
+            left: None,
             far_silence,
             gate: None,
             user_alive: now,
@@ -79,7 +82,16 @@ impl Line {
     pub fn set_far(&mut self, media: FarMedia, speaks: bool, rtp: SocketAddr, rtcp: SocketAddr, now: Tick) {
         self.bridge.set_far(media);
         let learned = self.far.filter(|far| far.negotiated == rtp).and_then(|far| far.learned);
+        self.left = self.left.filter(|left| left.negotiated != rtp);
         self.far = Some(Far { negotiated: rtp, learned, rtcp, speaks });
+        self.far_alive = now;
+    }
+
+    /// There is no far end for now: the user hears this until the next [`Line::set_far`]. Nothing is sent to
+    /// the PBX, nothing of it is heard, and its silence is no fault.
+    pub fn alone(&mut self, heard: Alone, now: Tick) {
+        self.bridge.alone(heard);
+        self.left = self.far.take().or(self.left);
         self.far_alive = now;
     }
 
@@ -109,7 +121,8 @@ impl Line {
     pub fn from_far(&mut self, datagram: &[u8], from: SocketAddr, now: Tick) {
         let Some(far) = &mut self.far else { return };
         let other_port = from != far.negotiated && far.learned.is_some_and(|learned| learned != from);
-        if from.ip() != far.negotiated.ip() || other_port {
+        let left = self.left.is_some_and(|left| from == left.learned.unwrap_or(left.negotiated));
+        if from.ip() != far.negotiated.ip() || other_port || left {
             self.dropped.strangers += 1;
             return;
         }
@@ -305,6 +318,47 @@ mod tests {
         line.from_far(&rtp(2), address("192.0.2.10:44000"), seconds(1));
         assert_eq!(line.far_address(), Some(address("192.0.2.10:33000")));
         assert_eq!(line.dropped(), Dropped { strangers: 1, not_rtp: 0 });
+    }
+
+    #[test]
+    fn while_the_user_is_alone_nobody_else_is_heard_or_sent_to_and_the_silence_is_no_fault() {
+        let mut line = line(true, true);
+        line.from_far(&rtp(1), address(PBX), Tick::ZERO);
+        line.alone(Alone::RingBack, Tick::ZERO);
+        assert_eq!(line.far_address(), None);
+        let mut out = Outgoing::default();
+        for second in 0..200 {
+            line.user_lives(seconds(second));
+            line.from_far(&rtp(2), address(PBX), seconds(second));
+            assert_eq!(tick_until(&mut line, seconds(second), seconds(second + 1)), []);
+            assert_eq!(line.rtcp_due(seconds(second), 0, &mut heapless::Vec::new()), None);
+            line.tick(seconds(second + 1), &mut out);
+            assert!(out.to_far.is_empty());
+        }
+        assert_eq!(line.quality().1.received, 1);
+    }
+
+    #[test]
+    fn what_the_far_end_that_was_left_still_sends_is_not_taken_for_the_next_one() {
+        let mut line = line(true, true);
+        let (media, rtcp) = (
+            FarMedia { law: Law::Pcmu, pt: 0, dtmf_pt: Some(101), sends: true },
+            address("192.0.2.10:12101"),
+        );
+        let behind_nat = address("192.0.2.10:33000");
+        line.from_far(&rtp(1), behind_nat, seconds(1));
+        line.alone(Alone::Silence, seconds(1));
+        // The same PBX, another phone.
+        line.set_far(media, true, address("192.0.2.10:12100"), rtcp, seconds(2));
+        line.from_far(&rtp(2), behind_nat, seconds(2));
+        assert_eq!(line.far_address(), Some(address("192.0.2.10:12100")));
+        assert_eq!(line.dropped(), Dropped { strangers: 1, not_rtp: 0 });
+        // That one did not answer, and the first one takes the call back.
+        line.alone(Alone::Silence, seconds(3));
+        line.set_far(media, true, address(PBX), rtcp, seconds(4));
+        line.from_far(&rtp(3), behind_nat, seconds(4));
+        assert_eq!(line.far_address(), Some(behind_nat));
+        assert_eq!(line.quality().1.received, 2);
     }
 
     #[test]

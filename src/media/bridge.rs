@@ -5,6 +5,7 @@
 //! there yet. One SSRC, one unbroken line of sequence numbers and timestamps; WhatsApp hangs up on
 //! a leg that falls silent, and its relay garbles a stream that jumps.
 
+use super::alone::{Alone, Seam, Waiting};
 use super::dtmf::{Digits, Event};
 use super::jitter::Incoming;
 use super::playout::{Noise, Playout, Sounding};
@@ -181,6 +182,9 @@ enum FarKind {
 pub struct Bridge {
     settings: BridgeSettings,
     far: Option<FarMedia>,
+    /// What the user hears while there is no far end.
+    waiting: Waiting,
+    seam: Seam,
     open: bool,
     /// When the next tick should come.
     due: Option<Tick>,
@@ -235,6 +239,8 @@ impl Bridge {
             std::fmt::write(&mut cname, format_args!("{:08x}{:08x}", seeds.far_ssrc, seeds.far_timestamp));
         Ok(Bridge {
             far: None,
+            waiting: Waiting::new(),
+            seam: Seam::new(),
             open: false,
             due: None,
             from_user: Playout::new(opus::Decoder::new()?, settings.jitter_ms, seeds.far_ssrc),
@@ -266,8 +272,13 @@ impl Bridge {
         })
     }
 
-    /// What the PBX's SDP agreed on: after its answer, and again after each re-INVITE.
+    /// What the PBX's SDP agreed on: after its answer, and again after each re-INVITE. From here on sound
+    /// crosses; what either side said before is not in it.
     pub fn set_far(&mut self, far: FarMedia) {
+        if self.far.is_none() {
+            self.waiting = Waiting::new();
+            self.seam.cut();
+        }
         if !self.far.is_some_and(|before| before.sends) {
             self.far_marker = true;
         }
@@ -275,6 +286,29 @@ impl Bridge {
             self.digits.forget();
         }
         self.far = Some(far);
+    }
+
+    /// There is no far end, or not any more: until [`Bridge::set_far`] the user hears this, and nothing of
+    /// what the user says or presses goes anywhere. A key that is down now is not heard by who comes next.
+    ///
+    /// The numbers of both streams run on. In [`Bridge::quality`] packets and frames are summed over all far
+    /// ends; jitter is the last one's, and the round trip is measured anew.
+    pub fn alone(&mut self, heard: Alone) {
+        let left = self.far.take().is_some();
+        if self.waiting.hear(heard) || left {
+            self.seam.cut();
+        }
+        if !left {
+            return;
+        }
+        self.from_far.forget(g711::Decoder::new());
+        self.far_reception.leave();
+        self.digits.forget();
+        self.far_marker = true;
+        self.next_report = None;
+        self.our_report = None;
+        self.far_report = None;
+        self.round_trip = None;
     }
 
     /// Meta's accept was answered with 200: from now on every tick emits one packet to WhatsApp.
@@ -418,10 +452,12 @@ impl Bridge {
         let mut frame = [0i16; FRAME];
         self.from_user.next(&mut frame);
         self.say_to_far(&frame, out);
-        let sounding = self.from_far.next(&mut frame);
-        if sounding == Sounding::Voice && is_dead(&frame) {
+        if self.far.is_none() {
+            self.waiting.next(&mut self.noise, &mut frame);
+        } else if self.from_far.next(&mut frame) == Sounding::Voice && is_dead(&frame) {
             self.noise.fill(&mut frame);
         }
+        self.seam.close(&mut frame);
         out.to_user = Some(self.say_to_user(&frame));
     }
 

@@ -243,6 +243,19 @@ impl<const N: usize, const P: usize> Jitter<N, P> {
         }
     }
 
+    /// Empties the buffer for a sender that is to come; what was counted stays.
+    pub fn forget(&mut self) {
+        for slot in &mut self.ring {
+            slot.content = Content::Empty;
+        }
+        self.held = 0;
+        self.stream = None;
+        self.begun = false;
+        self.end_stall();
+        self.concealed_in_a_row = 0;
+        self.steering = Steering::new(self.target, self.frame);
+    }
+
     /// What has been seen so far.
     pub fn counts(&self) -> Counts {
         self.counts

@@ -12,6 +12,7 @@
 //!
 //! Nothing here reads a clock, opens a socket or draws a random number, and nothing is allocated
 //! after [`Bridge::new`].
+mod alone;
 mod bridge;
 mod depth;
 mod dtmf;
@@ -23,6 +24,7 @@ mod quality;
 mod rtcp;
 pub mod rtp;
 
+pub use alone::Alone;
 pub use bridge::{
     Bridge, BridgeSettings, FarMedia, HeardSide, Law, MediaError, Outgoing, Seeds, UserFrame, UserPacket,
 };

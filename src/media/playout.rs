@@ -78,6 +78,14 @@ impl<V: Voice, const N: usize, const P: usize> Playout<V, N, P> {
         }
     }
 
+    /// Forgets what waits and what was heard: another sender is to come.
+    pub(super) fn forget(&mut self, voice: V) {
+        self.jitter.forget();
+        self.voice = voice;
+        self.length = 0;
+        self.quiet = true;
+    }
+
     /// The next 20 ms.
     pub(super) fn next(&mut self, out: &mut [i16; FRAME]) -> Sounding {
         let sounding = match self.jitter.adjust(self.quiet) {

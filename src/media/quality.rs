@@ -32,6 +32,8 @@ pub struct Reception {
     /// Packets received, and lost, of sources before the present one.
     received: u64,
     lost_before: u64,
+    /// Jitter of the source that left, for as long as there is no other; times 16.
+    jitter_before: u64,
 }
 
 #[derive(Debug, Clone)]
@@ -76,7 +78,7 @@ impl Source {
 impl Reception {
     /// Nothing received yet, on a clock of so many hertz.
     pub fn new(clock: u32) -> Reception {
-        Reception { clock, source: None, received: 0, lost_before: 0 }
+        Reception { clock, source: None, received: 0, lost_before: 0, jitter_before: 0 }
     }
 
     /// Takes one packet in. `timed` is false for packets whose timestamp is not the time they were
@@ -134,6 +136,14 @@ impl Reception {
         source.transit = Some(transit);
     }
 
+    /// Whom we heard is gone: what was counted stays, and reports begin anew with whom is heard next.
+    pub fn leave(&mut self) {
+        if let Some(source) = self.source.take() {
+            self.lost_before += source.lost();
+            self.jitter_before = source.jitter;
+        }
+    }
+
     /// Packets that arrived.
     pub fn received(&self) -> u64 {
         self.received
@@ -144,9 +154,9 @@ impl Reception {
         self.lost_before + self.source.as_ref().map_or(0, Source::lost)
     }
 
-    /// Interarrival jitter in milliseconds.
+    /// Interarrival jitter of the last source, in milliseconds.
     pub fn jitter_ms(&self) -> f64 {
-        let units = self.source.as_ref().map_or(0, |source| source.jitter >> 4);
+        let units = self.source.as_ref().map_or(self.jitter_before, |source| source.jitter) >> 4;
         units as f64 * 1_000.0 / f64::from(self.clock)
     }
 
