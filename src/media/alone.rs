@@ -137,8 +137,8 @@ mod tests {
         let sound = played(&mut waiting, 500);
         for burst in [0, 40_000] {
             let tone = &sound[burst + 80..burst + 7_920];
-            // 0 dBm0 is the RMS of a full-scale sine less 3.14 dB.
-            let dbm0 = 20.0 * (rms(tone) / (32_767.0 / 2f64.sqrt())).log10() + 3.14;
+            // A full-scale sine has 3.14 dBm0 in A-law and 3.17 in µ-law.
+            let dbm0 = 20.0 * (rms(tone) / (32_767.0 / 2f64.sqrt())).log10() + 3.17;
             assert!((-18.2..-17.8).contains(&dbm0), "{dbm0:.2} dBm0");
             let rising = tone.windows(2).filter(|pair| pair[0] < 0 && pair[1] >= 0).count();
             let hertz = rising as f64 * 8_000.0 / tone.len() as f64;
