@@ -153,7 +153,7 @@ fn a_thousand_ticks_both_ways_allocate_nothing() {
     assert!(bridge.digits_heard() >= 20);
     // The user alone, hearing the ring-back tone or nothing, and the far end again.
     let (before, mut to_user, mut to_far) = (allocations(), 0, 0);
-    for n in 0..1_000usize {
+    for (n, datagram) in far.iter().take(1_000).enumerate() {
         let now = Tick::from_millis(23_000 + 20 * n as u64);
         match n % 200 {
             0 => bridge.alone(Alone::RingBack),
@@ -162,7 +162,7 @@ fn a_thousand_ticks_both_ways_allocate_nothing() {
             150 => bridge.set_far(FarMedia { law: Law::Pcmu, pt: 0, dtmf_pt: None, sends: true }),
             _ => {}
         }
-        bridge.from_far(&far[n], now).unwrap();
+        bridge.from_far(datagram, now).unwrap();
         bridge.tick(now, &mut out);
         to_user += usize::from(out.to_user.is_some());
         to_far += out.to_far.len();
