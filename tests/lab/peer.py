@@ -1,4 +1,4 @@
-"""The WhatsApp user's media end: ICE-lite and always controlled, DTLS, SRTP, one Opus stream, RFC 4733.
+"""The WhatsApp user's media end: ICE-lite and always controlled, DTLS in either role, SRTP, one Opus stream, RFC 4733.
 
 DTLS and SRTP are aiortc's (OpenSSL and libsrtp), STUN messages are aioice's; nothing of the gateway's own
 stack is in here. Frames are encoded before the call and decoded after it, so twenty of these fit in one
@@ -17,9 +17,9 @@ from aioice import stun
 from aiortc.rtcdtlstransport import RTCCertificate, RTCDtlsFingerprint, RTCDtlsParameters, RTCDtlsTransport
 from aiortc.rtp import RtcpByePacket, RtcpPacket, RtcpReceiverInfo, RtcpRrPacket, RtcpSenderInfo, RtcpSrPacket
 
+import sdp
 import sound
 
-OPUS, EVENT = 111, 126
 SO_TIMESTAMPNS = 35
 NTP = 2208988800
 
@@ -93,6 +93,9 @@ class Peer:
         self.answered_at = None
         self.remote = None
         self.role = "controlled"            # asked for by RTCDtlsTransport
+        self.dtls = None                    # client or server, once it is settled
+        self.ringing = False                # a phone that rings sends nothing, whatever it hears
+        self.opus, self.event = sdp.OPUS, sdp.EVENT
         self._answer = None
         self._queue = asyncio.Queue()
         self._early = []
@@ -115,59 +118,35 @@ class Peer:
     # Signalling
 
     def offer(self, style="current", **change):
-        """An offer as Meta words it. `style` is current or older; `change` breaks it on purpose:
-        codec="PCMU", fingerprint=False, lines=2."""
-        fingerprint = next(f for f in self.certificate.getFingerprints() if f.algorithm == "sha-256").value
-        stream = "632a909f-1060-4369-96a4-7bd03e291ee7"
-        a, port = self.address, self.port
-        opus = change.get("codec") or "opus/48000/2"
-        tail = f" ufrag {self.ufrag}" if style == "older" else ""
-        v6 = "2001:db8:f343:131:face:b00c:0:699c"       # listed first by priority, and nobody is there
-        lines = [
-            "v=0", "o=- 1741113186367 2 IN IP4 127.0.0.1", "s=-", "t=0 0", "a=group:BUNDLE audio",
-            f"a=msid-semantic: WMS {stream}", "a=ice-lite",
-        ]
-        audio = [
-            f"m=audio {port} UDP/TLS/RTP/SAVPF {OPUS} {EVENT}", f"c=IN IP4 {a}", "a=rtcp:9 IN IP4 0.0.0.0",
-            f"a=candidate:1775469887 1 udp 2122260223 {a} {port} typ host generation 0 network-cost 50{tail}",
-            f"a=candidate:3355715111 1 udp 2122262783 {v6} {port} typ host generation 0 network-cost 50{tail}",
-            f"a=ice-ufrag:{self.ufrag}", f"a=ice-pwd:{self.pwd}",
-        ]
-        if change.get("fingerprint", True):
-            audio.append(f"a=fingerprint:sha-256 {fingerprint}")
-        audio += ["a=setup:actpass", "a=mid:audio"]
-        if style == "older":
-            audio += [
-                "a=extmap:1 urn:ietf:params:rtp-hdrext:ssrc-audio-level",
-                "a=extmap:2 http://www.webrtc.org/experiments/rtp-hdrext/abs-send-time",
-                "a=extmap:3 http://www.ietf.org/id/draft-holmer-rmcat-transport-wide-cc-extensions-01",
-            ]
-            fmtp = "minptime=10;useinbandfec=1"
-        else:
-            fmtp = "maxaveragebitrate=20000;maxplaybackrate=16000;minptime=20;sprop-maxcapturerate=16000;useinbandfec=1"
-        audio += [
-            "a=sendrecv", f"a=msid:{stream} WhatsAppTrack1", "a=rtcp-mux", f"a=rtpmap:{OPUS} {opus}",
-            f"a=rtcp-fb:{OPUS} transport-cc", f"a=fmtp:{OPUS} {fmtp}", f"a=rtpmap:{EVENT} telephone-event/8000",
-            "a=maxptime:20", "a=ptime:20", f"a=ssrc:{self.ssrc} cname:WhatsAppAudioStream1",
-        ]
-        if style == "older":
-            audio += [f"a=ssrc:{self.ssrc} msid:{stream} WhatsAppTrack1", f"a=ssrc:{self.ssrc} mslabel:{stream}",
-                      f"a=ssrc:{self.ssrc} label:WhatsAppTrack1"]
-        for n in range(change.get("lines", 1)):
-            lines += audio if n == 0 else [line.replace("mid:audio", f"mid:audio{n}") for line in audio]
-        return "\r\n".join(lines) + "\r\n"
+        """An offer as Meta words it; see `sdp.offer`."""
+        return sdp.offer(self.address, self.port, self.ufrag, self.pwd, self.fingerprint, self.ssrc, style, **change)
 
-    def answer(self, ufrag, fingerprint):
+    def take(self, offered, setup="active"):
+        """Takes the gateway's offer; the answer, which says `setup`. Connectivity checks are understood from now on."""
+        self.opus, self.event = offered.opus, offered.event
+        # To an active offer Meta can only be the server, whatever the quirk.
+        setup = {"active": "passive", "passive": "active"}.get(offered.setup, setup)
+        self.answer(offered.ufrag, offered.fingerprint, "server" if setup == "passive" else "client")
+        return sdp.answer(offered, self.address, self.port, self.ufrag, self.pwd, self.fingerprint, self.ssrc, setup)
+
+    @property
+    def fingerprint(self):
+        """SHA-256 over the certificate, as SDP writes it."""
+        return next(f for f in self.certificate.getFingerprints() if f.algorithm == "sha-256").value
+
+    def answer(self, ufrag, fingerprint, role="server"):
         """Takes the gateway's answer. Only from now on are its connectivity checks understood."""
         if self._answer is None:
             self._answer = (ufrag, fingerprint)
+            self.dtls = role
             self.answer_at = time.time()
             self._tasks.append(self._loop.create_task(self._handshake(fingerprint)))
 
     def accepted(self, at):
         """The caller's phone shows the call as answered, since `at`."""
         self.answered_at = at
-        if not self.patient and self.connected_at:
+        self.ringing = False
+        if self.connected_at and (self.received or not self.patient):
             self._start()
 
     def press(self, keys, hold=0.1, pause=0.1):
@@ -274,7 +253,9 @@ class Peer:
         self._sock.sendto(bytes(reply), source)
 
     async def _handshake(self, fingerprint):
-        self._dtls._set_role("server")
+        self._dtls._set_role(self.dtls)
+        while self.dtls == "client" and self.remote is None:
+            await asyncio.sleep(0.01)       # a client's first flight needs a way to go
         await self._dtls.start(RTCDtlsParameters(fingerprints=[RTCDtlsFingerprint("sha-256", fingerprint)]))
         if self._dtls.state != "connected":
             self.faults.append("DTLS: the handshake or the fingerprint failed")
@@ -325,7 +306,7 @@ class Peer:
     # Sending
 
     def _start(self):
-        if self._sending is None and not self._closed:
+        if self._sending is None and not self._closed and not self.ringing:
             self._at = 0
             self._due = self._loop.time()
             self._sending = self._loop.call_soon(self._tick)
@@ -340,7 +321,7 @@ class Peer:
         else:
             payload = self.frames[self._at % len(self.frames)]
             self.sent.append((time.time(), self._ts, self._at))
-            self._rtp(OPUS, self._ts, payload, marker=len(self.sent) == 1)
+            self._rtp(self.opus, self._ts, payload, marker=len(self.sent) == 1)
         self._at += 1
         self._ts = (self._ts + 960) & 0xFFFFFFFF
 
@@ -354,7 +335,7 @@ class Peer:
         if step < hold:
             duration, end = 160 * (step + 1), step == hold - 1
             for _ in range(3 if end else 1):
-                self._rtp(EVENT, self._event_ts, struct.pack("!BBH", key, (128 if end else 0) | 10, duration), step == 0)
+                self._rtp(self.event, self._event_ts, struct.pack("!BBH", key, (128 if end else 0) | 10, duration), step == 0)
         self._step = step + 1
         if self._step >= hold + pause:
             self._keys.pop(0)

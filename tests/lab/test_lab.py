@@ -1,87 +1,18 @@
 """The stand-ins are tested too: a lab that hears what is not there proves nothing.
 
-A small gateway made of aiortc (an echo, no PBX) plays the other side here.
+A small gateway made of aiortc (`echo`, no PBX) plays the other side here.
 """
 
 import asyncio
-import json
-import logging
-import re
-import threading
 
 import numpy as np
 import pytest
-from aiohttp import ClientSession, web
-from aiortc import RTCConfiguration, RTCPeerConnection, RTCSessionDescription
-from aiortc.contrib.media import MediaRelay
 
 import network
 import sound
+from echo import NUMBER, Echo
 from peer import Impairment
-from whatsapp import Cloud, Fault, Number, inspect_answer
-
-NUMBER = Number("106540352242922", "+15550100100")
-
-
-class Echo:
-    """A gateway that answers every call itself and sends back what it hears. `spoil` changes its answers."""
-
-    def __init__(self, cloud, port):
-        self.cloud, self.port = cloud, port
-        self.spoil = lambda sdp: sdp
-        self.late_accept = 0.0
-        self.peers = []
-        self._loop = asyncio.new_event_loop()
-        threading.Thread(target=lambda: (asyncio.set_event_loop(self._loop), self._loop.run_forever()), daemon=True).start()
-        asyncio.run_coroutine_threadsafe(self._listen(), self._loop).result(5)
-
-    def stop(self):
-        async def close():
-            for pc in self.peers:
-                await pc.close()
-            await self._runner.cleanup()
-        # aiortc leaves the tasks of peers that never connected behind, and asyncio says so.
-        logging.getLogger("asyncio").setLevel(logging.CRITICAL)
-        asyncio.run_coroutine_threadsafe(close(), self._loop).result(10)
-        self._loop.call_soon_threadsafe(self._loop.stop)
-
-    async def _listen(self):
-        app = web.Application()
-        app.router.add_post("/webhooks/whatsapp", self._webhook)
-        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1)
-        await self._runner.setup()
-        await web.TCPSite(self._runner, network.address(2), self.port).start()
-
-    async def _webhook(self, request):
-        body = await request.read()
-        if request.headers["X-Hub-Signature-256"] != self.cloud.sign(body):
-            return web.Response(status=401)
-        for change in json.loads(body)["entry"][0]["changes"]:
-            for call in change["value"]["calls"]:
-                if call["event"] == "connect":
-                    asyncio.create_task(self._answer(call))
-        return web.Response()
-
-    async def _answer(self, call):
-        pc = RTCPeerConnection(RTCConfiguration(iceServers=[]))
-        self.peers.append(pc)
-        relay = MediaRelay()
-        pc.on("track", lambda track: pc.addTrack(relay.subscribe(track)))
-        # aiortc drops what follows a second SSRC attribute and answers extensions; Meta wants neither.
-        await pc.setRemoteDescription(RTCSessionDescription(call["session"]["sdp"], "offer"))
-        await pc.setLocalDescription(await pc.createAnswer())
-        sdp = re.sub(r"a=fingerprint:sha-(384|512) .*\r\n", "", pc.localDescription.sdp)
-        sdp = re.sub(r"a=extmap:.*\r\n", "", sdp).replace("a=setup:", "a=ptime:20\r\na=setup:")
-        async with ClientSession() as http:
-            for action in ("pre_accept", "accept"):
-                if action == "accept":
-                    await asyncio.sleep(self.late_accept)
-                async with http.post(f"{self.cloud.graph_url}/{NUMBER.pnid}/calls",
-                                     headers={"Authorization": f"Bearer {self.cloud.token}"},
-                                     json={"messaging_product": "whatsapp", "call_id": call["id"], "action": action,
-                                           "session": {"sdp_type": "answer", "sdp": self.spoil(sdp)}}) as reply:
-                    if reply.status != 200:
-                        return
+from whatsapp import Cloud, Fault, inspect_answer
 
 
 @pytest.fixture(scope="module")
