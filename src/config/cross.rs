@@ -7,6 +7,7 @@ use super::fault::{Fault, Place, nearest};
 use super::reader::{Reader, Section};
 use super::sections::{Config, NumberConfig, TrunkConfig};
 use super::units::{Destination, HostPort};
+use super::{hooks, money};
 
 /// The tables that the values came from, for their places.
 pub(super) struct Sections<'d> {
@@ -18,6 +19,8 @@ pub(super) struct Sections<'d> {
     pub sip: Section<'d>,
     pub trunks: Vec<Section<'d>>,
     pub numbers: Vec<Section<'d>>,
+    pub rates: Vec<Section<'d>>,
+    pub webhooks: Vec<Section<'d>>,
 }
 
 pub(super) fn check(r: &mut Reader<'_>, config: &Config, s: &Sections<'_>) {
@@ -37,6 +40,10 @@ pub(super) fn check(r: &mut Reader<'_>, config: &Config, s: &Sections<'_>) {
     for (number, section) in config.numbers.iter().zip(&s.numbers) {
         check_number(r, config, s, number, section);
     }
+    different(r, &s.rates, "prefix", config.rates.iter().map(|rate| rate.prefix.as_str()));
+    money::check(r, &s.rates);
+    different(r, &s.webhooks, "id", config.webhooks.iter().map(|webhook| webhook.id.as_str()));
+    hooks::check(r, config, &s.webhooks);
     let number = Place { key: "number".to_owned(), ..s.root.clone() };
     if config.numbers.is_empty() && r.sound(&number) {
         r.note(&number, "there is none: no call can be taken");
@@ -45,11 +52,13 @@ pub(super) fn check(r: &mut Reader<'_>, config: &Config, s: &Sections<'_>) {
 
 fn keys(r: &mut Reader<'_>, config: &Config, s: &Sections<'_>) {
     different(r, &s.keys, "name", config.http.keys.iter().map(|key| key.name.as_str()));
-    let mut seen: Vec<&str> = Vec::new();
+    let mut seen: Vec<[u8; 32]> = Vec::new();
     for (key, section) in config.http.keys.iter().zip(&s.keys) {
-        let value = key.key.expose();
-        if !value.is_empty() && seen.contains(&value) {
-            let at = r.at(section, "key");
+        let value = key.key.digest();
+        // An empty key is one that had a fault.
+        if seen.contains(&value) && !key.matches(b"") {
+            let way = ["key", "key_file", "key_env", "key_sha256"].into_iter().find(|way| section.has(way));
+            let at = r.at(section, way.unwrap_or("key"));
             // Which role a bearer has must not depend on the order of the file.
             r.fault(Fault::at(&at, "another [[http.key]] has the same key"));
         }
@@ -189,7 +198,8 @@ fn check_number(
         return;
     }
     match &number.forward_to {
-        Destination::Tel(_) => {
+        None => {}
+        Some(Destination::Tel(_)) => {
             if number.trunk.is_none() && r.sound(&trunk_at) {
                 let fault = Fault::at(&forward_at, "tel: needs a trunk that carries it");
                 r.fault(match config.trunks.first() {
@@ -200,12 +210,12 @@ fn check_number(
                 });
             }
         }
-        Destination::Sip { host, .. } => {
+        Some(Destination::Sip { host, .. }) => {
             let real = HostPort::parse(host).is_ok_and(|h| h.port.is_some() || h.host.contains(['.', ':']));
             if !real && !exists(host) {
                 r.fault(no_trunk(&forward_at, host));
             }
         }
-        Destination::Wss(_) => {}
+        Some(Destination::Wss(_)) => {}
     }
 }

@@ -17,9 +17,10 @@ pub(super) const ROOT: &[&str] = &[
 
 pub(super) const GATEWAY: &[&str] = &["name", "state_dir", "max_calls", "drain_seconds"];
 
-pub(super) const HTTP: &[&str] = &["listen", "tls_cert", "tls_key", "public_url", "key"];
+pub(super) const HTTP: &[&str] =
+    &["listen", "tls_cert", "tls_key", "public_url", "allow_private", "rate_per_minute", "key"];
 
-pub(super) const HTTP_KEY: &[&str] = &["name", "key", "key_file", "key_env", "role"];
+pub(super) const HTTP_KEY: &[&str] = &["name", "key", "key_file", "key_env", "key_sha256", "role"];
 
 pub(super) const WHATSAPP: &[&str] = &[
     "graph_url",
@@ -33,6 +34,7 @@ pub(super) const WHATSAPP: &[&str] = &[
     "verify_token_file",
     "verify_token_env",
     "dtls_role",
+    "waba_id",
 ];
 
 pub(super) const MEDIA: &[&str] = &[
@@ -77,13 +79,24 @@ pub(super) const NUMBER: &[&str] = &[
     "caller_id",
     "recording",
     "max_call_seconds",
+    "country_code",
+    "national_prefix",
+    "international_prefix",
+    "sip_auth_username",
+    "sip_auth_password",
+    "sip_auth_password_file",
+    "sip_auth_password_env",
+    "call_icon_countries",
 ];
 
-pub(super) const RECORDING: &[&str] = &["format", "consent_prompt", "keep_days", "max_mib"];
+pub(super) const RECORDING: &[&str] = &["format", "consent_prompt", "keep_days", "max_mib", "per_minute_usd"];
 
-pub(super) const RATES: &[&str] = &["prefix", "meta_per_minute_usd", "carrier_per_minute_usd"];
+pub(super) const RATES: &[&str] = &["prefix", "meta_per_minute_usd", "carrier_per_minute_usd", "tiers"];
 
-pub(super) const WEBHOOK: &[&str] = &["url", "secret", "secret_file", "secret_env", "events"];
+pub(super) const TIER: &[&str] = &["from_minutes", "meta_per_minute_usd"];
+
+pub(super) const WEBHOOK: &[&str] =
+    &["id", "name", "url", "secret", "secret_file", "secret_env", "events", "active", "headers"];
 
 pub(super) const AGENT: &[&str] = &["dialect"];
 
@@ -111,6 +124,7 @@ pub(super) const SECTIONS: &[(&str, &[&str])] = &[
     ("[[number]]", NUMBER),
     ("[recording]", RECORDING),
     ("[[rates]]", RATES),
+    ("tiers", TIER),
     ("[[webhook]]", WEBHOOK),
     ("[agent]", AGENT),
 ];

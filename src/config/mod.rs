@@ -5,7 +5,10 @@
 mod board;
 mod cross;
 mod fault;
+mod hooks;
 mod known;
+mod money;
+mod private;
 mod read;
 mod reader;
 mod secret;
@@ -20,12 +23,15 @@ use std::path::Path;
 
 pub use board::{BOARD_PATH, Board, InForce, Origin};
 pub use fault::{Fault, Note};
-pub use secret::{Secret, SecretSource, SystemSecrets};
+pub use private::{is_private, is_private_host};
+pub use secret::{KeySecret, Secret, SecretSource, SystemSecrets};
 pub use sections::{
-    Config, GatewayConfig, HttpConfig, HttpKey, MediaConfig, NumberConfig, SipConfig, TrunkConfig,
-    WhatsAppConfig,
+    Config, GatewayConfig, HttpConfig, HttpKey, MediaConfig, NumberConfig, RateConfig, RateTier,
+    RecordingConfig, SipConfig, TrunkConfig, WebhookConfig, WhatsAppConfig,
 };
-pub use units::{CallerId, Cidr, Codec, Destination, DtlsRole, Dtmf, HostPort, PortRange, Role, Srtp};
+pub use units::{
+    CallerId, Cidr, Codec, Destination, DtlsRole, Dtmf, EventName, HostPort, PortRange, Role, Srtp,
+};
 
 /// Where the file is unless told otherwise.
 pub const DEFAULT_PATH: &str = "/etc/watrunk/watrunk.toml";

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use super::board::{self, Board};
 use super::fault::{Fault, Place};
 use super::reader::{Reader, Section};
+use super::secret::{KeySecret, Secret};
 use super::sections::{
     Config, GatewayConfig, HttpConfig, HttpKey, MediaConfig, NumberConfig, SipConfig, TrunkConfig,
     WhatsAppConfig,
@@ -13,7 +14,7 @@ use super::sections::{
 use super::units::{
     CallerId, Cidr, Codec, Destination, DtlsRole, Dtmf, PortRange, Role, Srtp, e164, sip_server, url,
 };
-use super::{cross, known};
+use super::{cross, hooks, known, money};
 
 const NOT_SUPPORTED: &str = "not supported by this version";
 const DAY: u64 = 86_400;
@@ -28,7 +29,13 @@ pub(super) fn config(r: &mut Reader<'_>, root: &Section<'_>, board: &Board) -> C
     let sip = r.section(root, "sip", known::SIP);
     let trunks = r.sections(root, "trunk", known::TRUNK);
     let numbers = r.sections(root, "number", known::NUMBER);
-    later(r, root);
+    let recording = r.section(root, "recording", known::RECORDING);
+    let rates = r.sections(root, "rates", known::RATES);
+    let webhooks = r.sections(root, "webhook", known::WEBHOOK);
+    if root.has("agent") {
+        let agent = r.section(root, "agent", known::AGENT);
+        r.note(agent.place(), "not in force in this version");
+    }
 
     let config = Config {
         gateway: read_gateway(r, &gateway, board.gateway()),
@@ -38,29 +45,17 @@ pub(super) fn config(r: &mut Reader<'_>, root: &Section<'_>, board: &Board) -> C
         sip: read_sip(r, &sip),
         trunks: trunks.iter().map(|s| read_trunk(r, s)).collect(),
         numbers: numbers.iter().map(|s| read_number(r, s)).collect(),
+        rates: rates.iter().map(|s| money::rate(r, s)).collect(),
+        recording: money::recording(r, &recording),
+        webhooks: webhooks.iter().map(|s| hooks::webhook(r, s)).collect(),
     };
     let in_force = board::in_force(r, board, (&config.gateway, &gateway), (&config.media, &media));
     r.keep(in_force);
+    let root = root.place().clone();
     let sections =
-        cross::Sections { gateway, http, keys, media, sip, trunks, numbers, root: root.place().clone() };
+        cross::Sections { root, gateway, http, keys, media, sip, trunks, numbers, rates, webhooks };
     cross::check(r, &config, &sections);
     config
-}
-
-/// Sections that belong to a later version: their keys are checked, so that a slip is told today.
-fn later(r: &mut Reader<'_>, root: &Section<'_>) {
-    let mut found = Vec::new();
-    for (name, keys) in [("recording", known::RECORDING), ("agent", known::AGENT)] {
-        if root.has(name) {
-            found.push(r.section(root, name, keys));
-        }
-    }
-    for (name, keys) in [("rates", known::RATES), ("webhook", known::WEBHOOK)] {
-        found.extend(r.sections(root, name, keys));
-    }
-    for section in found {
-        r.note(section.place(), "not in force in this version");
-    }
 }
 
 fn read_gateway(r: &mut Reader<'_>, s: &Section<'_>, default: GatewayConfig) -> GatewayConfig {
@@ -86,6 +81,10 @@ fn read_http(r: &mut Reader<'_>, s: &Section<'_>) -> HttpConfig {
     HttpConfig {
         listen: r.parsed(s, "listen", socket).unwrap_or(default.listen),
         public_url: r.parsed(s, "public_url", |text| url(text, &["https", "http"])),
+        allow_private: r.flag(s, "allow_private").unwrap_or(default.allow_private),
+        rate_per_minute: r
+            .whole(s, "rate_per_minute", 0..=1_000_000, "requests; 0 is no limit")
+            .unwrap_or(default.rate_per_minute),
         ..default
     }
 }
@@ -94,15 +93,35 @@ fn read_http_key(r: &mut Reader<'_>, s: &Section<'_>) -> HttpKey {
     for key in ["name", "role"] {
         r.need(s, key);
     }
-    let key = r.need_secret(s, "key").unwrap_or_default();
-    if !key.expose().is_empty() && key.expose().chars().count() < 16 {
-        r.note(s.place(), "the key has fewer than 16 characters: it can be guessed");
-    }
     HttpKey {
         name: r.parsed(s, "name", token).unwrap_or_default(),
-        key,
+        key: key_secret(r, s).unwrap_or(KeySecret::Plain(Secret::default())),
         role: r.word(s, "role", Role::WORDS).unwrap_or(Role::Read),
     }
+}
+
+/// A key, in one of the ways of a secret or as its hash.
+fn key_secret(r: &mut Reader<'_>, s: &Section<'_>) -> Option<KeySecret> {
+    const WAYS: [&str; 4] = ["key", "key_file", "key_env", "key_sha256"];
+    if !s.has("key_sha256") {
+        if !WAYS.into_iter().any(|way| s.has(way)) {
+            let at = r.at(s, "key");
+            r.fault(
+                Fault::at(&at, "is missing").hint("give it as `key`, `key_file`, `key_env` or `key_sha256`"),
+            );
+        }
+        let key = r.secret(s, "key")?;
+        if key.expose().chars().count() < 16 {
+            r.note(s.place(), "the key has fewer than 16 characters: it can be guessed");
+        }
+        return Some(KeySecret::Plain(key));
+    }
+    if let Some(other) = WAYS.into_iter().find(|way| *way != "key_sha256" && s.has(way)) {
+        let at = r.at(s, "key_sha256");
+        r.fault(Fault::at(&at, format!("is given as `{other}` too")).hint("keep one of them"));
+        return None;
+    }
+    r.parsed(s, "key_sha256", sha256).map(KeySecret::Sha256)
 }
 
 fn read_whatsapp(r: &mut Reader<'_>, s: &Section<'_>) -> WhatsAppConfig {
@@ -121,6 +140,7 @@ fn read_whatsapp(r: &mut Reader<'_>, s: &Section<'_>) -> WhatsAppConfig {
         access_token: r.need_secret(s, "access_token").unwrap_or_default(),
         verify_token: r.need_secret(s, "verify_token").unwrap_or_default(),
         dtls_role: r.word(s, "dtls_role", DtlsRole::WORDS).unwrap_or(default.dtls_role),
+        waba_id: r.parsed(s, "waba_id", digits),
     }
 }
 
@@ -241,8 +261,13 @@ fn codecs_that_work(r: &mut Reader<'_>, at: &Place, codecs: &[Codec]) {
 }
 
 fn read_number(r: &mut Reader<'_>, s: &Section<'_>) -> NumberConfig {
-    for key in ["id", "phone_number_id", "phone_number", "forward_to"] {
+    for key in ["id", "phone_number_id", "phone_number"] {
         r.need(s, key);
+    }
+    let enabled = r.flag(s, "enabled").unwrap_or(true);
+    if enabled && !s.has("forward_to") {
+        let at = r.at(s, "forward_to");
+        r.fault(Fault::at(&at, "is missing").hint("set it, or enabled = false"));
     }
     let id: String = r.parsed(s, "id", token).unwrap_or_default();
     let forward_to = r.parsed(s, "forward_to", Destination::parse);
@@ -263,17 +288,63 @@ fn read_number(r: &mut Reader<'_>, s: &Section<'_>) -> NumberConfig {
         id,
         phone_number_id: r.parsed(s, "phone_number_id", digits).unwrap_or_default(),
         phone_number: r.parsed(s, "phone_number", e164).unwrap_or_default(),
-        enabled: r.flag(s, "enabled").unwrap_or(true),
-        forward_to: forward_to.unwrap_or(Destination::Tel(String::new())),
+        enabled,
+        forward_to,
         trunk: r.text(s, "trunk").map(|found| found.value),
         caller_id: r.word(s, "caller_id", CallerId::WORDS).unwrap_or(CallerId::Caller),
         recording,
-        max_call_seconds: r.whole(s, "max_call_seconds", 10..=DAY, "seconds").unwrap_or(14_400),
+        max_call_seconds: max_call_seconds(r, s),
+        country_code: r.parsed(s, "country_code", country_code),
+        national_prefix: r
+            .parsed_or_empty(s, "national_prefix", dialled_prefix)
+            .unwrap_or_else(|| "0".to_owned()),
+        international_prefix: r
+            .parsed(s, "international_prefix", dialled_prefix)
+            .unwrap_or_else(|| "00".to_owned()),
+        sip_auth_username: r.parsed(s, "sip_auth_username", sip_user),
+        sip_auth_password: r.secret(s, "sip_auth_password"),
+        call_icon_countries: countries(r, s, "call_icon_countries"),
     }
 }
 
+/// 0 is no cap at all.
+fn max_call_seconds(r: &mut Reader<'_>, s: &Section<'_>) -> Option<u64> {
+    const KEY: &str = "max_call_seconds";
+    if !s.has(KEY) {
+        return Some(14_400);
+    }
+    let seconds = r.whole(s, KEY, 0..=DAY, "seconds; 0 is no cap")?;
+    if (1..10).contains(&seconds) {
+        let at = r.at(s, KEY);
+        r.fault(Fault::at(&at, format!("must be at least 10 seconds, or 0 for no cap, is {seconds}")));
+    }
+    (seconds > 0).then_some(seconds)
+}
+
+/// Two letters each, put into upper case.
+fn countries(r: &mut Reader<'_>, s: &Section<'_>, key: &str) -> Option<Vec<String>> {
+    let found = r.texts(s, key)?;
+    let mut countries = Vec::new();
+    for country in &found {
+        let code = country.value.to_ascii_uppercase();
+        if code.len() != 2 || !code.bytes().all(|b| b.is_ascii_uppercase()) {
+            let what = format!("must be a country of two letters like \"DE\", is \"{}\"", country.value);
+            r.fault(Fault::at(&country.at, what));
+        } else if countries.contains(&code) {
+            r.fault(Fault::at(&country.at, format!("\"{code}\" is in the list twice")));
+        } else {
+            countries.push(code);
+        }
+    }
+    let at = r.at(s, key);
+    if found.is_empty() && r.sound_below(&at) {
+        r.fault(Fault::at(&at, "is empty").hint("leave it out: then users of all countries see the button"));
+    }
+    Some(countries)
+}
+
 /// A name that may stand in a path, a header or a log line.
-fn token(text: &str) -> Result<String, String> {
+pub(super) fn token(text: &str) -> Result<String, String> {
     let fits = text.len() <= 64 && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b));
     if fits {
         return Ok(text.to_owned());
@@ -299,11 +370,47 @@ fn sip_user(text: &str) -> Result<String, String> {
     Err(format!("must be a SIP user without \"@\" and blanks, at most 128 characters, is \"{text}\""))
 }
 
+/// Digits only, at most 32.
 fn digits(text: &str) -> Result<String, String> {
     if text.len() <= 32 && text.bytes().all(|b| b.is_ascii_digit()) {
         return Ok(text.to_owned());
     }
     Err(format!("must be digits only, is \"{text}\""))
+}
+
+/// An E.164 country code: 1 to 3 digits, the first not 0.
+fn country_code(text: &str) -> Result<String, String> {
+    if text.len() <= 3 && !text.starts_with('0') && text.bytes().all(|b| b.is_ascii_digit()) {
+        return Ok(text.to_owned());
+    }
+    Err(format!("must be a country code like \"49\", without \"+\" and zeros before it, is \"{text}\""))
+}
+
+/// What is dialled before a number.
+fn dialled_prefix(text: &str) -> Result<String, String> {
+    if text.len() <= 8 && text.bytes().all(|b| b.is_ascii_digit()) {
+        return Ok(text.to_owned());
+    }
+    Err(format!("must be at most 8 digits, is \"{text}\""))
+}
+
+/// 64 hex digits. What is wrong with them is told without telling them.
+fn sha256(text: &str) -> Result<[u8; 32], String> {
+    let mut digest = [0; 32];
+    let mut pairs = text.as_bytes().chunks_exact(2);
+    let nibble = |b: u8| char::from(b).to_digit(16).and_then(|n| u8::try_from(n).ok());
+    let fits = text.len() == 64
+        && digest.iter_mut().all(|byte| match pairs.next() {
+            Some([high, low]) => match (nibble(*high), nibble(*low)) {
+                (Some(high), Some(low)) => {
+                    *byte = high << 4 | low;
+                    true
+                }
+                (Some(_) | None, _) => false,
+            },
+            Some(_) | None => false,
+        });
+    if fits { Ok(digest) } else { Err("must be 64 hex digits, as sha256sum prints them".to_owned()) }
 }
 
 fn folder(text: &str) -> Result<PathBuf, String> {

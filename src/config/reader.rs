@@ -3,11 +3,13 @@
 use std::ops::{Range, RangeInclusive};
 use std::path::Path;
 
+use rust_decimal::Decimal;
 use toml::de::{DeTable, DeValue};
 
 use super::board::InForce;
 use super::fault::{Fault, Note, PLACEHOLDER, Place, nearest};
 use super::known;
+use super::money::amount;
 use super::secret::{Secret, SecretSource};
 
 /// Faults beyond this many are not kept: nobody reads them.
@@ -280,6 +282,54 @@ impl<'a> Reader<'a> {
                 None
             }
         }
+    }
+
+    /// As [`Reader::parsed`], of a string that may be empty.
+    pub fn parsed_or_empty<T>(
+        &mut self,
+        section: &Section<'_>,
+        key: &str,
+        meaning: impl FnOnce(&str) -> Result<T, String>,
+    ) -> Option<T> {
+        match self.value(section, key)?.value {
+            DeValue::String(text) if text.is_empty() => meaning("").ok(),
+            _ => self.parsed(section, key, meaning),
+        }
+    }
+
+    /// An amount of money: a number or a string, meant exactly as it is written.
+    pub fn amount(&mut self, section: &Section<'_>, key: &str) -> Option<Decimal> {
+        let Found { value, at } = self.value(section, key)?;
+        let read = match value {
+            DeValue::Integer(number) if number.radix() == 10 => amount(number.as_str()),
+            DeValue::Integer(number) => Err(format!("must be written in decimal, is {number}")),
+            DeValue::Float(number) => amount(number.as_str()),
+            DeValue::String(text) => amount(text),
+            other => {
+                self.wrong_type(&at, "an amount like 0.0125", other);
+                return None;
+            }
+        };
+        read.map_err(|what| self.fault(Fault::at(&at, what))).ok()
+    }
+
+    /// A table of strings, none of them empty, by the names of the file. They are taken for secrets.
+    pub fn named_texts(&mut self, section: &Section<'_>, key: &str) -> Option<Vec<(String, Found<String>)>> {
+        let Found { value, at } = self.value(section, key)?;
+        let DeValue::Table(table) = value else {
+            self.wrong_type(&at, "a table of strings", value);
+            return None;
+        };
+        let mut texts = Vec::new();
+        for (name, item) in table {
+            let shown: String = name.get_ref().chars().take(64).collect();
+            let at = self.place(&item.span(), format!("{}.{shown}", at.key));
+            if let Some(found) = self.string(Found { value: item.get_ref(), at }) {
+                texts.push((name.get_ref().clone().into_owned(), found));
+            }
+        }
+        self.secrets_in_place |= !texts.is_empty();
+        Some(texts)
     }
 
     /// One of a few words.

@@ -5,6 +5,9 @@ use std::fs::File;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
+use sha2::{Digest as _, Sha256};
+use subtle::ConstantTimeEq as _;
+
 /// The largest secret file that is read, in bytes.
 const MAX_SECRET_FILE: u64 = 64 * 1024;
 
@@ -33,6 +36,39 @@ impl fmt::Debug for Secret {
 impl fmt::Display for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("***")
+    }
+}
+
+/// A key of the REST API, as the file has it.
+#[derive(Clone, PartialEq, Eq)]
+pub enum KeySecret {
+    /// The key itself.
+    Plain(Secret),
+    /// Its SHA-256: whoever reads the file can't use it.
+    Sha256([u8; 32]),
+}
+
+impl KeySecret {
+    /// Whether this is what was presented. The time it takes tells neither the key nor its length.
+    pub fn matches(&self, presented: &[u8]) -> bool {
+        self.digest().ct_eq(&<[u8; 32]>::from(Sha256::digest(presented))).into()
+    }
+
+    /// The key's SHA-256.
+    pub(super) fn digest(&self) -> [u8; 32] {
+        match self {
+            KeySecret::Plain(key) => Sha256::digest(key.expose().as_bytes()).into(),
+            KeySecret::Sha256(digest) => *digest,
+        }
+    }
+}
+
+impl fmt::Debug for KeySecret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            KeySecret::Plain(_) => f.write_str("***"),
+            KeySecret::Sha256(_) => f.write_str("sha256:***"),
+        }
     }
 }
 

@@ -1,10 +1,16 @@
 //! The sections of the file as values, one struct each, with the names and defaults of the file.
 
+use std::collections::BTreeMap;
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
-use super::secret::Secret;
-use super::units::{CallerId, Codec, Destination, DtlsRole, Dtmf, HostPort, PortRange, Role, Srtp};
+use rust_decimal::Decimal;
+
+use super::secret::{KeySecret, Secret};
+use super::units::{
+    CallerId, Codec, Destination, DtlsRole, Dtmf, EventName, HostPort, PortRange, Role, Srtp,
+};
 
 /// The whole file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,6 +29,12 @@ pub struct Config {
     pub trunks: Vec<TrunkConfig>,
     /// `[[number]]`, in the file's order.
     pub numbers: Vec<NumberConfig>,
+    /// `[[rates]]`, in the file's order.
+    pub rates: Vec<RateConfig>,
+    /// `[recording]`
+    pub recording: RecordingConfig,
+    /// `[[webhook]]`, in the file's order.
+    pub webhooks: Vec<WebhookConfig>,
 }
 
 /// `[gateway]`: the process.
@@ -60,6 +72,10 @@ pub struct HttpConfig {
     pub tls_key: Option<PathBuf>,
     /// How the outside reaches `listen`, without a slash at the end.
     pub public_url: Option<String>,
+    /// Whether webhooks may go to loopback, link-local and private addresses (see [`super::is_private`]).
+    pub allow_private: bool,
+    /// Requests that one key may make in a minute; 0: as many as it likes.
+    pub rate_per_minute: u32,
     /// `[[http.key]]`
     pub keys: Vec<HttpKey>,
 }
@@ -71,6 +87,8 @@ impl Default for HttpConfig {
             tls_cert: None,
             tls_key: None,
             public_url: None,
+            allow_private: false,
+            rate_per_minute: 600,
             keys: Vec::new(),
         }
     }
@@ -81,10 +99,17 @@ impl Default for HttpConfig {
 pub struct HttpKey {
     /// Who holds it; unique.
     pub name: String,
-    /// The key itself; unique.
-    pub key: Secret,
+    /// The key itself, or its hash; unique.
+    pub key: KeySecret,
     /// What it allows.
     pub role: Role,
+}
+
+impl HttpKey {
+    /// Whether this is what was presented; takes as long for a wrong key as for the right one.
+    pub fn matches(&self, presented: &[u8]) -> bool {
+        self.key.matches(presented)
+    }
 }
 
 /// `[whatsapp]`: Meta's Cloud API.
@@ -100,6 +125,8 @@ pub struct WhatsAppConfig {
     pub verify_token: Secret,
     /// DTLS role in our own offers.
     pub dtls_role: DtlsRole,
+    /// The WhatsApp Business Account, digits: with it the app's subscription can be checked.
+    pub waba_id: Option<String>,
 }
 
 impl Default for WhatsAppConfig {
@@ -111,6 +138,7 @@ impl Default for WhatsAppConfig {
             access_token: Secret::default(),
             verify_token: Secret::default(),
             dtls_role: DtlsRole::Auto,
+            waba_id: None,
         }
     }
 }
@@ -241,16 +269,92 @@ pub struct NumberConfig {
     pub phone_number: String,
     /// Whether calls are taken.
     pub enabled: bool,
-    /// Where its calls go.
-    pub forward_to: Destination,
+    /// Where its calls go; there is one if `enabled`.
+    pub forward_to: Option<Destination>,
     /// The trunk that carries `tel:` and may dial out through this number.
     pub trunk: Option<String>,
     /// What the destination sees as the caller.
     pub caller_id: CallerId,
     /// Whether calls are recorded. Not in this version: always `false`.
     pub recording: bool,
-    /// Seconds after which a call is ended, 10 to 86400.
-    pub max_call_seconds: u64,
+    /// Seconds after which a call is ended, 10 to 86400; `None`: never. Not given: 14400. In the file 0 is never.
+    pub max_call_seconds: Option<u64>,
+    /// E.164 country code, digits: what a national number dialled by the PBX is completed with. `None`: national
+    /// numbers can't be dialled.
+    pub country_code: Option<String>,
+    /// What a national number begins with at the PBX, taken off before `country_code` is put on. May be empty.
+    pub national_prefix: String,
+    /// What an international number begins with at the PBX if not with `+`.
+    pub international_prefix: String,
+    /// User for the digest of a `sip:` destination, if not the trunk's.
+    pub sip_auth_username: Option<String>,
+    /// Password for the digest of a `sip:` destination.
+    pub sip_auth_password: Option<Secret>,
+    /// Countries (ISO 3166-1 alpha-2, upper case) whose users see the call button; `None`: all.
+    pub call_icon_countries: Option<Vec<String>>,
+}
+
+/// `[[rates]]`: what a minute costs to numbers with this prefix. The longest prefix that fits counts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RateConfig {
+    /// `+` and digits; unique.
+    pub prefix: String,
+    /// What Meta takes for a minute, USD.
+    pub meta_per_minute_usd: Decimal,
+    /// What the carrier behind the PBX takes for a minute, USD.
+    pub carrier_per_minute_usd: Decimal,
+    /// What Meta takes for the minutes beyond a monthly volume, by ascending volume.
+    pub tiers: Vec<RateTier>,
+}
+
+/// A volume tier of [`RateConfig`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RateTier {
+    /// Minutes in a month: the tier is for those beyond.
+    pub from_minutes: u64,
+    /// What Meta takes for one of them, USD.
+    pub meta_per_minute_usd: Decimal,
+}
+
+/// `[recording]`. Calls can't be recorded in this version: what a minute costs is all that counts.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RecordingConfig {
+    /// What a recorded minute costs, USD.
+    pub per_minute_usd: Decimal,
+}
+
+/// `[[webhook]]`: an application that wants to hear of calls.
+#[derive(Clone, PartialEq, Eq)]
+pub struct WebhookConfig {
+    /// Its id in REST paths; unique. Unless given, 24 hex digits made of `name` and `url`.
+    pub id: String,
+    /// For people, 1 to 50 characters; the host of `url` unless given.
+    pub name: String,
+    /// Where events are sent: https or http.
+    pub url: String,
+    /// Signs the events.
+    pub secret: Option<Secret>,
+    /// Those that it wants; never empty, none twice.
+    pub events: Vec<EventName>,
+    /// Whether events are sent.
+    pub active: bool,
+    /// Put into each request. The names are unlike each other even if case is ignored.
+    pub headers: BTreeMap<String, String>,
+}
+
+/// Neither the values of headers nor the address: both often hold keys.
+impl fmt::Debug for WebhookConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let WebhookConfig { id, name, url: _, secret, events, active, headers } = self;
+        f.debug_struct("WebhookConfig")
+            .field("id", id)
+            .field("name", name)
+            .field("secret", secret)
+            .field("events", events)
+            .field("active", active)
+            .field("headers", &headers.keys())
+            .finish_non_exhaustive()
+    }
 }
 
 impl Config {

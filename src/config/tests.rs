@@ -98,9 +98,9 @@ fn a_small_file_loads_with_the_documented_defaults() {
     assert_eq!(trunk.password.as_ref().unwrap().expose(), "trunk-s3cret");
     let number = config.number("support").unwrap();
     assert_eq!(number.account_id, "support");
-    assert_eq!(number.forward_to, Destination::Sip { user: "200".into(), host: "pbx".into() });
+    assert_eq!(number.forward_to, Some(Destination::Sip { user: "200".into(), host: "pbx".into() }));
     assert_eq!((number.enabled, number.caller_id), (true, CallerId::Caller));
-    assert_eq!(number.max_call_seconds, 14_400);
+    assert_eq!(number.max_call_seconds, Some(14_400));
     assert_eq!(notes(GOOD), Vec::<String>::new());
 }
 
@@ -167,7 +167,7 @@ max_call_seconds = 600
     assert_eq!(config.http.listen.to_string(), "[::1]:8081");
     assert_eq!(config.http.public_url.as_deref(), Some("https://calls.example.com"));
     assert_eq!((config.http.keys[0].name.as_str(), config.http.keys[0].role), ("ops", Role::Operator));
-    assert_eq!(config.http.keys[0].key.expose(), "sk_0123456789abcdef");
+    assert_eq!(config.http.keys[0].key, KeySecret::Plain(Secret::new("sk_0123456789abcdef")));
     assert_eq!(config.whatsapp.graph_url, "https://graph.example.com/v9");
     assert_eq!(config.whatsapp.app_secret.expose(), "a");
     assert_eq!(config.whatsapp.access_token.expose(), "b");
@@ -193,15 +193,15 @@ max_call_seconds = 600
     let number = &config.numbers[0];
     assert_eq!((number.account_id.as_str(), number.phone_number_id.as_str()), ("acme", "1"));
     assert_eq!(number.phone_number, "+4915112345678");
-    assert_eq!(number.forward_to, Destination::Tel("+4930123456".into()));
+    assert_eq!(number.forward_to, Some(Destination::Tel("+4930123456".into())));
     assert_eq!((number.enabled, number.caller_id), (false, CallerId::Business));
-    assert_eq!((number.trunk.as_deref(), number.max_call_seconds), (Some("pbx"), 600));
+    assert_eq!((number.trunk.as_deref(), number.max_call_seconds), (Some("pbx"), Some(600)));
 }
 
 #[test]
 fn the_example_loads_as_it_is_and_names_every_key() {
     let (config, notes) = load(EXAMPLE).unwrap();
-    assert_eq!(config.numbers[0].forward_to.to_string(), "sip:200@pbx");
+    assert_eq!(config.numbers[0].forward_to.as_ref().unwrap().to_string(), "sip:200@pbx");
     let placeholders = notes.iter().filter(|note| note.what.contains("placeholder")).count();
     assert_eq!((placeholders, notes.len()), (5, 5), "{notes:?}");
     for (section, keys) in known::SECTIONS {

@@ -401,6 +401,20 @@ words! {
 }
 
 words! {
+    /// What applications are told.
+    EventName {
+        /// A WhatsApp user calls.
+        CallReceived = "call.received",
+        /// A call that was under way is over.
+        CallEnded = "call.ended",
+        /// A call could not be made or connected.
+        CallFailed = "call.failed",
+        /// A WhatsApp user has answered a request for permission to call.
+        CallPermissionRequest = "call.permission_request",
+    }
+}
+
+words! {
     /// What the destination sees as the caller.
     CallerId {
         /// The WhatsApp user.

@@ -68,7 +68,7 @@ impl Settings {
             })
             .collect();
         for number in &config.numbers {
-            let Destination::Sip { host, .. } = &number.forward_to else { continue };
+            let Some(Destination::Sip { host, .. }) = &number.forward_to else { continue };
             if trunks.iter().all(|trunk| trunk.sip.name != *host) {
                 trunks.push(Trunk {
                     sip: sip::TrunkSettings {
@@ -153,7 +153,7 @@ pub struct Route {
 
 /// Where calls for this number go; `None` if it has no destination that this version can call.
 pub fn route(number: &NumberConfig) -> Option<Route> {
-    match &number.forward_to {
+    match number.forward_to.as_ref()? {
         Destination::Sip { user, host } => Some(Route { trunk: host.clone(), user: user.clone() }),
         Destination::Tel(digits) => Some(Route { trunk: number.trunk.clone()?, user: digits.clone() }),
         Destination::Wss(_) => None,

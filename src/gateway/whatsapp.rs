@@ -14,6 +14,9 @@ use crate::whatsapp::seen::Admit;
 /// How long a call may last if its number can't say (it was refused before that mattered).
 const REFUSED_CALL: std::time::Duration = std::time::Duration::from_secs(1);
 
+/// How long a call may last without a cap: a year, in seconds.
+const NO_CAP: u64 = 365 * 24 * 3_600;
+
 impl Gateway {
     /// One notice of a webhook.
     pub(super) fn noticed(&mut self, notice: Notice, now: Now) {
@@ -73,7 +76,7 @@ impl Gateway {
         };
         let talking = match refusal {
             Some(_) => REFUSED_CALL,
-            None => std::time::Duration::from_secs(number.max_call_seconds),
+            None => std::time::Duration::from_secs(number.max_call_seconds.unwrap_or(NO_CAP)),
         };
         let (call, steps) = self.new_call(Direction::Inbound, talking, now);
         let id = self.random.call_id();
@@ -84,7 +87,7 @@ impl Gateway {
             phone_number_id: connect.phone_number_id,
             from: connect.user.caller_user(),
             to: number.phone_number.clone(),
-            destination: number.forward_to.to_string(),
+            destination: number.forward_to.as_ref().map(ToString::to_string).unwrap_or_default(),
             payload: connect.payload,
             user: connect.user,
             offer: offer.ok(),
