@@ -74,6 +74,7 @@ class Asterisk:
             "MODULES": "/" + str(modules.relative_to(self.root)),
             "LOAD": "\n".join(f"load = {m}.so" for m in MODULES),
             "TRUNKS": "\n".join(trunks),
+            "OUT": "\n".join(f"[out-{name}](dial)" for name in re.findall(r"(?m)^\[(\S+)\]\(trunk\)", "\n".join(trunks))),
             "RTP_FIRST": str(rtp[0]),
             "RTP_LAST": str(rtp[1]),
         }
@@ -144,8 +145,61 @@ class Asterisk:
             wanted = [b for b in wanted if re.search(rf"(?im)^(?:Call-ID|i):\s*{re.escape(call_id)}\s*$", b)]
         return len(wanted)
 
+    # Out to WhatsApp
+
+    def dial(self, number, trunk, then="talk"):
+        """Somebody at the PBX dials a WhatsApp user (digits, no plus) through a trunk; `then` is what they do once it is
+        answered: talk, brief or keys. Returns at once."""
+        said = self.cli(f"channel originate Local/9{number}@out-{trunk}/n extension {then}-{number}@people")
+        assert not said.strip(), said
+
+    def gives_up(self, number):
+        """That somebody hangs up."""
+        names = re.findall(rf"(?m)^(Local/9{number}@[^!]+;1)!", self.cli("core show channels concise"))
+        assert names, f"nobody at the PBX is calling +{number}"
+        for name in names:
+            self.cli(f"channel request hangup {name}")
+
+    def state(self, number):
+        """The state of the trunk's channel to a WhatsApp user (Down, Ringing, Up), None if there is none."""
+        for line in self.cli("core show channels concise").splitlines():
+            part = line.split("!")
+            if part[0].startswith("PJSIP/") and any(p in (number, "9" + number, "+" + number) for p in part[1:]):
+                return part[4]
+        return None
+
+    def answers(self, number):
+        """The answers to INVITEs that dialled a number, oldest first: (code, reason, headers in lower case)."""
+        found = []
+        for block in re.split(r"<--- (?=Received|Transmitting)", self.log("trace")):
+            m = re.match(r"Received SIP response[^\n]*\nSIP/2\.0 (\d{3}) ([^\r\n]*)", block)
+            if m and re.search(rf"(?im)^To:.*sip:\+?{number}@", block) and re.search(r"(?im)^CSeq: \d+ INVITE", block):
+                headers = {k.lower(): v.strip() for k, v in re.findall(r"(?m)^([A-Za-z-]+):([^\r\n]*)", block)}
+                found.append((int(m.group(1)), m.group(2), headers))
+        return found
+
+    def answer(self, number, code=None, timeout=8.0):
+        """Waits for an answer to an INVITE: this code, or any final one other than a challenge; (code, reason, headers)."""
+        until = time.monotonic() + timeout
+        while time.monotonic() < until:
+            for answer in self.answers(number):
+                if answer[0] == code or (code is None and answer[0] >= 200 and answer[0] not in (401, 407)):
+                    return answer
+            time.sleep(0.05)
+        raise AssertionError(f"the PBX saw {[a[:2] for a in self.answers(number)]} for +{number}, not {code or 'a final answer'}")
+
+    def done(self, number, timeout=8.0):
+        """What the dialplan says of a call to WhatsApp that is over: status, cause, talked."""
+        until = time.monotonic() + timeout
+        while time.monotonic() < until:
+            for line in self.said("DONE"):
+                if line["to"] == number:
+                    return line
+            time.sleep(0.05)
+        raise AssertionError(f"the PBX is not done with +{number}: {self.said('DONE')[-3:]}")
+
     def heard(self, number, timeout=5.0):
-        """Samples and rate of what the caller `number` said to the extension `record`, once that call is over."""
+        """Samples and rate of what one caller said to an extension that records, once that call is over."""
         path = self.run / f"heard-{number}.wav16"
         until = time.monotonic() + timeout
         size = -1

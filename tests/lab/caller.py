@@ -1,10 +1,12 @@
-"""A plain SIP caller with G.711, enough to prove the PBX before the gateway is asked to."""
+"""A plain SIP caller with G.711: it proves the PBX before the gateway is asked to, and does what Asterisk can't."""
 
 import hashlib
+import queue
 import re
 import secrets
 import socket
 import struct
+import threading
 import time
 
 import numpy as np
@@ -44,12 +46,15 @@ class Caller:
         """The final answer, and the status codes seen before it. Requests of the PBX (OPTIONS) are passed over."""
         seen = []
         while True:
-            text = self.sip.recv(4000).decode()
+            text = self._next()
             if text.startswith("SIP/2.0"):
                 code = int(text[8:11])
                 if code >= 200:
                     return code, text, seen
                 seen.append(code)
+
+    def _next(self):
+        return self.sip.recv(4000).decode()
 
     def _digest(self, method, uri, text):
         want = re.search(r"WWW-Authenticate: Digest (.*)\r", text).group(1)
@@ -82,19 +87,20 @@ class Caller:
         self._fresh(me)
         return self._with_digest("REGISTER", f"sip:{self.pbx}", me, "Expires: 60\r\n")[0]
 
-    def invite(self, extension, number="+4915112345678", name="Ada", headers=""):
-        """Calls; the final status and the provisional ones."""
+    def invite(self, extension, number="+4915112345678", name="Ada", headers="", late=False):
+        """Calls; the final status and the provisional ones. `late`: without an offer, the other side makes one."""
         self._fresh(f'"{name}" <sip:{number}@{self.address}>')
         self.uri = f"sip:{extension}@{self.pbx}"
         port = self.rtp.getsockname()[1]
         body = (f"v=0\r\no=- 1 1 IN IP4 {self.address}\r\ns=-\r\nc=IN IP4 {self.address}\r\nt=0 0\r\n"
                 f"m=audio {port} RTP/AVP 0 101\r\na=rtpmap:0 PCMU/8000\r\na=rtpmap:101 telephone-event/8000\r\na=ptime:20\r\n")
-        code, text, seen = self._with_digest("INVITE", self.uri, f"<{self.uri}>", headers, body)
+        code, text, seen = self._with_digest("INVITE", self.uri, f"<{self.uri}>", headers, "" if late else body)
         self.to = re.search(r"To: (.*)\r", text).group(1)
+        self.final = text
         if code == 200:
             self.uri = re.search(r"Contact: <(.*?)>", text).group(1)
             self.target = (re.search(r"c=IN IP4 (\S+)", text).group(1), int(re.search(r"m=audio (\d+)", text).group(1)))
-        self._send("ACK", self.uri, self.to, 2)
+        self._send("ACK", self.uri, self.to, int(re.search(r"CSeq: (\d+)", text).group(1)), "", body if late and code == 200 else "")
         return code, seen
 
     def talk(self, seconds, hertz=700, keys=""):
@@ -129,3 +135,94 @@ class Caller:
         """Gives the address back."""
         self.sip.close()
         self.rtp.close()
+
+
+class PlainTrunk(Caller):
+    """A trunk without registration and without much sense: it answers OPTIONS and BYE, and calls by hand."""
+
+    def __init__(self, address, gateway):
+        super().__init__(address, gateway, "plain", "")
+        self._queue = queue.Queue()
+        self.requests = []              # methods of the gateway's requests
+        self.sip.settimeout(None)
+        threading.Thread(target=self._listen, name="plain trunk", daemon=True).start()
+
+    def _listen(self):
+        while True:
+            try:
+                text, source = self.sip.recvfrom(8000)
+            except OSError:
+                return
+            text = text.decode(errors="replace")
+            if text.startswith("SIP/2.0"):
+                self._queue.put(text)
+            elif text.strip():
+                self.requests.append(text.split()[0])
+                if not text.startswith("ACK"):
+                    kept = "".join(line + "\r\n" for line in text.split("\r\n")
+                                   if re.match(r"(?i)(via|v|from|f|to|t|call-id|i|cseq):", line) and line)
+                    self.sip.sendto(f"SIP/2.0 200 OK\r\n{kept}Content-Length: 0\r\n\r\n".encode(), source)
+
+    def _next(self):
+        return self._queue.get(timeout=12)
+
+
+class Callee(Caller):
+    """Somebody who registers and is called: by the last digit of the number it refuses (1), rings (2) or answers (3)."""
+
+    def register(self):
+        """The final status of a REGISTER with digest; calls are taken from then on."""
+        status = super().register()
+        self.sip.settimeout(None)
+        threading.Thread(target=self._serve, name="callee", daemon=True).start()
+        return status
+
+    def _serve(self):
+        ringing = None
+        while True:
+            try:
+                text = self.sip.recv(8000).decode()
+            except OSError:
+                return
+            try:
+                ringing = self._react(text, text.split()[0], ringing)
+            except OSError:
+                return
+
+    def _react(self, text, method, ringing):
+        if method == "INVITE":
+            number = re.search(r"INVITE sip:\+?(\d+)", text).group(1)
+            if number.endswith("1"):
+                self._answer(text, "486 Busy Here", 'Warning: 399 lab "over the limit"\r\n')
+            elif number.endswith("2"):
+                ringing = text
+                self._answer(text, "180 Ringing")
+            else:
+                self._picked_up(text)
+        elif method == "CANCEL":
+            self._answer(text, "200 OK")
+            self._answer(ringing, "487 Request Terminated")
+        elif method not in ("ACK", "SIP/2.0"):
+            self._answer(text, "200 OK")
+        return ringing
+
+    def _picked_up(self, text):
+        self.target = (re.search(r"c=IN IP4 (\S+)", text).group(1), int(re.search(r"m=audio (\d+)", text).group(1)))
+        self.uri = re.search(r"Contact: <(.*?)>", text).group(1)
+        self.to = re.search(r"From: (.*)\r", text).group(1)
+        self.sender, self.id = re.search(r"To: (.*)\r", text).group(1), re.search(r"Call-ID: (.*)\r", text).group(1)
+        port = self.rtp.getsockname()[1]
+        self._answer(text, "200 OK", f"Contact: <sip:{self.user}@{self.address}:5060>\r\nContent-Type: application/sdp\r\n", (
+            f"v=0\r\no=- 1 1 IN IP4 {self.address}\r\ns=-\r\nc=IN IP4 {self.address}\r\nt=0 0\r\n"
+            f"m=audio {port} RTP/AVP 0\r\na=rtpmap:0 PCMU/8000\r\na=ptime:20\r\n"))
+
+    def _answer(self, request, status, extra="", body=""):
+        kept = "".join(re.findall(r"(?m)^(?:Via|From|Call-ID|CSeq|Record-Route):.*\r\n", request))
+        to = re.search(r"To: (.*)\r", request).group(1)
+        to += "" if ";tag=" in to else f";tag={self.tag}"
+        self.sip.sendto(f"SIP/2.0 {status}\r\n{kept}To: {to}\r\n{extra}Content-Length: {len(body)}\r\n\r\n{body}".encode(),
+                        (self.pbx, 5060))
+
+    def bye(self):
+        """Hangs up; the answer is not waited for."""
+        self._send("BYE", self.uri, self.to, 7)

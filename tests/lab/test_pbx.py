@@ -6,7 +6,7 @@ import pytest
 import asterisk
 import network
 import sound
-from caller import Caller
+from caller import Callee, Caller
 
 
 @pytest.fixture(scope="module")
@@ -108,3 +108,30 @@ def test_it_hangs_up_by_itself(pbx, caller):
     caller.talk(3.2)
     caller.sip.settimeout(2)
     assert caller.sip.recv(2000).startswith(b"BYE ")
+
+
+def test_it_dials_out_through_a_trunk_and_writes_down_what_became_of_it(pbx):
+    gateway = Callee(network.address(3), pbx.address, "gw256", "gw256-secret")
+    try:
+        assert gateway.register() == 200
+        pbx.dial("4915100001", "gw256")
+        assert pbx.answer("4915100001")[0] == 486
+        done = pbx.done("4915100001")
+        assert (done["status"], done["cause"]) == ("BUSY", "17")
+        assert pbx.answer("4915100001")[2]["warning"] == '399 lab "over the limit"'
+        pbx.dial("4915100002", "gw256")
+        assert pbx.answer("4915100002", 180)
+        assert pbx.state("4915100002") == "Ringing"
+        pbx.gives_up("4915100002")
+        assert pbx.answer("4915100002")[0] == 487
+        pbx.done("4915100002")
+        pbx.dial("4915100003", "gw256")
+        assert pbx.answer("4915100003")[0] == 200
+        gateway.talk(2)
+        gateway.bye()
+        assert pbx.done("4915100003")["status"] == "ANSWER"
+        x, rate = pbx.heard("4915100003")
+        assert abs(sound.frequency(x[rate // 2:], rate) - 700) < 5
+        assert abs(sound.frequency(heard(gateway)[8000:], 8000) - 1004) < 3
+    finally:
+        gateway.close()
