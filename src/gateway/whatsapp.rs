@@ -5,7 +5,7 @@ use super::{CallKey, Gateway, LineOrder, LineSetup, Output, REFUSALS, Request, R
 use crate::call::leg::{Direction, Order, Side, Why};
 use crate::call::record::Quality;
 use crate::clock::Now;
-use crate::whatsapp::graph::{Action, Attempt, Next, Reply, VerdictKind};
+use crate::whatsapp::graph::{Action, Attempt, Next, Reply, VerdictKind, connected_wacid};
 use crate::whatsapp::leg::{Leg, LegOutput};
 use crate::whatsapp::notice::{CallStatus, Connect, Notice, Status, Terminate};
 use crate::whatsapp::sdp::{self, Offer, Place};
@@ -36,6 +36,9 @@ impl Gateway {
             },
             Notice::Terminate(terminate) => self.terminated(&terminate, now),
             Notice::Status(status) => Gateway::status(&status),
+            Notice::Permission(_) | Notice::Settings(_) => {
+                tracing::debug!("a notice that no call waits for");
+            }
         }
     }
 
@@ -201,6 +204,7 @@ impl Gateway {
                     }
                     self.outputs.push_back(Output::Line { call: key, order: LineOrder::OpenGate });
                 }
+                LegOutput::TakeAnswer(_) => tracing::error!("an answer to a call that we did not place"),
                 LegOutput::Event(event) => self.heard(key, Side::WhatsApp, event, now),
             }
         }
@@ -239,7 +243,7 @@ impl Gateway {
                 request.retry_at = Some(at);
                 return;
             }
-            Next::Done => Ok(()),
+            Next::Done(body) => Ok(connected_wacid(&body)),
             Next::Failed(verdict) => Err(verdict),
         };
         let Some(request) = self.requests.remove(&id) else { return };

@@ -15,7 +15,7 @@ use tokio::sync::{Semaphore, mpsc};
 
 use crate::config::WhatsAppConfig;
 use crate::gateway::{Input, RequestId};
-use crate::whatsapp::graph::{Reply, Request};
+use crate::whatsapp::graph::{self, Reply, Request};
 
 /// Requests on the wire at once; the next ones wait their turn within their own patience.
 const AT_ONCE: usize = 64;
@@ -63,34 +63,43 @@ impl Graph {
         let graph = self.clone();
         tokio::spawn(async move {
             let reply = match tokio::time::timeout(patience, graph.exchange(request)).await {
-                Ok(Ok(reply)) => reply,
-                Ok(Err(why)) => Reply::Unreachable(why),
+                Ok(Ok(reply) | Err(reply)) => reply,
                 Err(_) => Reply::Timeout,
             };
             let _ = graph.to_gateway.send(Input::GraphReplied { request: id, reply }).await;
         });
     }
 
-    async fn exchange(&self, request: Request) -> Result<Reply, String> {
-        let _turn = self.turns.acquire().await.map_err(|error| error.to_string())?;
+    /// Both ways out are what the gateway is told: an answer, or why there is none.
+    async fn exchange(&self, request: Request) -> Result<Reply, Reply> {
+        let unsent = |error: &dyn std::fmt::Display| Reply::Unreachable(error.to_string());
+        let _turn = self.turns.acquire().await.map_err(|error| unsent(&error))?;
         let uri: Uri = format!("{}/{}", self.base, request.path)
             .parse()
-            .map_err(|_| "whatsapp.graph_url is not a URL".to_owned())?;
-        let post = hyper::Request::builder()
-            .method(Method::POST)
+            .map_err(|_| unsent(&"whatsapp.graph_url is not a URL"))?;
+        let method = match request.method {
+            graph::Method::Get => Method::GET,
+            graph::Method::Post => Method::POST,
+        };
+        let request = hyper::Request::builder()
+            .method(method)
             .uri(uri)
             .header(AUTHORIZATION, &self.authorization)
             .header(CONTENT_TYPE, "application/json")
             .body(Full::new(Bytes::from(request.body)))
-            .map_err(|error| error.to_string())?;
-        let response = self.client.request(post).await.map_err(|error| root(&error))?;
+            .map_err(|error| unsent(&error))?;
+        let response = self.client.request(request).await.map_err(|error| {
+            // Only without a connection is it sure that Meta has not got it.
+            let tell = if error.is_connect() { Reply::Unreachable } else { Reply::BrokenOff };
+            tell(root(&error))
+        })?;
         let status = response.status().as_u16();
         let retry_after =
             response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.trim().parse().ok());
         let body = Limited::new(response.into_body(), REPLY)
             .collect()
             .await
-            .map_err(|error| format!("the reply broke off: {error}"))?;
+            .map_err(|error| Reply::BrokenOff(error.to_string()))?;
         Ok(Reply::Http { status, retry_after, body: body.to_bytes().to_vec() })
     }
 }

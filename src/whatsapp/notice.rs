@@ -8,15 +8,18 @@ use std::fmt;
 use serde_json::{Map, Value};
 
 use super::redact::scrub;
+use super::settings::SettingsNotice;
 
 pub use crate::call::leg::Direction;
 
-/// Longest call id that is believed, in bytes. Meta's have about 60.
-const MAX_WACID: usize = 512;
+/// Longest id of a call or message that is believed, in bytes. Meta's have about 60.
+const MAX_ID: usize = 512;
 /// Longest name, username or payload that is kept, in characters. Meta's own limit on payloads is 512.
 const MAX_TEXT: usize = 512;
+/// Most elements that are kept of a list inside of something.
+pub(super) const MAX_ITEMS: usize = 64;
 
-/// One thing that a webhook tells about one call.
+/// One thing that a webhook tells: about one call, about one user's permission, or about the number.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Notice {
     /// Inbound: a user rings. Outbound: Meta's media relay is ready (not yet picked up).
@@ -25,15 +28,30 @@ pub enum Notice {
     Terminate(Box<Terminate>),
     /// A step of an outgoing call.
     Status(Status),
+    /// A user allows calls, or no longer does.
+    Permission(Box<PermissionReply>),
+    /// The number's calling settings changed, or Meta warns or restricts it.
+    Settings(Box<SettingsNotice>),
 }
 
 impl Notice {
-    /// Meta's id of the call.
-    pub fn wacid(&self) -> &str {
+    /// Meta's id of the call, if it is about one.
+    pub fn wacid(&self) -> Option<&str> {
         match self {
-            Notice::Connect(connect) => &connect.wacid,
-            Notice::Terminate(terminate) => &terminate.wacid,
-            Notice::Status(status) => &status.wacid,
+            Notice::Connect(connect) => Some(&connect.wacid),
+            Notice::Terminate(terminate) => Some(&terminate.wacid),
+            Notice::Status(status) => Some(&status.wacid),
+            Notice::Permission(_) | Notice::Settings(_) => None,
+        }
+    }
+
+    /// What we gave Meta when we placed the call: says which call it is before the wacid is known.
+    pub fn opaque(&self) -> Option<&str> {
+        match self {
+            Notice::Connect(connect) => connect.opaque.as_deref(),
+            Notice::Terminate(terminate) => terminate.opaque.as_deref(),
+            Notice::Status(status) => status.opaque.as_deref(),
+            Notice::Permission(_) | Notice::Settings(_) => None,
         }
     }
 
@@ -43,6 +61,8 @@ impl Notice {
             Notice::Connect(connect) => &connect.phone_number_id,
             Notice::Terminate(terminate) => &terminate.phone_number_id,
             Notice::Status(status) => &status.phone_number_id,
+            Notice::Permission(reply) => &reply.phone_number_id,
+            Notice::Settings(notice) => &notice.phone_number_id,
         }
     }
 }
@@ -66,6 +86,8 @@ pub struct Connect {
     pub sdp: String,
     /// What the deep link or the call button carried.
     pub payload: Option<String>,
+    /// What we gave Meta when we placed the call.
+    pub opaque: Option<String>,
 }
 
 impl fmt::Debug for Connect {
@@ -79,6 +101,7 @@ impl fmt::Debug for Connect {
             .field("sdp_type", &self.sdp_type)
             .field("sdp_bytes", &self.sdp.len())
             .field("payload", &self.payload.is_some())
+            .field("opaque", &self.opaque)
             .finish()
     }
 }
@@ -159,6 +182,8 @@ pub struct Terminate {
     pub duration: Option<u32>,
     /// Free text that some accounts get.
     pub reason: Option<String>,
+    /// What we gave Meta when we placed the call.
+    pub opaque: Option<String>,
     /// Why it failed. [`crate::whatsapp::verdict::Verdict::of_call_fault`] turns it into a verdict.
     pub error: Option<CallFault>,
 }
@@ -174,6 +199,8 @@ pub struct Status {
     pub status: CallStatus,
     /// When it happened, in seconds since the Unix epoch.
     pub timestamp: Option<i64>,
+    /// What we gave Meta when we placed the call.
+    pub opaque: Option<String>,
 }
 
 /// The steps of an outgoing call that Meta reports.
@@ -187,6 +214,28 @@ pub enum CallStatus {
     Rejected,
     /// Something newer than this program, upper case.
     Other(String),
+}
+
+/// A user's word on being called by the business: a message of type `call_permission_reply`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PermissionReply {
+    /// The business number's id; empty if the webhook did not say.
+    pub phone_number_id: String,
+    /// The WhatsApp user.
+    pub user: User,
+    /// Calls are allowed.
+    pub accepted: bool,
+    /// They are allowed until the user says otherwise.
+    pub permanent: bool,
+    /// Until when they are allowed, in seconds since the Unix epoch. There is no notice when that comes.
+    pub expires_at: Option<i64>,
+    /// `user_action`, or `automatic`: after the user's own call, or taken back after four calls that were
+    /// not answered.
+    pub source: Option<String>,
+    /// The message (`wamid…`) or the call (`wacid…`) that it answers.
+    pub context_id: Option<String>,
+    /// When it happened, in seconds since the Unix epoch.
+    pub timestamp: Option<i64>,
 }
 
 /// An entry of `errors[]`: what went wrong with a call, in Meta's numbers and words.
@@ -249,7 +298,42 @@ pub(super) fn status(element: &Value, around: &Around<'_>) -> Result<Notice, Ski
         phone_number_id: around.phone_number_id.clone(),
         status,
         timestamp: whole(step.get("timestamp")),
+        opaque: text(step.get("biz_opaque_callback_data")),
     }))
+}
+
+/// Reads one element of `messages[]`: all but a reply to a permission request is somebody else's.
+pub(super) fn message(element: &Value, around: &Around<'_>) -> Result<Notice, Skipped> {
+    let message = element.as_object().ok_or(Skipped::NotUsed)?;
+    let interactive = message.get("interactive").and_then(Value::as_object).ok_or(Skipped::NotUsed)?;
+    let kind = word(interactive.get("type")).unwrap_or_default();
+    if !kind.eq_ignore_ascii_case("call_permission_reply") {
+        return Err(Skipped::NotUsed);
+    }
+    let reply = interactive
+        .get("call_permission_reply")
+        .and_then(Value::as_object)
+        .ok_or(Skipped::Bad("a permission reply is empty"))?;
+    let response = word(reply.get("response")).unwrap_or_default();
+    let accepted = response.eq_ignore_ascii_case("accept");
+    if !accepted && !response.eq_ignore_ascii_case("reject") {
+        return Err(Skipped::Bad("a permission reply is neither accept nor reject"));
+    }
+    let user = user(message, Direction::Inbound, around);
+    if user.phone.is_none() && user.bsuid.is_none() {
+        return Err(Skipped::Bad("a permission reply has no user"));
+    }
+    let context = message.get("context").and_then(Value::as_object);
+    Ok(Notice::Permission(Box::new(PermissionReply {
+        phone_number_id: around.phone_number_id.clone(),
+        user,
+        accepted,
+        permanent: accepted && truth(reply.get("is_permanent")),
+        expires_at: whole(reply.get("expiration_timestamp")),
+        source: text(reply.get("response_source")),
+        context_id: call_id(context.and_then(|context| context.get("id"))),
+        timestamp: whole(message.get("timestamp")),
+    })))
 }
 
 /// Reads one element of `errors[]`.
@@ -287,6 +371,7 @@ fn connect(wacid: String, call: &Map<String, Value>, around: &Around<'_>) -> Con
         sdp_type,
         sdp: part("sdp").and_then(Value::as_str).unwrap_or_default().to_owned(),
         payload: text(call.get("deeplink_payload")).or_else(|| text(call.get("cta_payload"))),
+        opaque: text(call.get("biz_opaque_callback_data")),
     }
 }
 
@@ -312,6 +397,7 @@ fn terminate(wacid: String, call: &Map<String, Value>, around: &Around<'_>) -> T
         end_time: whole(call.get("end_time")),
         duration,
         reason: text(call.get("terminate_reason")),
+        opaque: text(call.get("biz_opaque_callback_data")),
         error: own.or_else(shared),
         status,
     }
@@ -381,15 +467,15 @@ fn contact<'a>(user: &User, around: &Around<'a>) -> Option<&'a Map<String, Value
 }
 
 fn wacid(element: &Map<String, Value>) -> Result<String, Skipped> {
-    let id = word(element.get("id")).ok_or(Skipped::Bad("an element has no id"))?;
-    if id.len() > MAX_WACID {
-        return Err(Skipped::Bad("an id is too long"));
-    }
-    // It goes into a SIP header and into logs as it is.
-    if !id.bytes().all(|byte| byte.is_ascii_graphic()) {
-        return Err(Skipped::Bad("an id has characters that no id has"));
-    }
-    Ok(id)
+    let id = element.get("id");
+    word(id).ok_or(Skipped::Bad("an element has no id"))?;
+    call_id(id).ok_or(Skipped::Bad("an id is too long or has characters that no id has"))
+}
+
+/// An id of Meta's. It goes into a SIP header, into JSON and into logs as it is.
+pub(super) fn call_id(value: Option<&Value>) -> Option<String> {
+    let id = word(value)?;
+    if id.len() <= MAX_ID && id.bytes().all(|byte| byte.is_ascii_graphic()) { Some(id) } else { None }
 }
 
 /// A scalar as text: a string, a number, or the first element of an array of them. Empty is none.
@@ -405,8 +491,21 @@ pub(super) fn word(value: Option<&Value>) -> Option<String> {
     }
 }
 
+/// The objects of an array; a missing or foreign value has none.
+pub(super) fn objects(list: Option<&Value>) -> impl Iterator<Item = &Map<String, Value>> {
+    list.and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_object).take(MAX_ITEMS)
+}
+
+/// A yes, in whatever JSON type it comes.
+pub(super) fn truth(value: Option<&Value>) -> bool {
+    match value {
+        Some(Value::Bool(truth)) => *truth,
+        other => word(other).is_some_and(|word| word == "1" || word.eq_ignore_ascii_case("true")),
+    }
+}
+
 /// Text for people and headers: control characters become spaces, and it is not longer than it should be.
-fn text(value: Option<&Value>) -> Option<String> {
+pub(super) fn text(value: Option<&Value>) -> Option<String> {
     let plain = |letter: char| if letter.is_control() { ' ' } else { letter };
     let text: String = word(value)?.chars().map(plain).take(MAX_TEXT).collect();
     let text = text.trim();
@@ -414,7 +513,7 @@ fn text(value: Option<&Value>) -> Option<String> {
 }
 
 /// A whole number, given as a number or as text.
-fn whole(value: Option<&Value>) -> Option<i64> {
+pub(super) fn whole(value: Option<&Value>) -> Option<i64> {
     let word = word(value)?;
     let word = word.trim();
     word.parse().ok().or_else(|| {

@@ -1,10 +1,11 @@
 //! What has been seen before. Meta delivers at least once and in any order: a notice may be a copy, may
 //! come after its own end, may be for another number, may be hours old.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::notice::{CallStatus, Notice};
+use super::notice::{CallStatus, Connect, Direction, Notice};
 use crate::clock::{Now, Tick};
 
 /// Most calls that are remembered. A number can have 1000 at a time.
@@ -36,7 +37,7 @@ pub enum Admit {
     Stale,
 }
 
-/// What is remembered of one call.
+/// What is remembered of one call, or of something else that is told once.
 #[derive(Debug, Clone, Default)]
 struct Trace {
     /// Which notice of all was its latest: the key in the order of forgetting.
@@ -44,6 +45,8 @@ struct Trace {
     latest: Tick,
     connected: bool,
     ended: bool,
+    /// It is no call but something that is told once.
+    told: bool,
     steps: BTreeSet<CallStatus>,
 }
 
@@ -74,31 +77,30 @@ impl Seen {
         Seen { calls: BTreeMap::new(), order: BTreeMap::new(), turn: 0, capacity: calls.max(1) }
     }
 
-    /// Judges a notice and remembers it. `ours` says whether a phone number id is one of ours.
+    /// Judges a notice and remembers it. `ours` says whether a phone number id is one of ours. What is
+    /// told of the whole account (an empty id) is ours.
     ///
     /// The end of an unknown call is New and leaves a tombstone: its connect is then not rung.
     pub fn admit(&mut self, notice: &Notice, ours: impl Fn(&str) -> bool, now: Now) -> Admit {
-        if !ours(notice.phone_number_id()) {
+        let of_account = matches!(notice, Notice::Settings(_)) && notice.phone_number_id().is_empty();
+        if !of_account && !ours(notice.phone_number_id()) {
             return Admit::Foreign;
         }
         self.forget(now);
-        if let Notice::Connect(connect) = notice
-            && is_stale(connect.timestamp, now)
-            && !self.calls.contains_key(&connect.wacid)
-        {
+        let stale = matches!(notice, Notice::Connect(connect) if is_stale(connect, now));
+        let key = key(notice);
+        if stale && !self.calls.contains_key(key.as_ref()) {
             return Admit::Stale;
         }
-        let trace = self.touch(notice.wacid(), now);
+        let trace = self.touch(&key, now);
         match notice {
             Notice::Connect(_) if trace.connected => Admit::Duplicate,
-            Notice::Connect(connect) => {
+            Notice::Connect(_) => {
                 trace.connected = true;
-                if trace.ended {
-                    Admit::Tombstoned
-                } else if is_stale(connect.timestamp, now) {
-                    Admit::Stale
-                } else {
-                    Admit::New
+                match (trace.ended, stale) {
+                    (true, _) => Admit::Tombstoned,
+                    (false, true) => Admit::Stale,
+                    (false, false) => Admit::New,
                 }
             }
             Notice::Terminate(_) if trace.ended => Admit::Duplicate,
@@ -112,6 +114,11 @@ impl Seen {
                     trace.steps.insert(step.status.clone());
                 }
                 if trace.ended { Admit::Tombstoned } else { Admit::New }
+            }
+            Notice::Permission(_) | Notice::Settings(_) if trace.told => Admit::Duplicate,
+            Notice::Permission(_) | Notice::Settings(_) => {
+                trace.told = true;
+                Admit::New
             }
         }
     }
@@ -167,11 +174,40 @@ impl Seen {
     }
 }
 
-/// Only judged where our clock can be believed: it may never have been set.
-fn is_stale(timestamp: Option<i64>, now: Now) -> bool {
+/// What a notice is remembered by. No wacid has a space in it, so calls and the others keep apart.
+fn key(notice: &Notice) -> Cow<'_, str> {
+    let stamp = |at: Option<i64>| at.unwrap_or_default();
+    match notice {
+        Notice::Connect(connect) => Cow::Borrowed(&connect.wacid),
+        Notice::Status(status) => Cow::Borrowed(&status.wacid),
+        Notice::Terminate(terminate) => Cow::Borrowed(&terminate.wacid),
+        Notice::Permission(reply) => Cow::Owned(format!(
+            "permission {} {} {} {} {}",
+            reply.phone_number_id,
+            reply.user.caller_user(),
+            reply.context_id.as_deref().unwrap_or_default(),
+            stamp(reply.timestamp),
+            reply.accepted
+        )),
+        Notice::Settings(notice) => Cow::Owned(format!(
+            "settings {} {} {}",
+            notice.phone_number_id,
+            stamp(notice.timestamp),
+            notice.change.digest()
+        )),
+    }
+}
+
+/// A user's ringing is stale after a minute. An answer to a call of ours is not: whether that call still
+/// waits for it, the call itself knows. Only judged where our clock can be believed: it may never have
+/// been set.
+fn is_stale(connect: &Connect, now: Now) -> bool {
     let wall = now.wall.unix_seconds();
-    let Some(stamp) = timestamp else { return false };
-    if wall < SANE_WALL_SECONDS || stamp > wall.saturating_add(FUTURE_SECONDS) {
+    let Some(stamp) = connect.timestamp else { return false };
+    if connect.direction == Direction::Outbound
+        || wall < SANE_WALL_SECONDS
+        || stamp > wall.saturating_add(FUTURE_SECONDS)
+    {
         return false;
     }
     wall.saturating_sub(stamp) > STALE_SECONDS

@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use super::notice::{self, CallFault};
 use super::redact::scrub;
+use crate::call::leg::Why;
 
 /// What kind of no it was.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -55,6 +56,10 @@ pub struct Verdict {
     pub again: Again,
     /// Meta's id of the failed request: its support asks for it.
     pub trace: Option<String>,
+    /// Meta may have done what was asked all the same: no clear answer to one of the tries was heard.
+    pub in_doubt: bool,
+    /// Meta's own word on when to try again, in seconds.
+    pub retry_after: Option<u32>,
 }
 
 impl fmt::Display for Verdict {
@@ -118,7 +123,7 @@ fn known(code: i64) -> Option<Row> {
         613 => row(Throttled, 503, BackOff, "permissions were asked for too often: wait a minute"),
         131_009 => row(Refused, 403, Never, "this message type is not available in the user's country"),
         131_026 => {
-            row(Refused, 480, Never, "the user can't get this: no WhatsApp, or a version that is too old")
+            row(Refused, 404, Never, "the user can't get this: no WhatsApp, or a version that is too old")
         }
         131_030 => row(
             Refused,
@@ -179,13 +184,20 @@ fn known(code: i64) -> Option<Row> {
             Never,
             "Meta paused calling because of bad feedback: the number's settings say until when",
         ),
-        138_015 => row(Misconfigured, 503, Never, "calling needs a messaging limit of at least 2000"),
+        138_015 => row(
+            Misconfigured,
+            503,
+            Never,
+            "calling needs a messaging limit of at least 2000 users a day: verify the business, let the number \
+             send more good messages, or use Meta's test number, which is exempt",
+        ),
         138_017 => row(AlreadyOver, 480, Never, "none needed: the user has allowed calls for good"),
         138_018 => row(
             Misconfigured,
             503,
             Never,
-            "subscribe the app to the webhook field \"calls\" before enabling calling",
+            "subscribe the app to the webhook field \"calls\" (App Dashboard, WhatsApp, Configuration) and to \
+             the account (POST <WABA_ID>/subscribed_apps) before enabling calling",
         ),
         138_019 => row(Refused, 480, Never, "the user's app could not set the call up: try later"),
         138_020 => row(Refused, 480, Never, "the user's app could not reach Meta's relay: try later"),
@@ -251,6 +263,9 @@ impl Verdict {
         let fault = error.map(GraphFault::read);
         let mut verdict = Verdict::of_fault(fault.as_ref(), status);
         verdict.http = Some(status);
+        // A code of Meta's own is a clear no; a server that only broke may have done it before.
+        let clear = verdict.code.is_some_and(|code| known(code).is_some());
+        verdict.in_doubt = verdict.kind == VerdictKind::Unreachable && !clear;
         Some(verdict)
     }
 
@@ -264,7 +279,19 @@ impl Verdict {
     pub fn of_timeout() -> Verdict {
         let row =
             row(VerdictKind::Unreachable, 503, Again::BackOff, "see whether this box reaches graph_url");
-        Verdict::from_row(row, None, "no answer from Graph in time", None)
+        Verdict { in_doubt: true, ..Verdict::from_row(row, None, "no answer from Graph in time", None) }
+    }
+
+    /// The connection broke before the whole answer was here; `why` in the words of the client.
+    pub fn of_broken_off(why: &str) -> Verdict {
+        let row = row(
+            VerdictKind::Unreachable,
+            503,
+            Again::BackOff,
+            "see whether this box has a stable way to graph_url",
+        );
+        let text = format!("the connection to Graph broke: {why}");
+        Verdict { in_doubt: true, ..Verdict::from_row(row, None, &text, None) }
     }
 
     /// No connection; `why` in the words of the client.
@@ -320,8 +347,89 @@ impl Verdict {
             cure: row.cure,
             again: row.again,
             trace,
+            in_doubt: false,
+            retry_after: None,
         }
     }
+
+    /// Why a call ended whose `connect` got this verdict.
+    pub fn why(&self) -> Why {
+        match (self.code, self.kind) {
+            (Some(138_006), _) => Why::NoPermission,
+            (Some(138_001 | 131_026 | 131_030), _) => Why::NotOnWhatsApp,
+            (Some(138_003), _) => Why::UserBusy,
+            (Some(138_012), _) | (_, VerdictKind::Throttled) => Why::Throttled,
+            (_, VerdictKind::Unreachable) => Why::GraphUnreachable,
+            (_, VerdictKind::Refused | VerdictKind::Misconfigured | VerdictKind::AlreadyOver) => {
+                Why::GraphRefused
+            }
+        }
+    }
+}
+
+/// Seconds until a PBX may try again, where Meta does not say: rates are counted per minute and longer.
+const AFTER_THROTTLING: u32 = 60;
+/// The same where Graph did not answer, or where this gateway restarts.
+const AFTER_TROUBLE: u32 = 30;
+/// The longest pause that is asked of a PBX, in seconds: some stay away from the whole trunk for that long.
+const LONGEST_PAUSE: u32 = 600;
+/// Longest Warning text, in characters: it shares a UDP datagram with a whole response.
+const MAX_WARNING: usize = 240;
+
+/// How a PBX is told that its call to a WhatsApp user is not to be: the status code, the text for
+/// `Warning` (RFC 3261 §20.43; without quotes, an admin understands it), and the seconds for
+/// `Retry-After`, only with 503.
+///
+/// `verdict` is what Graph said to `connect`, if it was Graph that said no.
+pub fn sip_refusal(why: Why, verdict: Option<&Verdict>) -> (u16, String, Option<u32>) {
+    let (code, words, pause) = refusal(why);
+    let said = verdict.filter(|verdict| verdict.why() == why);
+    let code = said.map_or(code, |verdict| verdict.sip_code);
+    let mut warning = String::from(words);
+    if let Some(verdict) = verdict {
+        warning = format!("{words}: {}. Meta says: {verdict}", verdict.cure);
+    }
+    let plain = |letter: char| match letter {
+        '"' => '\'',
+        '\\' => '/',
+        letter if letter.is_control() => ' ',
+        letter => letter,
+    };
+    let warning = warning.chars().map(plain).take(MAX_WARNING).collect();
+    let asked = said.and_then(|verdict| verdict.retry_after).filter(|seconds| *seconds > 0);
+    let pause = pause.filter(|_| code == 503).map(|usual| asked.unwrap_or(usual).min(LONGEST_PAUSE));
+    (code, warning, pause)
+}
+
+/// The code, the words and the pause for each ending of a call that the PBX placed and nobody answered.
+fn refusal(why: Why) -> (u16, &'static str, Option<u32>) {
+    let (code, words) = match why {
+        Why::UserDeclined => (603, "the WhatsApp user declined"),
+        Why::UserNoAnswer => (480, "the WhatsApp user did not answer"),
+        Why::UserHungUp | Why::UserGaveUp | Why::UserSilent => (480, "the WhatsApp user is gone"),
+        Why::UserBusy => (486, "there is a call with this WhatsApp user already"),
+        Why::NoPermission => (403, "the WhatsApp user has not allowed calls"),
+        Why::NotOnWhatsApp => (404, "no WhatsApp that can be called"),
+        Why::GraphRefused => (503, "WhatsApp refused the call"),
+        Why::Throttled => return (503, "WhatsApp allows no more calls now", Some(AFTER_THROTTLING)),
+        Why::GraphUnreachable => return (503, "WhatsApp can't be reached", Some(AFTER_TROUBLE)),
+        Why::MediaFailed => (503, "no media path to WhatsApp"),
+        Why::FarHungUp | Why::FarGaveUp | Why::FarNoAnswer | Why::FarDeclined | Why::FarBusy => {
+            (487, "the caller ended the call")
+        }
+        Why::FarSilent => (480, "nothing came from the caller"),
+        Why::FarUnreachable | Why::TrunkDown => (503, "the trunk is down"),
+        Why::OverLimit => (486, "this gateway has as many calls as it may have"),
+        Why::TooLong => (480, "the call was as long as it may be"),
+        Why::Draining | Why::Interrupted => {
+            return (503, "the gateway is shutting down", Some(AFTER_TROUBLE));
+        }
+        Why::BadOffer => (488, "the offer can't be used"),
+        Why::NotRouted => (404, "no WhatsApp number is set up for this call"),
+        Why::Operator => (480, "an operator ended the call"),
+        Why::Fault => (500, "a defect of the gateway"),
+    };
+    (code, words, None)
 }
 
 /// What is thought of a code that no list has.

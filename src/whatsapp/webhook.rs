@@ -11,6 +11,7 @@ use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
 use super::notice::{self, Around, CallFault, Notice, Skipped};
+use super::settings;
 
 /// Largest body that Meta sends, in bytes (its own limit).
 pub const MAX_BODY: usize = 3 * 1024 * 1024;
@@ -141,7 +142,9 @@ impl fmt::Display for BadBody {
 
 impl std::error::Error for BadBody {}
 
-/// Everything that a (genuine) webhook body says about calls, in the order in which it says it.
+/// Everything that a (genuine) webhook body says about calls, permissions to call and the number's
+/// settings, in the order in which it says it. The fields to subscribe to are `calls`, `messages` (only
+/// replies to permission requests are read), `account_settings_update` and `account_update`.
 ///
 /// Fields, events and objects that are not used are passed over; an element that can't be read is
 /// left out and counted in one log line, its neighbours are not harmed.
@@ -166,10 +169,9 @@ pub fn read(body: &[u8]) -> Result<Vec<Notice>, BadBody> {
     let mut reading = Reading::default();
     for entry in list(envelope.get("entry")) {
         for change in list(entry.get("changes")) {
-            if change.get("field").and_then(Value::as_str) == Some("calls")
-                && let Some(value) = change.get("value")
-            {
-                reading.change(value)?;
+            let field = change.get("field").and_then(Value::as_str).unwrap_or_default();
+            if let Some(value) = change.get("value") {
+                reading.change(field, value)?;
             }
         }
     }
@@ -198,39 +200,59 @@ struct Reading {
 }
 
 impl Reading {
-    /// Reads the `value` of one change of the field `calls`.
-    fn change(&mut self, value: &Value) -> Result<(), BadBody> {
-        let metadata = value.get("metadata");
-        let field = |key| metadata.and_then(|metadata| metadata.get(key));
+    /// Reads the `value` of one change. Fields that have nothing to do with calls are passed over.
+    fn change(&mut self, field: &str, value: &Value) -> Result<(), BadBody> {
+        match field {
+            "calls" => self.calls(value),
+            "messages" => {
+                let around = around(value);
+                list(value.get("messages"))
+                    .iter()
+                    .try_for_each(|element| self.take(notice::message(element, &around)))
+            }
+            "account_settings_update" | "account_update" => self.take(settings::notice(value)),
+            _ => Ok(()),
+        }
+    }
+
+    fn calls(&mut self, value: &Value) -> Result<(), BadBody> {
+        let around = around(value);
         let calls = list(value.get("calls"));
         let statuses = list(value.get("statuses"));
-        let contacts = list(value.get("contacts"));
-        let around = Around {
-            phone_number_id: notice::word(field("phone_number_id")).unwrap_or_default(),
-            business_phone: notice::phone(field("display_phone_number")),
-            contacts: contacts.get(..MAX_NOTICES).unwrap_or(contacts),
-            errors: list(value.get("errors")),
-            calls: calls.len(),
-        };
-        let read = calls
-            .iter()
-            .map(|element| notice::call(element, &around))
-            .chain(statuses.iter().map(|element| notice::status(element, &around)));
-        for outcome in read {
-            match outcome {
-                Ok(_) if self.notices.len() >= MAX_NOTICES => return Err(BadBody::TooManyNotices),
-                Ok(notice) => self.notices.push(notice),
-                Err(Skipped::NotUsed) => {}
-                Err(Skipped::Bad(what)) => {
-                    tracing::trace!(what, "webhook element left out");
-                    self.bad = self.bad.saturating_add(1);
-                }
-            }
-        }
+        calls.iter().try_for_each(|element| self.take(notice::call(element, &around)))?;
+        statuses.iter().try_for_each(|element| self.take(notice::status(element, &around)))?;
         if calls.is_empty() && statuses.is_empty() && self.lone_fault.is_none() {
             self.lone_fault = around.errors.iter().find_map(notice::fault);
         }
         Ok(())
+    }
+
+    /// Keeps what could be read of one element.
+    fn take(&mut self, outcome: Result<Notice, Skipped>) -> Result<(), BadBody> {
+        match outcome {
+            Ok(_) if self.notices.len() >= MAX_NOTICES => return Err(BadBody::TooManyNotices),
+            Ok(notice) => self.notices.push(notice),
+            Err(Skipped::NotUsed) => {}
+            Err(Skipped::Bad(what)) => {
+                tracing::trace!(what, "webhook element left out");
+                self.bad = self.bad.saturating_add(1);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What stands beside the elements of one change.
+fn around(value: &Value) -> Around<'_> {
+    let metadata = value.get("metadata");
+    let field = |key| metadata.and_then(|metadata| metadata.get(key));
+    let contacts = list(value.get("contacts"));
+    Around {
+        phone_number_id: notice::word(field("phone_number_id")).unwrap_or_default(),
+        business_phone: notice::phone(field("display_phone_number")),
+        contacts: contacts.get(..MAX_NOTICES).unwrap_or(contacts),
+        errors: list(value.get("errors")),
+        calls: list(value.get("calls")).len(),
     }
 }
 

@@ -65,7 +65,7 @@ const fn end(why: Why) -> Step {
 fn happen(leg: &mut Leg, step: &Step) -> Vec<LegOutput> {
     match step {
         Step::Order(order) => leg.order(*order),
-        Step::Yes(name) => leg.graph_replied(name, Ok(())),
+        Step::Yes(name) => leg.graph_replied(name, Ok(None)),
         Step::No(name, kind) => leg.graph_replied(name, Err(verdict(*kind))),
         Step::Webhook(answered) => leg.terminated(*answered),
     }
@@ -430,7 +430,7 @@ proptest! {
         for (step, drained) in &steps {
             match step {
                 Step::Order(order) => leg.order(*order),
-                Step::Yes(name) => leg.graph_replied(name, Ok(())),
+                Step::Yes(name) => leg.graph_replied(name, Ok(None)),
                 Step::No(name, kind) => leg.graph_replied(name, Err(verdict(*kind))),
                 Step::Webhook(answered) => leg.terminated(*answered),
             }
@@ -440,7 +440,7 @@ proptest! {
         }
         leg.order(Order::End(Why::Operator));
         for name in ["pre_accept", "accept", "reject", "terminate"] {
-            leg.graph_replied(name, Ok(()));
+            leg.graph_replied(name, Ok(None));
         }
         said.extend(drain(&mut leg));
         prop_assert!(leg.is_over());

@@ -436,20 +436,20 @@ fn an_ipv6_only_box_says_so() {
 fn a_stack_that_gave_no_usable_answer_is_a_fault_not_a_dead_call() {
     let offer = Offer::parse(&current_offer()).unwrap();
     let with = |from: &str, to: &str| answer(&stack_answer().replace(from, to), &offer, &places());
-    assert_eq!(with("a=setup:active", "a=setup:passive"), Err(AnswerFault::Passive));
-    assert_eq!(with("m=audio 9", "m=audio 0"), Err(AnswerFault::NoAudio));
-    assert_eq!(with("m=audio", "m=video"), Err(AnswerFault::NoAudio));
-    assert_eq!(with("a=sendrecv", "m=audio 9 X 1"), Err(AnswerFault::NoAudio));
-    assert_eq!(with("SAVPF 111 126", "SAVPF 126"), Err(AnswerFault::NoOpus));
-    assert_eq!(with(":111 opus", ":96 opus"), Err(AnswerFault::NoOpus));
-    assert_eq!(with("a=ice-pwd", "a=ice-pw"), Err(AnswerFault::NoIce));
-    assert_eq!(with("sha-256", "sha-384"), Err(AnswerFault::NoFingerprint));
-    assert_eq!(with("a=ssrc:", "a=x-ssrc:"), Err(AnswerFault::NoSsrc));
+    assert_eq!(with("a=setup:active", "a=setup:passive"), Err(StackFault::Passive));
+    assert_eq!(with("m=audio 9", "m=audio 0"), Err(StackFault::NoAudio));
+    assert_eq!(with("m=audio", "m=video"), Err(StackFault::NoAudio));
+    assert_eq!(with("a=sendrecv", "m=audio 9 X 1"), Err(StackFault::NoAudio));
+    assert_eq!(with("SAVPF 111 126", "SAVPF 126"), Err(StackFault::NoOpus));
+    assert_eq!(with(":111 opus", ":96 opus"), Err(StackFault::NoOpus));
+    assert_eq!(with("a=ice-pwd", "a=ice-pw"), Err(StackFault::NoIce));
+    assert_eq!(with("sha-256", "sha-384"), Err(StackFault::NoFingerprint));
+    assert_eq!(with("a=ssrc:", "a=x-ssrc:"), Err(StackFault::NoSsrc));
     assert_eq!(
         with("s=-", "s"),
-        Err(AnswerFault::Malformed { line: 3, what: "is not of the form letter=value" })
+        Err(StackFault::Malformed { line: 3, what: "is not of the form letter=value" })
     );
-    assert_eq!(answer(&"v=0\r\n".repeat(9_000), &offer, &places()), Err(AnswerFault::TooLong));
+    assert_eq!(answer(&"v=0\r\n".repeat(9_000), &offer, &places()), Err(StackFault::TooLong));
 }
 
 #[test]

@@ -26,6 +26,7 @@ fn connect_at(wacid: &str, timestamp: Option<i64>) -> Notice {
         sdp_type: String::from("offer"),
         sdp: String::new(),
         payload: None,
+        opaque: None,
     }))
 }
 
@@ -47,6 +48,7 @@ fn terminate(wacid: &str) -> Notice {
         duration: None,
         reason: None,
         error: None,
+        opaque: None,
     }))
 }
 
@@ -56,6 +58,7 @@ fn step(wacid: &str, status: CallStatus) -> Notice {
         phone_number_id: NUMBER.to_owned(),
         status,
         timestamp: Some(NOON),
+        opaque: None,
     })
 }
 

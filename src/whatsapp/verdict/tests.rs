@@ -25,7 +25,7 @@ fn expected() -> Vec<Expected> {
         (368, 403, Refused, Never, 403),
         (613, 429, Throttled, BackOff, 503),
         (131_009, 400, Refused, Never, 403),
-        (131_026, 400, Refused, Never, 480),
+        (131_026, 400, Refused, Never, 404),
         (131_030, 400, Refused, Never, 403),
         (131_042, 400, Misconfigured, Never, 503),
         (131_044, 400, Misconfigured, Never, 503),

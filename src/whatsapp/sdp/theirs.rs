@@ -1,8 +1,9 @@
-//! Meta's offer: read into facts, and written anew for our WebRTC stack.
+//! Meta's offer and Meta's answer: read into facts, and written anew for our WebRTC stack.
 
 use std::fmt;
 use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};
+use std::ops::Deref;
 
 use super::lines::{self, Broken, Line, Lines, attribute, attributes, flag};
 
@@ -20,7 +21,18 @@ pub enum Setup {
     Passive,
 }
 
-/// Why a description can't be answered.
+impl Setup {
+    /// The word in SDP (RFC 4145 §4).
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Setup::ActPass => "actpass",
+            Setup::Active => "active",
+            Setup::Passive => "passive",
+        }
+    }
+}
+
+/// Why a description of Meta's can't be used: no call can come of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OfferFault {
     /// More than 16 kB or 512 lines.
@@ -139,12 +151,7 @@ impl Offer {
         if head.kind != "audio" || head.port == 0 {
             return Err(OfferFault::NotAudio);
         }
-        let opus_pt = payload_type(media, &head.formats, |codec| codec.eq_ignore_ascii_case("opus/48000/2"))
-            .ok_or(OfferFault::NoOpus)?;
-        let dtmf_pt = payload_type(media, &head.formats, |codec| {
-            codec.eq_ignore_ascii_case("telephone-event/8000")
-                || codec.eq_ignore_ascii_case("telephone-event/8000/1")
-        });
+        let (opus_pt, dtmf_pt) = codecs(media, &head.formats).ok_or(OfferFault::NoOpus)?;
         let (ufrag, pwd) = lines::ice(media, session).ok_or(OfferFault::NoIce)?;
         let fingerprint = lines::fingerprint(media, session).ok_or(OfferFault::NoFingerprint)?;
         let candidates = candidates(media, session, head.port);
@@ -152,7 +159,7 @@ impl Offer {
             return Err(OfferFault::NoIce);
         }
         let (ssrc, cname) = lines::ssrc(media).map_or((None, None), |(ssrc, cname)| (Some(ssrc), cname));
-        let mid = attributes(media, "mid").next().filter(|mid| lines::is_token(mid));
+        let mid = mid(media);
         let bundle = mid.is_some_and(|mid| {
             attributes(session, "group").any(|group| {
                 let mut words = group.split_ascii_whitespace();
@@ -170,11 +177,7 @@ impl Offer {
             pwd,
             fingerprint,
             ice_lite: flag(session, "ice-lite") || flag(media, "ice-lite"),
-            setup: match attribute(media, session, "setup") {
-                Some("active") => Setup::Active,
-                Some("passive") => Setup::Passive,
-                _ => Setup::ActPass,
-            },
+            setup: setup(media, session),
             ssrc,
             cname,
             msid: msid(media),
@@ -194,8 +197,12 @@ impl Offer {
     /// higher priority, for Meta's own numbers prefer an IPv6 that many networks don't have. Opus
     /// without parameters: some stacks drop a codec whose parameters differ from their own.
     pub fn for_stack(&self) -> String {
+        self.write(&self.mid, self.dtmf_pt, Setup::ActPass)
+    }
+
+    fn write(&self, mid: &str, dtmf_pt: Option<u8>, setup: Setup) -> String {
         let mut sdp = String::with_capacity(1_024);
-        let formats = match self.dtmf_pt {
+        let formats = match dtmf_pt {
             Some(dtmf) => format!("{} {dtmf}", self.opus_pt),
             None => self.opus_pt.to_string(),
         };
@@ -209,12 +216,12 @@ impl Offer {
         line(format_args!("o=- {} 2 IN IP4 127.0.0.1", self.ssrc.unwrap_or(1)));
         line(format_args!("s=-"));
         line(format_args!("t=0 0"));
-        line(format_args!("a=group:BUNDLE {}", self.mid));
+        line(format_args!("a=group:BUNDLE {mid}"));
         line(format_args!("a=ice-lite"));
         line(format_args!("m=audio {} UDP/TLS/RTP/SAVPF {formats}", main.port()));
         line(format_args!("c=IN {} {}", family(main.ip()), main.ip()));
         for (index, place) in self.candidates.iter().enumerate() {
-            let priority = super::answer::priority(126, place.ip(), index);
+            let priority = super::ours::priority(126, place.ip(), index);
             line(format_args!(
                 "a=candidate:{} 1 udp {priority} {} {} typ host",
                 index + 1,
@@ -226,15 +233,15 @@ impl Offer {
         line(format_args!("a=ice-ufrag:{}", self.ufrag));
         line(format_args!("a=ice-pwd:{}", self.pwd));
         line(format_args!("a=fingerprint:sha-256 {}", self.fingerprint));
-        line(format_args!("a=setup:actpass"));
-        line(format_args!("a=mid:{}", self.mid));
+        line(format_args!("a=setup:{}", setup.as_str()));
+        line(format_args!("a=mid:{mid}"));
         line(format_args!("a=sendrecv"));
         if let Some((stream, track)) = &self.msid {
             line(format_args!("a=msid:{stream} {track}"));
         }
         line(format_args!("a=rtcp-mux"));
         line(format_args!("a=rtpmap:{} opus/48000/2", self.opus_pt));
-        if let Some(dtmf) = self.dtmf_pt {
+        if let Some(dtmf) = dtmf_pt {
             line(format_args!("a=rtpmap:{dtmf} telephone-event/8000"));
         }
         line(format_args!("a=ptime:20"));
@@ -243,6 +250,94 @@ impl Offer {
         }
         sdp
     }
+}
+
+/// What Meta answers to our offer: the same facts as in an offer of its own, read by them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answer(Offer);
+
+impl Deref for Answer {
+    type Target = Offer;
+
+    fn deref(&self) -> &Offer {
+        &self.0
+    }
+}
+
+impl Answer {
+    /// Reads an answer in any of the shapes that Meta sends. Codecs that it mirrors and that we did not
+    /// offer are passed over.
+    ///
+    /// # Errors
+    /// [`OfferFault`]: no call can come of it; trying again does not help.
+    pub fn parse(sdp: &str) -> Result<Answer, OfferFault> {
+        Offer::parse(sdp).map(Answer)
+    }
+
+    /// The answer as our WebRTC stack gets it, fit for the offer that Meta got (what [`super::offer`]
+    /// wrote).
+    ///
+    /// As in [`Offer::for_stack`]: always `ice-lite`, IPv4 first, Opus without parameters. Beyond that:
+    ///
+    /// * The DTLS role is Meta's word if it is `active` (we are the server) or `passive` (we are the
+    ///   client). `actpass` is illegal in an answer (RFC 8842 §5.3) and seen all the same: Meta leaves
+    ///   the choice to an offerer who has left it to Meta. Then Meta is taken as the client, as its
+    ///   documented answers say, unless we had offered to be the client ourselves.
+    /// * The mid is the one of our offer, whatever Meta calls it: a stack knows no other.
+    /// * telephone-event is what we offered where Meta's answer lacks it: its users' digits come with
+    ///   that payload type even then.
+    pub fn for_stack(&self, our_offer: &str) -> String {
+        let ours = Proposed::read(our_offer);
+        let mid = ours.as_ref().map_or(self.mid.as_str(), |ours| ours.mid.as_str());
+        let dtmf_pt = self.dtmf_pt.or(ours.as_ref().and_then(|ours| ours.dtmf_pt));
+        let setup = match (self.setup, ours.as_ref().map(|ours| ours.setup)) {
+            (Setup::Active, _) => Setup::Active,
+            (Setup::Passive, _) | (Setup::ActPass, Some(Setup::Active)) => Setup::Passive,
+            (Setup::ActPass, Some(Setup::ActPass | Setup::Passive) | None) => Setup::Active,
+        };
+        self.write(mid, dtmf_pt, setup)
+    }
+}
+
+/// What of our own offer decides how the answer to it is read.
+struct Proposed {
+    mid: String,
+    dtmf_pt: Option<u8>,
+    setup: Setup,
+}
+
+impl Proposed {
+    fn read(our_offer: &str) -> Option<Proposed> {
+        let lines = Lines::cut(our_offer).ok()?;
+        let media = lines.media.first()?;
+        let (_, dtmf_pt) = codecs(media, &lines::media(media).ok()?.formats)?;
+        let setup = setup(media, &lines.session);
+        Some(Proposed { mid: mid(media)?.to_owned(), dtmf_pt, setup })
+    }
+}
+
+/// The `a=setup` of a description; a missing one leaves the choice to the other side.
+fn setup(media: &[Line<'_>], session: &[Line<'_>]) -> Setup {
+    match attribute(media, session, "setup") {
+        Some("active") => Setup::Active,
+        Some("passive") => Setup::Passive,
+        _ => Setup::ActPass,
+    }
+}
+
+/// The identification of a media line, if it has one that can be repeated.
+pub(super) fn mid<'a>(media: &[Line<'a>]) -> Option<&'a str> {
+    attributes(media, "mid").next().filter(|mid| lines::is_token(mid))
+}
+
+/// The payload types of Opus, which has to be there, and of `telephone-event/8000`.
+pub(super) fn codecs(media: &[Line<'_>], formats: &[&str]) -> Option<(u8, Option<u8>)> {
+    let named = |codec: &str, names: &[&str]| names.iter().any(|name| codec.eq_ignore_ascii_case(name));
+    let opus = payload_type(media, formats, |codec| named(codec, &["opus/48000/2"]))?;
+    let dtmf = payload_type(media, formats, |codec| {
+        named(codec, &["telephone-event/8000", "telephone-event/8000/1"])
+    });
+    Some((opus, dtmf))
 }
 
 /// `IP4` or `IP6`.
@@ -254,11 +349,7 @@ pub(super) fn family(ip: IpAddr) -> &'static str {
 }
 
 /// The first format of the media line whose `rtpmap` is wanted.
-pub(super) fn payload_type(
-    media: &[Line<'_>],
-    formats: &[&str],
-    wanted: impl Fn(&str) -> bool,
-) -> Option<u8> {
+fn payload_type(media: &[Line<'_>], formats: &[&str], wanted: impl Fn(&str) -> bool) -> Option<u8> {
     formats.iter().find_map(|format| {
         let number = format.parse::<u8>().ok().filter(|number| *number < 128)?;
         let codec = attributes(media, "rtpmap").find_map(|value| {

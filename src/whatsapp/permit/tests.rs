@@ -1,0 +1,1 @@
+//! Permissions as Graph tells them.
