@@ -21,14 +21,18 @@ API_KEY = "sk_lab_5b3c1f0e9a7d"
 class Gateway:
     """One `watrunk run`. `numbers` maps an extension of the PBX to the WhatsApp number that leads there.
 
-    `command` starts another binary, or one under an emulator; `media` is text for that section.
+    `command` starts another binary, or one under an emulator; `media`, `http` and `whatsapp` are text for those sections,
+    `more` is text for the end of the file. `own` are keys of single numbers that are not as usual, a value of None leaves
+    one out. `apart`: only webhooks of its own numbers come to it.
     """
 
     def __init__(self, folder, cloud, pbx, host, numbers, trunk=("gw", "gw-secret"), ring_seconds=6, max_calls=50,
-                 drain_seconds=30, codecs=("pcma", "pcmu"), command=(BINARY,), media=""):
+                 drain_seconds=30, codecs=("pcma", "pcmu"), command=(BINARY,), media="", http="", whatsapp="", more="",
+                 own=None, apart=False):
         self.folder = pathlib.Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
         self.cloud, self.pbx = cloud, pbx
+        self.numbers, self.apart = numbers, apart
         self.address = network.address(host)
         self.secrets = [cloud.token, cloud.app_secret, VERIFY_TOKEN, API_KEY, trunk[1]]
         self.config = self.folder / "watrunk.toml"
@@ -46,6 +50,7 @@ drain_seconds = {drain_seconds}
 [http]
 listen = "{self.address}:8080"
 public_url = "https://lab.example"
+{http}
 [[http.key]]
 name = "ops"
 key = "{API_KEY}"
@@ -55,6 +60,7 @@ graph_url = "{cloud.graph_url}"
 app_secret = "{cloud.app_secret}"
 access_token = "{cloud.token}"
 verify_token = "{VERIFY_TOKEN}"
+{whatsapp}
 [media]
 listen_ip = "{self.address}"
 webrtc_ports = "40000-40099"
@@ -72,14 +78,10 @@ register = true
 codecs = [{quoted}]
 """
         for extension, number in numbers.items():
-            text += f"""
-[[number]]
-id = "{extension}"
-phone_number_id = "{number.pnid}"
-phone_number = "{number.phone}"
-forward_to = "sip:{extension}@pbx"
-trunk = "pbx"
-"""
+            keys = {"id": f'"{extension}"', "phone_number_id": f'"{number.pnid}"', "phone_number": f'"{number.phone}"',
+                    "forward_to": f'"sip:{extension}@pbx"', "trunk": '"pbx"'} | (own or {}).get(extension, {})
+            text += "\n[[number]]\n" + "".join(f"{k} = {v}\n" for k, v in keys.items() if v is not None)
+        text += more
         self.config.write_text(text)
         self.config.chmod(0o600)
 
@@ -98,10 +100,25 @@ trunk = "pbx"
             threading.Thread(target=self._read, args=(pipe, lines), daemon=True).start()
         self._until(lambda: any(re.search(r"\bready\b", line, re.I) for line in self.out), timeout, "printed no ready line")
         self._until(lambda: self.get("/readyz")[0] == 200, timeout, "did not become ready to take calls")
-        if not hasattr(self, "_before"):
-            self._before = self.cloud.webhook
-        self.cloud.webhook = f"{self.url}/webhooks/whatsapp"
+        self._take_over()
         return self
+
+    def _take_over(self):
+        """From now on Meta's webhooks come here: those of its numbers, and unless it is `apart`, all that name none."""
+        cloud, url = self.cloud, f"{self.url}/webhooks/whatsapp"
+        if not hasattr(self, "_before"):
+            self._before = cloud.webhook, {n.pnid: cloud.webhooks.get(n.pnid) for n in self.numbers.values()}
+        cloud.knows(*self.numbers.values())
+        cloud.webhooks |= {n.pnid: url for n in self.numbers.values()}
+        if not self.apart:
+            cloud.webhook = url
+
+    def _hand_back(self):
+        if hasattr(self, "_before"):
+            webhook, routes = self._before
+            self.cloud.webhooks |= routes
+            if not self.apart:
+                self.cloud.webhook = webhook
 
     def _read(self, pipe, lines):
         for line in pipe:
@@ -189,6 +206,15 @@ trunk = "pbx"
         ports = (int(p, 16) for p in re.findall(rf"\b{local}:([0-9A-F]{{4}})", self._proc("net/udp")))
         return [p for p in ports if first <= p <= last]
 
+    def kill(self):
+        """SIGKILL: what a power cut is to a process."""
+        self.process.kill()
+        self.process.wait(10)
+
+    def reload(self):
+        """SIGHUP, without waiting."""
+        self.process.send_signal(signal.SIGHUP)
+
     def terminate(self):
         """SIGTERM, without waiting."""
         self.process.send_signal(signal.SIGTERM)
@@ -204,7 +230,7 @@ trunk = "pbx"
 
     def stop(self):
         """Ends it, then reads its log: exit 0, no line of level ERROR, no panic, nothing private above DEBUG."""
-        self.cloud.webhook = getattr(self, "_before", None)
+        self._hand_back()
         if self.process is None:
             return
         if self.process.poll() is None:
@@ -218,7 +244,7 @@ trunk = "pbx"
 
     def complaints(self):
         """Lines of the log that must not be there."""
-        private = self.secrets + [c.user for c in self.cloud.calls.values() if c.user]
+        private = self.secrets + [c.user for c in self.cloud.calls.values() if c.user] + list(self.cloud.people)
         wrong, level = [], "INFO"
         for line in self.out + self.err:
             found = re.search(r"\b(TRACE|DEBUG|INFO|WARN|ERROR)\b", line)

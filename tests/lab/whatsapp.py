@@ -40,7 +40,8 @@ class Cloud(Awaited):
         self.port = port
         self.token = token
         self.app_secret = app_secret
-        self.webhook = None            # set once the gateway's address is known
+        self.webhook = None            # where webhooks go, set once the gateway's address is known, …
+        self.webhooks = {}             # … unless Meta's id of the number is named here
         self.calls = {}
         self.people = {}               # who can be called, by phone number
         self.numbers = {}              # the business numbers seen so far, by Meta's id
@@ -173,10 +174,15 @@ class Cloud(Awaited):
         if secret is not None:
             signature = "sha256=" + hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()
         status = None
-        for _ in range(0 if self.deaf or self.webhook is None else copies):
-            async with self._client.post(self.webhook, data=body, headers={
+        url = self._where(values)
+        for _ in range(0 if self.deaf or url is None else copies):
+            async with self._client.post(url, data=body, headers={
                     "X-Hub-Signature-256": signature, "Content-Type": "application/json",
                     "User-Agent": "facebookexternalua"}) as reply:
                 await reply.read()
                 status = reply.status
         return status
+
+    def _where(self, values):
+        pnid = values[0]["metadata"]["phone_number_id"] if values else None
+        return self.webhooks.get(pnid) or self.webhook
