@@ -5,14 +5,14 @@ use std::net::SocketAddr;
 use super::header::{NameAddr, Uri};
 use super::wire::{Draft, Request, Response};
 
-/// A confirmed dialog in which we were the caller.
+/// A dialog: confirmed if we called; early at first if the PBX did.
 #[derive(Debug, Clone)]
 pub(crate) struct Dialog {
     pub call_id: String,
-    /// The value of our From, with our tag.
+    /// The value of our From (of To, if we were called), with our tag.
     local: String,
     pub local_tag: String,
-    /// The value of our To, with the PBX's tag.
+    /// The value of our To (of From, if we were called), with the PBX's tag.
     remote: String,
     pub remote_tag: String,
     /// Where requests are meant for: the PBX's last Contact.
@@ -55,6 +55,24 @@ impl Dialog {
             routes,
             cseq: answer.cseq,
             remote_cseq: None,
+            seen,
+        }
+    }
+
+    /// What our answer with that tag to the PBX's INVITE establishes (§12.1.1). The URI of From stands in
+    /// for a missing Contact.
+    pub fn called(invite: &Request, tag: &str, seen: SocketAddr) -> Dialog {
+        let routes = invite.headers.list("Record-Route").take(MOST_ROUTES).map(str::to_owned).collect();
+        Dialog {
+            call_id: invite.call_id.clone(),
+            local: format!("{};tag={tag}", invite.headers.get("To").unwrap_or_default()),
+            local_tag: tag.to_owned(),
+            remote: invite.headers.get("From").unwrap_or_default().to_owned(),
+            remote_tag: invite.from.tag().unwrap_or_default().to_owned(),
+            target: contact(invite.headers.list("Contact")).unwrap_or_else(|| invite.from.uri_text.clone()),
+            routes,
+            cseq: 0,
+            remote_cseq: Some(invite.cseq),
             seen,
         }
     }

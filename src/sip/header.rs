@@ -62,6 +62,19 @@ impl Uri {
         self.scheme == "sip" || self.scheme == "sips"
     }
 
+    /// Whom it means: the user part without password and parameters, decoded; of telephone numbers
+    /// (RFC 3966) without the separators that are there for the eye.
+    pub fn person(&self) -> Option<String> {
+        let telephone = self.scheme == "tel"
+            || self.params.iter().any(|(name, value)| name == "user" && value.as_deref() == Some("phone"));
+        let user = self.user.as_deref()?.split([';', '?', ':']).next()?;
+        let mut person = percent_decoded(user);
+        if telephone {
+            person.retain(|c| !"-.() ".contains(c));
+        }
+        (!person.is_empty()).then_some(person)
+    }
+
     /// Loose routing (RFC 3261 §16.12).
     pub fn is_loose(&self) -> bool {
         self.params.iter().any(|(name, _)| name == "lr")
@@ -327,6 +340,26 @@ pub(crate) fn user_part(text: &str) -> String {
     out
 }
 
+/// `%2B` becomes `+`. What is no escape stays as it is, what is no UTF-8 becomes replacement characters.
+fn percent_decoded(text: &str) -> String {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((first, behind)) = rest.split_first() {
+        let digit = |at: usize| behind.get(at).and_then(|byte| char::from(*byte).to_digit(16));
+        match (first, digit(0), digit(1)) {
+            (b'%', Some(high), Some(low)) => {
+                bytes.extend(u8::try_from(high << 4 | low));
+                rest = behind.get(2..).unwrap_or_default();
+            }
+            _ => {
+                bytes.push(*first);
+                rest = behind;
+            }
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -340,6 +373,25 @@ mod tests {
         assert!(uri.has_headers && uri.is_loose());
         assert_eq!(uri.address(), Some("[2001:db8::1]:5070".parse().unwrap()));
         assert_eq!(uri.host_port_text(), "[2001:db8::1]:5070");
+    }
+
+    #[test]
+    fn a_uri_says_whom_it_means() {
+        for (uri, person) in [
+            ("sip:+4915112345678@gw", Some("+4915112345678")),
+            ("sip:%2B49151;phone-context=x@gw:5060;user=phone", Some("+49151")),
+            ("sip:00(49)-151.1@gw;user=phone", Some("00491511")),
+            ("sip:a-b.c@gw", Some("a-b.c")),
+            ("sip:bob:secret@gw", Some("bob")),
+            ("sip:%e6%9d%8e%zz%4@gw", Some("李%zz%4")),
+            ("sip:%FF@gw", Some("\u{fffd}")),
+            ("tel:+49-151-(123)45;isub=1", Some("+4915112345")),
+            ("sip:gw", None),
+            ("sip:;x=y@gw", None),
+            ("tel:-;ext=1", None),
+        ] {
+            assert_eq!(Uri::read(uri).unwrap().person().as_deref(), person, "{uri}");
+        }
     }
 
     #[test]

@@ -8,16 +8,19 @@
 //! |---|---|
 //! | `wire`, `header` | bytes <-> message (the door of rsip); the values of headers |
 //! | `transaction` | the four machines of §17 |
-//! | `dialog`, `invite`, `modify`, `serve` | a call: called, changed, ended; what the PBX asks of us |
+//! | `call`, `dialog` | a call, whoever began it; tags, numbers, routes |
+//! | `invite`, `take`, `modify` | begun by us; begun by the PBX; changed |
+//! | `serve` | what else the PBX asks of us |
 //! | `trunk`, `register`, `auth` | a PBX: alive, registered, believed |
 //! | `sdp` | what the two say about sound |
 //! | `words`, `chance` | the vocabulary; tags out of a seed |
 //!
-//! A law for the caller: every successful [`dial`](UserAgent::dial) ends in exactly one
-//! [`Event::Ended`]. [`hang_up`](UserAgent::hang_up) tells it at once; CANCEL, BYE and their repeats go
-//! on behind it.
+//! A law for the caller: every successful [`dial`](UserAgent::dial) and every [`Event::Invited`] ends in
+//! exactly one [`Event::Ended`]. [`hang_up`](UserAgent::hang_up) and [`refuse`](UserAgent::refuse) tell it
+//! at once; CANCEL, BYE and their repeats go on behind it.
 
 mod auth;
+mod call;
 mod chance;
 mod dialog;
 mod header;
@@ -26,6 +29,7 @@ mod modify;
 mod register;
 pub mod sdp;
 mod serve;
+mod take;
 mod transaction;
 mod trunk;
 mod wire;
@@ -39,8 +43,8 @@ use std::net::SocketAddr;
 
 use crate::clock::{Now, Tick};
 
+use call::Call;
 use chance::Chance;
-use invite::Call;
 use transaction::{Out, Owner, Told, Transactions};
 use trunk::Trunk;
 use wire::Read;
@@ -55,7 +59,7 @@ const ALLOW: &str = "INVITE, ACK, CANCEL, BYE, OPTIONS, UPDATE, INFO, NOTIFY";
 
 /// What every part of the room needs: settings, chance, transactions, the way out.
 #[derive(Debug)]
-struct Core {
+pub(crate) struct Core {
     settings: Settings,
     chance: Chance,
     transactions: Transactions,
@@ -74,7 +78,7 @@ pub struct UserAgent {
     core: Core,
     trunks: Vec<Trunk>,
     calls: BTreeMap<u64, Call>,
-    dialled: u64,
+    numbered: u64,
 }
 
 impl UserAgent {
@@ -83,7 +87,7 @@ impl UserAgent {
         let chance = Chance::new(settings.seed);
         let transactions = Transactions::new(settings.max_dialogs.saturating_mul(4).saturating_add(64));
         let core = Core { settings, chance, transactions, out: Out::default() };
-        UserAgent { core, trunks: Vec::new(), calls: BTreeMap::new(), dialled: 0 }
+        UserAgent { core, trunks: Vec::new(), calls: BTreeMap::new(), numbered: 0 }
     }
 
     /// Adds a trunk; registering or asking by OPTIONS begins as soon as its address is known. A second
@@ -172,43 +176,45 @@ impl UserAgent {
         if self.calls.values().any(|call| call.live() && call.leg == leg) {
             return Err(DialError::LegInUse);
         }
-        // Calls that are over stay until their transactions have run out, so these are capped too.
-        let most = self.core.settings.max_dialogs;
-        let live = self.calls.values().filter(|call| call.live()).count();
-        if live >= most || self.calls.len() >= most.saturating_mul(4) {
-            self.core.out.counters.refused_full += 1;
+        if full(&self.calls, &mut self.core) {
             return Err(DialError::Full);
         }
-        self.dialled += 1;
-        let call = Call::start(self.dialled, leg, dial, trunk, peer, &mut self.core, now);
-        self.calls.insert(self.dialled, call);
+        self.numbered += 1;
+        let call = Call::dialled(self.numbered, leg, dial, trunk, peer, &mut self.core, now);
+        self.calls.insert(self.numbered, call);
         Ok(())
     }
 
-    /// Ends a call: CANCEL, BYE or nothing, whatever fits. [`Event::Ended`] follows at once, unless it
+    /// Ends a call: CANCEL, a refusal (the cause's status or 480), BYE or nothing, whatever fits. [`Event::Ended`] follows at once, unless it
     /// was told before.
     pub fn hang_up(&mut self, leg: LegId, cause: Cause, now: Now) {
-        let Some(call) = self.calls.values_mut().find(|call| call.live() && call.leg == leg) else { return };
-        if let Some(trunk) = self.trunks.get(call.trunk) {
-            call.hang_up(cause, trunk, &mut self.core, now);
+        if let Some((call, trunk, core)) = self.live(leg) {
+            call.hang_up(cause, trunk, core, now);
         }
     }
 
     /// The called party's telephone rings: 180, and again every minute while the call is not answered
     /// (§13.3.1.1). Harmless if it comes too late.
     pub fn ring(&mut self, leg: LegId, now: Now) {
-        tracing::trace!(leg = leg.0, tick = now.tick.0, "ring");
+        if let Some((call, trunk, core)) = self.live(leg) {
+            call.ring(trunk, core, now);
+        }
     }
 
     /// The called party answers: 200 with our description, which answers the PBX's offer or, if it made
     /// none, is an offer. Repeated until the ACK comes; then [`Event::Answered`] is told.
     pub fn answer(&mut self, leg: LegId, sdp: String, now: Now) {
-        tracing::trace!(leg = leg.0, tick = now.tick.0, len = sdp.len(), "answer");
+        if let Some((call, trunk, core)) = self.live(leg) {
+            call.answer(sdp, trunk, core, now);
+        }
     }
 
     /// A call from the PBX is not taken. [`Event::Ended`] follows at once, unless it was told before.
+    /// Harmless once the call is answered: then [`hang_up`](UserAgent::hang_up) ends it.
     pub fn refuse(&mut self, leg: LegId, refusal: Refusal, now: Now) {
-        tracing::trace!(leg = leg.0, tick = now.tick.0, code = refusal.code, "refuse");
+        if let Some((call, trunk, core)) = self.live(leg) {
+            call.refuse(refusal, trunk, core, now);
+        }
     }
 
     /// Leaves: unregisters everywhere and takes no more calls. Running calls are not touched.
@@ -253,10 +259,16 @@ impl UserAgent {
         self.sweep();
     }
 
+    /// The call of that leg whose end is still to come.
+    fn live(&mut self, leg: LegId) -> Option<(&mut Call, &Trunk, &mut Core)> {
+        let call = self.calls.values_mut().find(|call| call.live() && call.leg == leg)?;
+        let trunk = self.trunks.get(call.trunk)?;
+        Some((call, trunk, &mut self.core))
+    }
+
     /// Forgets calls that are over and whose transactions have run out.
     fn sweep(&mut self) {
-        let transactions = &self.core.transactions;
-        self.calls.retain(|number, call| call.live() || transactions.works_for(*number));
+        self.calls.retain(|_, call| call.needed(&self.core.transactions));
     }
 
     /// When to call [`handle_timeout`](UserAgent::handle_timeout), if ever.
@@ -280,6 +292,16 @@ impl UserAgent {
     pub fn counters(&self) -> Counters {
         self.core.out.counters
     }
+}
+
+/// Whether as many calls exist as may. Calls that are over stay until their transactions have run out, so
+/// these are capped too.
+fn full(calls: &BTreeMap<u64, Call>, core: &mut Core) -> bool {
+    let most = core.settings.max_dialogs;
+    let live = calls.values().filter(|call| call.live()).count();
+    let full = live >= most || calls.len() >= most.saturating_mul(4);
+    core.out.counters.refused_full += u64::from(full);
+    full
 }
 
 fn party<'a>(

@@ -8,14 +8,15 @@ use std::time::Duration;
 use crate::clock::{Now, Tick};
 
 use super::Core;
-use super::invite::Call;
+use super::call::{Call, Phase};
 use super::sdp;
 use super::serve::Asked;
-use super::transaction::{PATIENCE, T1, T2};
+use super::transaction::{PATIENCE, T1, T2, way_back};
 use super::trunk::Trunk;
+use super::wire::Request;
 use super::words::{Cause, EndedBy, Event};
 
-/// Our 2xx to a re-INVITE, sent again until its ACK comes (§13.3.1.4).
+/// Our 2xx to an INVITE or re-INVITE, sent again until its ACK comes (§13.3.1.4).
 #[derive(Debug)]
 pub(crate) struct Unacknowledged {
     cseq: u32,
@@ -29,6 +30,25 @@ pub(crate) struct Unacknowledged {
 }
 
 impl Unacknowledged {
+    /// `bytes` has just been sent for the first time.
+    pub fn new(
+        invite: &Request,
+        from: SocketAddr,
+        bytes: Vec<u8>,
+        offered: bool,
+        now: Now,
+    ) -> Unacknowledged {
+        Unacknowledged {
+            cseq: invite.cseq,
+            to: way_back(invite, from),
+            bytes,
+            pause: T1,
+            repeat: now.tick + T1,
+            give_up: now.tick + PATIENCE,
+            offered,
+        }
+    }
+
     pub fn next(&self) -> Tick {
         self.repeat.min(self.give_up)
     }
@@ -53,6 +73,13 @@ impl Call {
         let invite = request.method == "INVITE";
         let pending = self.unacknowledged.as_ref().is_some_and(|answer| answer.offered);
         let offers = !request.body.is_empty();
+        if (invite || offers) && !pending {
+            self.implicitly_acknowledged(request, core);
+        }
+        // §14.2, RFC 3311 §5.2: the PBX's own INVITE is still waiting for our answer.
+        if self.phase == Phase::Called && (invite || offers) {
+            return asked.reply(500, core, now, |draft| draft.push("Retry-After", "2"));
+        }
         // Our own INVITE is pending, or our offer in a 2xx: one negotiation at a time.
         if (!self.talking() && (invite || offers)) || (pending && offers) {
             return asked.reply(491, core, now, |_| {});
@@ -84,15 +111,7 @@ impl Call {
                     draft.body("application/sdp", ours);
                 });
                 if invite {
-                    self.unacknowledged = Some(Unacknowledged {
-                        cseq: request.cseq,
-                        to: super::transaction::way_back(request, asked.from),
-                        bytes,
-                        pause: T1,
-                        repeat: now.tick + T1,
-                        give_up: now.tick + PATIENCE,
-                        offered: !offers,
-                    });
+                    self.unacknowledged = Some(Unacknowledged::new(request, asked.from, bytes, !offers, now));
                 }
                 if let Some(theirs) = theirs {
                     self.changed(theirs, core);
@@ -108,7 +127,7 @@ impl Call {
             if request.method == "UPDATE" {
                 return Verdict::Refreshed;
             }
-            return match sdp::offer_again(self.dial_sdp(), next) {
+            return match sdp::offer_again(&self.first_sdp, next) {
                 Ok(ours) => {
                     self.sdp_version = next;
                     Verdict::Agreed { ours, theirs: None }
@@ -120,12 +139,12 @@ impl Call {
             return Verdict::Refused(415, String::new());
         }
         // A refresh that changes nothing gets the same description again, version and all.
-        let same = sdp::reply(self.dial_sdp(), &request.body, self.sdp_version);
+        let same = sdp::reply(&self.first_sdp, &request.body, self.sdp_version);
         match same {
             Ok(same) if same == self.local_sdp => {
                 Verdict::Agreed { ours: same, theirs: Some(request.body.clone()) }
             }
-            Ok(_) => match sdp::reply(self.dial_sdp(), &request.body, next) {
+            Ok(_) => match sdp::reply(&self.first_sdp, &request.body, next) {
                 Ok(ours) => {
                     self.sdp_version = next;
                     Verdict::Agreed { ours, theirs: Some(request.body.clone()) }
@@ -145,26 +164,55 @@ impl Call {
     }
 
     /// ACK of our 2xx. If we made the offer, it brings the answer.
-    pub(crate) fn acknowledged(&mut self, cseq: u32, body: &[u8], core: &mut Core) {
-        let Some(answer) = self.unacknowledged.take_if(|answer| answer.cseq == cseq) else { return };
-        if answer.offered && !body.is_empty() {
-            self.changed(body.to_vec(), core);
+    pub(crate) fn acknowledged(&mut self, ack: &Request, trunk: &Trunk, core: &mut Core, now: Now) {
+        let Some(answer) = self.unacknowledged.take_if(|answer| answer.cseq == ack.cseq) else { return };
+        let theirs = ack.sdp().filter(|_| answer.offered);
+        match self.phase {
+            Phase::Talking => {
+                if let Some(theirs) = theirs {
+                    self.changed(theirs, core);
+                }
+            }
+            // §15: now the BYE may go out.
+            Phase::Answering { leaving: true } => self.bye(trunk, core, now),
+            Phase::Answering { leaving: false } => match theirs {
+                Some(theirs) => self.stands(theirs, core),
+                None if !answer.offered => self.stands(self.remote_sdp.clone(), core),
+                None => {
+                    self.cause = Cause { code: Some(488), text: "no session description in ACK" };
+                    self.bye(trunk, core, now);
+                    let text = "the PBX's ACK brought no session description".to_owned();
+                    self.end(EndedBy::Transport, None, None, text, core);
+                }
+            },
+            Phase::Calling { .. } | Phase::Cancelling { .. } | Phase::Called | Phase::Over => {}
         }
     }
 
-    /// Sends our 2xx again; hangs up if its ACK never comes (§14.2).
+    /// Nobody who has not seen our 200 asks for a change. So its ACK was lost or overtaken, and what
+    /// stands need not wait for it (RFC 5407 §3.1.4).
+    fn implicitly_acknowledged(&mut self, request: &Request, core: &mut Core) {
+        let seen = self.unacknowledged.as_ref().is_some_and(|answer| answer.cseq < request.cseq);
+        if seen && self.phase == (Phase::Answering { leaving: false }) {
+            self.unacknowledged = None;
+            self.stands(self.remote_sdp.clone(), core);
+        }
+    }
+
+    /// Sends our 2xx again; hangs up if its ACK never comes (§13.3.1.4, §14.2).
     pub(crate) fn repeat_answer(&mut self, trunk: &Trunk, core: &mut Core, now: Now) {
         let Some(answer) = self.unacknowledged.as_mut() else { return };
         if answer.give_up <= now.tick {
             self.unacknowledged = None;
-            self.leave(Cause { code: Some(408), text: "no ACK" }, trunk, core, now);
-            return self.end(
-                EndedBy::Timeout,
-                None,
-                None,
-                "the PBX never acknowledged a change".to_owned(),
-                core,
-            );
+            core.out.counters.timeouts += 1;
+            // Whoever hung up in the meantime has said why already.
+            if self.live() {
+                self.cause = Cause { code: Some(408), text: "no ACK" };
+            }
+            let what = if self.talking() { "a change" } else { "our answer" };
+            self.bye(trunk, core, now);
+            let text = format!("the PBX never acknowledged {what}");
+            return self.end(EndedBy::Timeout, None, None, text, core);
         }
         if answer.repeat <= now.tick {
             answer.pause = (answer.pause * 2).min(T2);

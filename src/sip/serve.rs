@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 
 use crate::clock::Now;
 
+use super::call::Call;
 use super::header::quoted;
-use super::invite::Call;
 use super::transaction::{Incoming, ServerKey, way_back};
 use super::trunk::Trunk;
 use super::wire::{self, Bad, Draft, Request};
@@ -16,9 +16,9 @@ use super::{ALLOW, Core, UserAgent};
 pub(crate) struct Asked<'a> {
     pub request: &'a Request,
     pub from: SocketAddr,
-    key: ServerKey,
+    pub key: ServerKey,
     /// The tag our To gets if it has none.
-    tag: String,
+    pub tag: String,
 }
 
 impl Asked<'_> {
@@ -66,8 +66,8 @@ impl UserAgent {
             Incoming::New => {}
         }
         if request.method == "ACK" {
-            if let Some((call, _, core)) = self.party(request, from) {
-                call.acknowledged(request.cseq, &request.body, core);
+            if let Some((call, trunk, core)) = self.party(request, from) {
+                call.acknowledged(request, trunk, core, now);
             }
             return;
         }
@@ -77,9 +77,7 @@ impl UserAgent {
             return asked.reply(code, &mut self.core, now, |draft| draft.push(name, value));
         }
         if request.method == "CANCEL" {
-            // Every INVITE is answered at once, so there is never anything left to cancel.
-            let known = self.core.transactions.knows(&ServerKey::cancelled(request));
-            return asked.reply(if known { 200 } else { 481 }, &mut self.core, now, |_| {});
+            return self.cancelled(asked, now);
         }
         if !request.in_dialog() {
             return self.outside(&asked, now);
@@ -112,7 +110,7 @@ impl UserAgent {
         let core = &mut self.core;
         match asked.request.method.as_str() {
             "OPTIONS" => asked.reply(200, core, now, capabilities),
-            "INVITE" => invited(asked, core, now),
+            "INVITE" => self.invited(asked, now),
             "NOTIFY" => {
                 let event = asked.request.headers.get("Event").and_then(|event| event.split(';').next());
                 // Waiting messages are told without being asked for by many PBXs; we only say thanks.
@@ -155,25 +153,6 @@ fn capabilities(draft: &mut Draft) {
     draft.push("Supported", "");
 }
 
-/// An INVITE outside every dialog: the PBX wants to call through us.
-fn invited(asked: &Asked<'_>, core: &mut Core, now: Now) {
-    let request = asked.request;
-    let sdp = |kind: &str| kind.trim().eq_ignore_ascii_case("application/sdp");
-    if !request.body.is_empty() && !request.content_type().as_deref().is_some_and(sdp) {
-        return asked.reply(415, core, now, |draft| draft.push("Accept", "application/sdp"));
-    }
-    let takes = |accept: &str| {
-        let kind = accept.split(';').next().unwrap_or_default();
-        sdp(kind) || ["*/*", "application/*"].contains(&kind.trim())
-    };
-    if request.headers.get("Accept").is_some() && !request.headers.list("Accept").any(takes) {
-        return asked.reply(406, core, now, |_| {});
-    }
-    asked.reply(403, core, now, |draft| {
-        draft.push("Warning", warning("dialling out to WhatsApp is not enabled"));
-    });
-}
-
 /// A request in a call.
 fn inside(call: &mut Call, trunk: &Trunk, core: &mut Core, asked: &Asked<'_>, now: Now) {
     let request = asked.request;
@@ -181,13 +160,15 @@ fn inside(call: &mut Call, trunk: &Trunk, core: &mut Core, asked: &Asked<'_>, no
         "INVITE" | "UPDATE" => call.modified(asked, trunk, core, now),
         "BYE" => {
             asked.reply(200, core, now, |_| {});
-            call.hung_up(request, core, now);
+            call.hung_up(request, trunk, core, now);
         }
         "OPTIONS" => asked.reply(200, core, now, capabilities),
         "INFO" => match digit(request) {
             Some((digit, millis)) => {
                 asked.reply(200, core, now, |_| {});
-                core.tell(Event::Digit { leg: call.leg, digit, millis });
+                if call.live() {
+                    core.tell(Event::Digit { leg: call.leg, digit, millis });
+                }
             }
             None if request.body.is_empty() => asked.reply(200, core, now, |_| {}),
             None => asked.reply(415, core, now, |draft| {

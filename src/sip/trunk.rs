@@ -123,6 +123,17 @@ impl Trunk {
             || self.settings.allow.iter().any(|range| range.contains(address))
     }
 
+    /// How closely a request's source belongs to this trunk, the closest being the least: the peer, another
+    /// port of the peer's, an allowed address. `None`: not at all.
+    pub fn kinship(&self, source: SocketAddr) -> Option<u8> {
+        let same_ip = |peer: &SocketAddr| peer.ip().to_canonical() == source.ip().to_canonical();
+        match self.settings.peer.filter(same_ip) {
+            Some(peer) if peer.port() == source.port() => Some(0),
+            Some(_) => Some(1),
+            None => self.admits(source.ip()).then_some(2),
+        }
+    }
+
     /// Where a request in a dialog goes: to the next hop its route says, if that is one of this
     /// trunk's addresses, else the way the dialog's last message came. So a PBX behind NAT that writes
     /// its private address into Contact is still reached, and nobody can point us at a third party.

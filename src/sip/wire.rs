@@ -99,6 +99,11 @@ impl Request {
         content_type(&self.headers)
     }
 
+    /// The body, if it is a session description.
+    pub fn sdp(&self) -> Option<Vec<u8>> {
+        sdp(&self.headers, &self.body)
+    }
+
     /// The answer as far as it follows from the request (§8.2.6). `tag` goes into To, if To has none.
     pub fn reply(&self, code: u16, tag: &str, from: SocketAddr) -> Draft {
         reply(&self.headers, code, tag, from)
@@ -128,9 +133,13 @@ impl Response {
 
     /// The body, if it is a session description.
     pub fn sdp(&self) -> Option<Vec<u8>> {
-        let described = content_type(&self.headers).is_some_and(|kind| kind == "application/sdp");
-        (described && !self.body.is_empty()).then(|| self.body.clone())
+        sdp(&self.headers, &self.body)
     }
+}
+
+fn sdp(headers: &Headers, body: &[u8]) -> Option<Vec<u8>> {
+    let described = content_type(headers).is_some_and(|kind| kind == "application/sdp");
+    (described && !body.is_empty()).then(|| body.to_vec())
 }
 
 fn content_type(headers: &Headers) -> Option<String> {

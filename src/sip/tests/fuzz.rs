@@ -110,6 +110,45 @@ fn plausible() -> impl Strategy<Value = (u16, String, Vec<u8>)> {
     (90u16..720, "[ -~]{0,40}", vec(any::<u8>(), 0..80))
 }
 
+/// What may happen to a call of the PBX, in any order.
+#[derive(Debug, Clone, Copy)]
+enum Turn {
+    Ring,
+    Answer,
+    Refuse(u16),
+    HangUp(Option<u16>),
+    /// A request in the dialog: method, number, whether a description comes with it.
+    Asks(&'static str, u32, bool),
+    /// INVITE, CANCEL, ACK with the INVITE's own branch.
+    Hop(&'static str),
+    /// Milliseconds.
+    Wait(u64),
+}
+
+fn turn() -> impl Strategy<Value = Turn> {
+    let methods = prop::sample::select(vec!["ACK", "BYE", "INVITE", "UPDATE", "INFO", "OPTIONS", "NOTIFY"]);
+    prop_oneof![
+        1 => Just(Turn::Ring),
+        2 => Just(Turn::Answer),
+        1 => (0u16..800).prop_map(Turn::Refuse),
+        1 => proptest::option::of(0u16..800).prop_map(Turn::HangUp),
+        6 => (methods, 6u32..11, any::<bool>()).prop_map(|(method, cseq, sdp)| Turn::Asks(method, cseq, sdp)),
+        2 => prop::sample::select(vec!["INVITE", "CANCEL", "ACK"]).prop_map(Turn::Hop),
+        3 => (0u64..12_000).prop_map(Turn::Wait),
+    ]
+}
+
+impl Lab {
+    /// §15: no BYE of ours goes out before the ACK, unless our 200 went unacknowledged for 32 seconds.
+    fn check_byes(&self, acknowledged: Option<u64>) {
+        let first = |what: &str| self.sent.iter().find(|sent| sent.what() == what).map(|sent| sent.at);
+        let Some(bye) = first("BYE") else { return };
+        let answered = self.sent.iter().find(|sent| sent.what() == "200" && sent.has("CSeq: 7 INVITE"));
+        let answered = answered.expect("a BYE without a 200").at;
+        assert!(acknowledged.is_some_and(|at| at <= bye) || answered + 32_000 <= bye, "{:#?}", self.sent);
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(256) })]
 
@@ -130,10 +169,17 @@ proptest! {
         lab.dialled();
         for datagram in &datagrams {
             lab.ua.receive(datagram, addr(PBX), lab.now);
-            while lab.ua.poll().is_some() {}
+            while let Some(output) = lab.ua.poll() {
+                if let Output::Event(event) = output {
+                    lab.events.push(event);
+                }
+            }
         }
         check_bounds(&lab);
-        lab.pass(Duration::from_secs(200));
+        lab.pass(Duration::from_secs(400));
+        let count = |wanted: fn(&Event) -> bool| lab.events.iter().filter(|event| wanted(event)).count();
+        let begun = 1 + count(|event| matches!(event, Event::Invited { .. }));
+        prop_assert_eq!(count(|event| matches!(event, Event::Ended { .. })), begun);
         prop_assert!(lab.ua.calls.is_empty(), "forgotten in the end");
         prop_assert!(lab.ua.core.transactions.sizes().1 == 0);
     }
@@ -167,6 +213,76 @@ proptest! {
         let endings = lab.events.iter().filter(|event| matches!(event, Event::Ended { .. })).count();
         prop_assert_eq!(endings, 1);
         prop_assert!(lab.ua.calls.is_empty());
+    }
+
+    #[test]
+    fn a_call_of_the_pbx_ends_exactly_once_whatever_either_side_does(
+        offers in any::<bool>(),
+        turns in vec(turn(), 0..40),
+    ) {
+        let mut lab = Lab::up_with(small());
+        lab.alive = true;
+        let body = if offers { THEIRS } else { "" };
+        let leg = lab.called(1, body);
+        let mut acknowledged = None;
+        // To with our tag: known from the 180 or the 200, and guessed at before.
+        let mut to = format!("<{CALLEE}>");
+        for turn in &turns {
+            match *turn {
+                Turn::Ring => lab.ring(leg),
+                Turn::Answer => lab.pick_up(leg, if offers { answer() } else { offer() }),
+                Turn::Refuse(code) => {
+                    lab.ua.refuse(leg, Refusal { code, warning: None, retry_after: Some(1) }, lab.now);
+                    lab.drain();
+                }
+                Turn::HangUp(code) => lab.leave(leg, code, "enough"),
+                Turn::Asks(method, cseq, sdp) => {
+                    let told = lab.sent.iter().find(|sent| ["180", "200"].contains(&sent.what()) && sent.has("INVITE"));
+                    if let Some(told) = told {
+                        to = told.header("To").to_owned();
+                    }
+                    if to.contains(";tag=") && (method == "ACK" || cseq > 7 && ["INVITE", "UPDATE"].contains(&method)) {
+                        acknowledged.get_or_insert(lab.now.tick.as_millis() - 1_000_000);
+                    }
+                    let dialog = Sent {
+                        at: 0,
+                        to: addr(PBX),
+                        text: format!("\r\nFrom: \"Bob\" <sip:200@pbx.example>;tag=pbx1\r\nTo: {to}\r\nCall-ID: in1@pbx\r\n"),
+                    };
+                    lab.ask_in(&dialog, method, cseq, "", if sdp { THEIRS } else { "" });
+                }
+                Turn::Hop("INVITE") => lab.invite(1, CALLEE, "Contact: <sip:200@192.0.2.1:5062>\r\n", body),
+                Turn::Hop(method) => lab.ask_hop(1, method, ""),
+                Turn::Wait(wait) => lab.pass(millis(wait)),
+            }
+            lab.check_byes(acknowledged);
+            check_bounds(&lab);
+        }
+        lab.pass(Duration::from_secs(340));
+        lab.leave(leg, None, "");
+        lab.pass(Duration::from_secs(100));
+        lab.check_byes(acknowledged);
+        for leg in lab.events.iter().filter_map(|event| match event {
+            Event::Invited { leg, .. } => Some(*leg),
+            _ => None,
+        }).chain([leg]) {
+            let mine: Vec<&Event> = lab.events.iter().filter(|event| match event {
+                Event::Answered { leg: of, .. } | Event::Changed { leg: of, .. } | Event::Ended { leg: of, .. } => *of == leg,
+                _ => false,
+            }).collect();
+            let answered = mine.iter().filter(|event| matches!(event, Event::Answered { .. })).count();
+            prop_assert!(answered <= 1, "{:?}", mine);
+            match mine.iter().filter(|event| matches!(event, Event::Ended { .. })).count() {
+                1 => match mine.last() {
+                    Some(Event::Ended { ending, .. }) => prop_assert_eq!(ending.answered, answered == 1),
+                    other => prop_assert!(false, "told after the end: {:?}", other),
+                },
+                ended => prop_assert!(false, "{} endings: {:?}", ended, mine),
+            }
+        }
+        prop_assert!(lab.ua.calls.is_empty());
+        let (clients, servers) = lab.ua.core.transactions.sizes();
+        prop_assert!(clients <= 1 && servers == 0, "nothing but the asking by OPTIONS is left");
     }
 
     #[test]

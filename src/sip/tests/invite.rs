@@ -205,6 +205,48 @@ fn a_password_refused_twice_ends_the_call() {
 }
 
 #[test]
+fn a_call_with_its_own_credentials_uses_these_and_never_prints_them() {
+    let mut lab = Lab::up();
+    let dial = Dial { credentials: Some(("ext-77".into(), "ext-secret".into())), ..dial() };
+    assert!(!format!("{dial:?}").contains("ext-"));
+    lab.ua.dial(LegId(1), dial, lab.now).unwrap();
+    lab.drain();
+    assert!(!format!("{:?}", lab.ua).contains("ext-secret"));
+    let invite = lab.take("INVITE");
+    assert!(!invite.has("uthorization") && !invite.has("ext-"));
+    let challenge = |nonce: &str| format!("WWW-Authenticate: {}", CHALLENGE.replace("n1", nonce));
+    lab.answer(&invite, "401 Unauthorized", &challenge("n1"), "");
+    let again = lab.find("INVITE");
+    assert!(again.header("Authorization").contains("username=\"ext-77\""));
+    lab.answer(&again, "200 OK", CONTACT, THEIRS);
+    assert!(lab.take("ACK").header("Authorization").contains("username=\"ext-77\""));
+    hang_up(&mut lab);
+    let bye = lab.take("BYE");
+    assert!(bye.header("Authorization").contains("username=\"ext-77\""), "a nonce that did is used again");
+    lab.answer(&bye, "407 Proxy", &challenge("n2").replace("WWW", "Proxy"), "");
+    assert!(lab.take("BYE").header("Proxy-Authorization").contains("username=\"ext-77\""));
+}
+
+#[test]
+fn a_call_may_have_credentials_where_its_trunk_has_none() {
+    let mut lab = Lab::new(Settings { seed: 7, ..Settings::default() });
+    lab.ua.add_trunk(TrunkSettings { password: None, ..trunk(false) }, lab.now);
+    lab.drain();
+    let options = lab.take("OPTIONS");
+    lab.answer(&options, "200 OK", "", "");
+    lab.ua.dial(LegId(1), dial(), lab.now).unwrap();
+    let credentials = Some(("ext-77".to_owned(), "ext-secret".to_owned()));
+    lab.ua.dial(LegId(2), Dial { credentials, ..dial() }, lab.now).unwrap();
+    lab.drain();
+    lab.events.clear();
+    for invite in std::mem::take(&mut lab.sent) {
+        lab.answer(&invite, "401 Unauthorized", &format!("WWW-Authenticate: {CHALLENGE}"), "");
+    }
+    assert!(lab.find("INVITE").header("Authorization").contains("ext-77"));
+    assert!(matches!(lab.take_events().as_slice(), [Event::Ended { leg: LegId(1), .. }]));
+}
+
+#[test]
 fn giving_up_before_anything_is_heard_waits_with_the_cancel() {
     let mut lab = Lab::up();
     let invite = lab.dialled();

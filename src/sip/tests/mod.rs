@@ -1,10 +1,13 @@
 //! Stories under a virtual clock: the user agent on one side, a PBX played by hand on the other.
 
+mod duo;
 mod fuzz;
 mod invite;
 mod modify;
 mod register;
 mod serve;
+mod take;
+mod taken;
 mod torture;
 
 use std::net::SocketAddr;
@@ -161,8 +164,8 @@ impl Lab {
                 Output::Event(event) => self.events.push(event),
             }
         }
-        if self.alive && self.sent.last().is_some_and(|last| last.what() == "OPTIONS") {
-            let ping = self.sent.pop().unwrap();
+        while let Some(at) = self.sent.iter().position(|sent| self.alive && sent.what() == "OPTIONS") {
+            let ping = self.sent.remove(at);
             self.answer(&ping, "200 OK", "", "");
         }
     }
@@ -298,4 +301,99 @@ impl Lab {
         );
         self.receive(&text);
     }
+    /// The PBX calls for the `count`th time, with that request URI.
+    pub fn invite(&mut self, count: u32, uri: &str, headers: &str, body: &str) {
+        let text = format!(
+            "INVITE {uri} SIP/2.0\r\nVia: SIP/2.0/UDP {PBX};rport;branch=z9hG4bKin{count}\r\nMax-Forwards: 70\r\n\
+             From: \"Bob\" <sip:200@pbx.example>;tag=pbx{count}\r\nTo: <{uri}>\r\nCall-ID: in{count}@pbx\r\n\
+             CSeq: 7 INVITE\r\n{headers}{}Content-Length: {}\r\n\r\n{body}",
+            kind(headers, body),
+            body.len()
+        );
+        self.receive(&text);
+    }
+
+    /// The PBX calls for the `count`th time; gives the leg.
+    pub fn called(&mut self, count: u32, body: &str) -> LegId {
+        self.invite(count, CALLEE, "Contact: <sip:200@192.0.2.1:5062>\r\n", body);
+        assert_eq!(self.take("100").tag("To"), "");
+        match self.take_events().as_slice() {
+            [Event::Invited { leg, .. }] => *leg,
+            other => panic!("not one Invited: {other:?}"),
+        }
+    }
+
+    /// A call of the PBX that stands; gives our 200.
+    pub fn taken(&mut self) -> Sent {
+        let leg = self.called(1, THEIRS);
+        self.ua.answer(leg, answer(), self.now);
+        self.drain();
+        let answer = self.take("200");
+        self.ask_in(&answer, "ACK", 7, "", "");
+        assert_eq!(self.take_events(), [Event::Answered { leg, sdp: THEIRS.into() }]);
+        answer
+    }
+
+    /// A request of the PBX in the call that `answer` of ours belongs to.
+    pub fn ask_in(&mut self, answer: &Sent, method: &str, cseq: u32, headers: &str, body: &str) {
+        let call_id = answer.header("Call-ID");
+        let text = format!(
+            "{method} sip:gw@{US} SIP/2.0\r\n\
+             Via: SIP/2.0/UDP {PBX};rport;branch=z9hG4bK{call_id}{method}{cseq}\r\nMax-Forwards: 70\r\n\
+             From: {}\r\nTo: {}\r\nCall-ID: {call_id}\r\nCSeq: {cseq} {method}\r\n{headers}{}\
+             Content-Length: {}\r\n\r\n{body}",
+            answer.header("From"),
+            answer.header("To"),
+            kind(headers, body),
+            body.len()
+        );
+        self.receive(&text);
+    }
+
+    /// CANCEL of the PBX's `count`th call, or ACK of its refusal: with the INVITE's own branch.
+    pub fn ask_hop(&mut self, count: u32, method: &str, headers: &str) {
+        let text = format!(
+            "{method} {CALLEE} SIP/2.0\r\nVia: SIP/2.0/UDP {PBX};rport;branch=z9hG4bKin{count}\r\nMax-Forwards: 70\r\n\
+             From: \"Bob\" <sip:200@pbx.example>;tag=pbx{count}\r\nTo: <{CALLEE}>\r\nCall-ID: in{count}@pbx\r\n\
+             CSeq: 7 {method}\r\n{headers}Content-Length: 0\r\n\r\n"
+        );
+        self.receive(&text);
+    }
+
+    /// Refuses every call of the PBX that has been told; none of these events is left.
+    pub fn refuse_all(&mut self, code: u16) {
+        for event in self.take_events() {
+            let Event::Invited { leg, .. } = event else { panic!("{event:?}") };
+            self.ua.refuse(leg, Refusal { code, warning: None, retry_after: None }, self.now);
+            self.drain();
+            assert_eq!(self.ending().code, Some(code));
+        }
+    }
+
+    pub fn ring(&mut self, leg: LegId) {
+        self.ua.ring(leg, self.now);
+        self.drain();
+    }
+
+    pub fn pick_up(&mut self, leg: LegId, sdp: String) {
+        self.ua.answer(leg, sdp, self.now);
+        self.drain();
+    }
+
+    pub fn leave(&mut self, leg: LegId, code: Option<u16>, text: &'static str) {
+        self.ua.hang_up(leg, Cause { code, text }, self.now);
+        self.drain();
+    }
+}
+
+/// Whom the PBX calls.
+pub(super) const CALLEE: &str = "sip:+4915112345678@gateway.example";
+
+/// Our answer to `THEIRS`.
+pub(super) fn answer() -> String {
+    sdp::reply(&offer(), THEIRS.as_bytes(), 1).unwrap()
+}
+
+fn kind(headers: &str, body: &str) -> &'static str {
+    if body.is_empty() || headers.contains("Content-Type") { "" } else { "Content-Type: application/sdp\r\n" }
 }

@@ -34,13 +34,6 @@ fn a_pbx_that_asks_whether_we_live_is_told_what_we_can() {
 }
 
 #[test]
-fn dialling_out_is_refused_with_a_reason_until_it_is_built() {
-    let answer = asked("INVITE", "Content-Type: application/sdp\r\nContact: <sip:p@192.0.2.1>\r\n", THEIRS);
-    assert_eq!(answer.what(), "403");
-    assert!(answer.header("Warning").contains("not enabled"));
-}
-
-#[test]
 fn methods_we_do_not_take_are_named_as_such() {
     for (method, headers, status) in [
         ("MESSAGE", "", "405"),
@@ -126,18 +119,6 @@ fn a_repeated_request_gets_the_same_answer_and_a_merged_one_482() {
     assert_eq!(lab.take("200").text, first.text);
     lab.receive(&request("OPTIONS", "", "").replace("OPTIONSx", "OPTIONSy"));
     lab.take("482");
-}
-
-#[test]
-fn a_cancel_of_an_invite_that_was_answered_is_accepted_and_changes_nothing() {
-    let mut lab = Lab::up();
-    lab.receive(&request("INVITE", "", ""));
-    lab.take("403");
-    lab.receive(&request("CANCEL", "", "").replace("CANCELx", "INVITEx"));
-    lab.take("200");
-    lab.receive(&request("ACK", "", "").replace("ACKx", "INVITEx"));
-    lab.pass(Duration::from_secs(10));
-    assert!(lab.sent.is_empty(), "the ACK ended the 403's repeats");
 }
 
 #[test]
