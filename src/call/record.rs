@@ -1,4 +1,4 @@
-//! What remains of a call: one row, written once, after which the call is closed.
+//! What is kept of a call: a row while it runs, and what remains of it, written once, after which it is closed.
 
 use super::leg::{Direction, Why};
 use crate::clock::Wall;
@@ -24,6 +24,117 @@ pub struct Quality {
     pub mos: f64,
 }
 
+/// Who asked for a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum PlacedBy {
+    /// The WhatsApp user.
+    User,
+    /// An extension of the PBX.
+    Pbx,
+    /// A program, by the REST API.
+    Api,
+}
+
+impl PlacedBy {
+    /// Every one there is.
+    pub const ALL: [PlacedBy; 3] = [PlacedBy::User, PlacedBy::Pbx, PlacedBy::Api];
+
+    /// The word in the record: stable.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            PlacedBy::User => "user",
+            PlacedBy::Pbx => "pbx",
+            PlacedBy::Api => "api",
+        }
+    }
+}
+
+/// How far a call has come, in the four words of the REST API.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ApiStatus {
+    /// It runs, and not both ends have answered.
+    Ringing,
+    /// It runs, and both ends hear each other.
+    Answered,
+    /// It is over in one of the usual ways, answered or not.
+    Ended,
+    /// A hard error ended it.
+    Failed,
+}
+
+impl ApiStatus {
+    /// Every one there is.
+    pub const ALL: [ApiStatus; 4] =
+        [ApiStatus::Ringing, ApiStatus::Answered, ApiStatus::Ended, ApiStatus::Failed];
+
+    /// The word in the API.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            ApiStatus::Ringing => "ringing",
+            ApiStatus::Answered => "answered",
+            ApiStatus::Ended => "ended",
+            ApiStatus::Failed => "failed",
+        }
+    }
+
+    /// Whether the call is over.
+    pub const fn over(self) -> bool {
+        match self {
+            ApiStatus::Ringing | ApiStatus::Answered => false,
+            ApiStatus::Ended | ApiStatus::Failed => true,
+        }
+    }
+}
+
+/// One running call, as far as it has come.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Running {
+    /// Our own id, unique for ever: `call_` and 24 hex digits.
+    pub id: String,
+    /// Meta's id, `wacid.…`; empty until Meta gives one.
+    pub wacid: String,
+    /// The configured number's `id`.
+    pub number: String,
+    /// The configured number's `account_id`.
+    pub account: String,
+    /// Meta's id of the number.
+    pub phone_number_id: String,
+    /// Which way it goes.
+    pub direction: Direction,
+    /// The caller: `+E164`, a BSUID, or the business number on outbound calls.
+    pub from: String,
+    /// The WhatsApp user's profile name, if Meta gave one.
+    pub profile_name: Option<String>,
+    /// The business-scoped user id of the WhatsApp user, if Meta gave one.
+    pub user_id: Option<String>,
+    /// The callee.
+    pub to: String,
+    /// Where the call is sent.
+    pub destination: String,
+    /// When it was admitted.
+    pub offered_at: Wall,
+    /// Whether the callee's phone rings.
+    pub ringing: bool,
+    /// When both ends could hear each other.
+    pub answered_at: Option<Wall>,
+    /// When it was last transferred.
+    pub transferred_at: Option<Wall>,
+    /// Whether it is recorded.
+    pub recording: bool,
+    /// Who asked for it.
+    pub placed_by: PlacedBy,
+}
+
+impl Running {
+    /// How far it has come.
+    pub const fn status(&self) -> ApiStatus {
+        if self.answered_at.is_some() { ApiStatus::Answered } else { ApiStatus::Ringing }
+    }
+}
+
+/// Errors that a record keeps at most.
+pub const MAX_ERRORS: usize = 8;
+
 /// One finished call.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Record {
@@ -33,7 +144,11 @@ pub struct Record {
     pub wacid: String,
     /// The configured number's `id`.
     pub number: String,
-    /// Who asked for the call.
+    /// The configured number's `account_id`; empty in records of old versions.
+    pub account: String,
+    /// Meta's id of the number; empty in records of old versions.
+    pub phone_number_id: String,
+    /// Which way it went.
     pub direction: Direction,
     /// The caller: `+E164`, a BSUID, or the business number on outbound calls.
     pub from: String,
@@ -49,10 +164,20 @@ pub struct Record {
     pub offered_at: Wall,
     /// When both ends could hear each other; `None` if it was never answered.
     pub answered_at: Option<Wall>,
+    /// When WhatsApp's side was up: the user picked up, or Meta took our answer.
+    pub connected_at: Option<Wall>,
+    /// When it was last transferred.
+    pub transferred_at: Option<Wall>,
     /// When it was over.
     pub ended_at: Wall,
     /// Seconds of talking, by the monotonic clock.
     pub talk_seconds: f64,
+    /// Seconds from `connected_at` to the end, by the monotonic clock: what Meta counts.
+    pub billed_seconds: f64,
+    /// Whether it was recorded.
+    pub recording: bool,
+    /// Who asked for it.
+    pub placed_by: PlacedBy,
     /// Why it ended.
     pub why: Why,
     /// One sentence for an operator: what was said on the wire.
@@ -61,6 +186,8 @@ pub struct Record {
     pub sip_code: Option<u16>,
     /// Meta's error code, if there was one.
     pub meta_code: Option<i64>,
+    /// What went wrong on the way, as code and sentence, the oldest first: [`MAX_ERRORS`] at most.
+    pub errors: Vec<(i64, String)>,
     /// What came from WhatsApp.
     pub whatsapp: Quality,
     /// What came from the destination.
@@ -71,5 +198,67 @@ impl Record {
     /// Whether anyone ever talked.
     pub fn answered(&self) -> bool {
         self.answered_at.is_some()
+    }
+}
+
+/// The coarse word for an ending in the API: `hangup`, `no_answer`, `rejected` or `error`.
+pub const fn end_reason(why: Why) -> &'static str {
+    match why {
+        Why::UserHungUp | Why::FarHungUp | Why::TooLong | Why::Draining | Why::Operator => "hangup",
+        Why::UserGaveUp | Why::FarGaveUp | Why::UserNoAnswer | Why::FarNoAnswer => "no_answer",
+        Why::UserDeclined | Why::UserBusy | Why::FarBusy | Why::FarDeclined | Why::OverLimit => "rejected",
+        Why::NoPermission
+        | Why::NotOnWhatsApp
+        | Why::FarUnreachable
+        | Why::TrunkDown
+        | Why::GraphRefused
+        | Why::Throttled
+        | Why::GraphUnreachable
+        | Why::MediaFailed
+        | Why::UserSilent
+        | Why::FarSilent
+        | Why::Interrupted
+        | Why::BadOffer
+        | Why::NotRouted
+        | Why::Fault => "error",
+    }
+}
+
+/// Whether an ending is one of the usual ways or a hard error. A call that was answered has failed only if what
+/// carried it failed: a transfer that reached nobody ends it like any other.
+pub const fn status_of(why: Why, answered: bool) -> ApiStatus {
+    match why {
+        Why::UserHungUp
+        | Why::UserGaveUp
+        | Why::UserDeclined
+        | Why::UserNoAnswer
+        | Why::UserBusy
+        | Why::FarHungUp
+        | Why::FarGaveUp
+        | Why::FarBusy
+        | Why::FarDeclined
+        | Why::FarNoAnswer
+        | Why::UserSilent
+        | Why::FarSilent
+        | Why::OverLimit
+        | Why::TooLong
+        | Why::Draining
+        | Why::Operator => ApiStatus::Ended,
+        Why::FarUnreachable | Why::TrunkDown | Why::NotRouted => {
+            if answered {
+                ApiStatus::Ended
+            } else {
+                ApiStatus::Failed
+            }
+        }
+        Why::NoPermission
+        | Why::NotOnWhatsApp
+        | Why::GraphRefused
+        | Why::Throttled
+        | Why::GraphUnreachable
+        | Why::MediaFailed
+        | Why::Interrupted
+        | Why::BadOffer
+        | Why::Fault => ApiStatus::Failed,
     }
 }

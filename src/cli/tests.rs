@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::*;
 use crate::call::leg::{Direction, Why};
-use crate::call::record::{Quality, Record};
+use crate::call::record::{PlacedBy, Quality, Record};
 use crate::clock::Wall;
 
 /// Runs a command line: its outcome, stdout and stderr.
@@ -74,6 +74,8 @@ fn call(id: &str) -> Record {
         id: id.into(),
         wacid: "wacid.1".into(),
         number: "support".into(),
+        account: "acme".into(),
+        phone_number_id: "106540352242922".into(),
         direction: Direction::Inbound,
         from: "+15550100200".into(),
         profile_name: Some("Zoë".into()),
@@ -82,12 +84,18 @@ fn call(id: &str) -> Record {
         destination: "sip:200@pbx".into(),
         offered_at: Wall(1_700_000_000_123),
         answered_at: Some(Wall(1_700_000_004_000)),
+        connected_at: Some(Wall(1_700_000_004_000)),
+        transferred_at: None,
         ended_at: Wall(1_700_000_064_250),
         talk_seconds: 60.25,
+        billed_seconds: 60.25,
+        recording: false,
+        placed_by: PlacedBy::User,
         why: Why::UserHungUp,
         detail: "terminate".into(),
         sip_code: Some(200),
         meta_code: None,
+        errors: Vec::new(),
         whatsapp: Quality { received: 3_000, mos: 4.1, ..Quality::default() },
         far: Quality::default(),
     }
@@ -97,7 +105,10 @@ fn missed(id: &str) -> Record {
     Record {
         direction: Direction::Outbound,
         answered_at: None,
+        connected_at: None,
         talk_seconds: 0.0,
+        billed_seconds: 0.0,
+        placed_by: PlacedBy::Pbx,
         why: Why::FarBusy,
         sip_code: Some(486),
         from: "a\u{1b}[31mb\nc".into(),

@@ -3,8 +3,8 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use crate::call::leg::Why;
-use crate::call::record::{Quality, Record};
+use crate::call::leg::{Direction, Why};
+use crate::call::record::{PlacedBy, Quality, Record};
 use crate::call::{Call, Step};
 use crate::clock::{Now, Tick};
 use crate::whatsapp::leg::Leg;
@@ -132,6 +132,8 @@ impl Live {
             id: self.id.clone(),
             wacid: self.wacid.clone(),
             number: self.number.clone(),
+            account: String::new(),
+            phone_number_id: self.phone_number_id.clone(),
             direction: self.call.direction(),
             from: self.from.clone(),
             profile_name: self.user.display().map(str::to_owned),
@@ -140,12 +142,21 @@ impl Live {
             destination: self.destination.clone(),
             offered_at: self.call.offered().wall,
             answered_at: self.call.answered(),
+            connected_at: self.call.connected(),
+            transferred_at: None,
             ended_at: now.wall,
             talk_seconds: self.call.over().unwrap_or_default().as_secs_f64(),
+            billed_seconds: self.call.billed().as_secs_f64(),
+            recording: false,
+            placed_by: match self.call.direction() {
+                Direction::Inbound => PlacedBy::User,
+                Direction::Outbound => PlacedBy::Pbx,
+            },
             why,
             detail: self.detail.clone().unwrap_or_else(|| why.as_str().to_owned()),
             sip_code: self.sip_code,
             meta_code: self.meta_code,
+            errors: Vec::new(),
             whatsapp: self.quality.0,
             far: self.quality.1,
         }

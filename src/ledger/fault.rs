@@ -47,7 +47,11 @@ impl LedgerError {
 
     /// Sorts what SQLite says about the file at `path`.
     pub(super) fn at(path: &Path, error: &rusqlite::Error) -> LedgerError {
-        let said = || format!("{}: {error}", path.display());
+        let said = || match error {
+            // The statement itself may be long, and is no news to anybody.
+            rusqlite::Error::SqlInputError { msg, .. } => format!("{}: {msg}", path.display()),
+            other => format!("{}: {other}", path.display()),
+        };
         match error.sqlite_error_code() {
             Some(ErrorCode::DiskFull) => LedgerError::Full(path.to_owned()),
             Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => LedgerError::Busy(path.to_owned()),

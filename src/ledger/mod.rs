@@ -1,21 +1,40 @@
-//! MEMORY: the history of calls, in SQLite.
+//! MEMORY: calls, costs, permissions and events on their way out, in SQLite.
 //!
 //! One writer (the gateway) and any number of readers (`watrunk calls`) work on the same file at once: it is in
 //! write-ahead mode. A power cut costs the last records at most, never the file (`synchronous = NORMAL`).
 
+pub mod cost;
+pub mod country;
+mod deliver;
 mod fault;
+mod once;
+mod permit;
+mod prune;
+mod query;
+mod running;
 mod schema;
+mod spool;
 #[cfg(test)]
 mod tests;
+mod usage;
 
 use std::fs::{self, DirBuilder, OpenOptions, Permissions};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rusqlite::{Connection, OpenFlags, params, params_from_iter};
+use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior, params};
 
+pub use cost::{Billing, Estimate, Priced, Rate, Rates};
+pub use deliver::{Attempt, LogEntry, WebhookState};
 pub use fault::LedgerError;
+pub use once::Begun;
+pub use permit::{Permission, Requests};
+pub use prune::{Keep, Pruned};
+pub use query::CallQuery;
+pub use schema::CallRow;
+pub use spool::{Due, Spooled};
+pub use usage::{Channel, Group, Totals, Usage, UsageQuery};
 
 use crate::call::leg::{Direction, Why};
 use crate::call::record::Record;
@@ -51,7 +70,7 @@ pub struct Filter {
     pub why: Option<Why>,
     /// How many at most; [`MAX_LIST`] bounds it.
     pub limit: usize,
-    /// Only records written before the one with this id, for the next page. An id that isn't there has nothing
+    /// Only calls admitted before the one with this id, for the next page. An id that isn't there has nothing
     /// before it.
     pub before: Option<String>,
 }
@@ -110,39 +129,53 @@ impl Ledger {
         }
     }
 
-    /// Writes a record. Writing one that is there already changes nothing, so every error may be answered by
-    /// trying again. A file that turns out to be damaged is set aside as in [`Ledger::open`].
-    ///
-    /// # Errors
-    /// A full or failing disk: [`LedgerError::retry`] says whether trying again later can help.
-    pub fn insert(&mut self, record: &Record) -> Result<(), LedgerError> {
-        match self.write(record) {
+    /// Does this work in one transaction: all of it or nothing. A file that turns out to be damaged is set aside
+    /// as in [`Ledger::open`], and the work is done in the new one.
+    fn write<T>(
+        &mut self,
+        now: Wall,
+        work: impl Fn(&Transaction<'_>) -> rusqlite::Result<T>,
+    ) -> Result<T, LedgerError> {
+        match self.transaction(&work) {
             Err(LedgerError::Corrupt(why)) => {
                 // The damaged file is let go of before it gets another name.
                 self.connection =
                     Connection::open_in_memory().map_err(|e| LedgerError::at(&self.path, &e))?;
-                set_aside(&self.path, record.ended_at, &why)?;
+                set_aside(&self.path, now, &why)?;
                 self.connection = open_file(&self.path)?;
-                self.write(record)
+                self.transaction(&work)
             }
             other => other,
         }
     }
 
-    fn write(&mut self, record: &Record) -> Result<(), LedgerError> {
-        let at = |error: rusqlite::Error| LedgerError::at(&self.path, &error);
-        let mut statement = self.connection.prepare(&schema::insert()).map_err(at)?;
-        statement.execute(params_from_iter(schema::values(record))).map_err(at)?;
-        Ok(())
+    fn transaction<T>(
+        &mut self,
+        work: &impl Fn(&Transaction<'_>) -> rusqlite::Result<T>,
+    ) -> Result<T, LedgerError> {
+        let done = (|| {
+            let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            let done = work(&transaction)?;
+            transaction.commit()?;
+            Ok(done)
+        })();
+        done.map_err(|error: rusqlite::Error| LedgerError::at(&self.path, &error))
     }
 
-    /// The records that pass the filter, the latest written first.
+    /// Reads, and says of which file if that fails.
+    fn read<T>(&self, work: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, LedgerError> {
+        work(&self.connection).map_err(|error| LedgerError::at(&self.path, &error))
+    }
+
+    /// The finished calls that pass the filter, the latest admitted first; also from a file that an older version
+    /// has written.
     ///
     /// # Errors
     /// When the file can't be read.
     pub fn list(&self, filter: &Filter) -> Result<Vec<Record>, LedgerError> {
         let at = |error: rusqlite::Error| LedgerError::at(&self.path, &error);
-        let mut statement = self.connection.prepare(&schema::select()).map_err(at)?;
+        let version = schema::version(&self.connection).map_err(at)?;
+        let mut statement = self.connection.prepare(&schema::select(version)).map_err(at)?;
         let mut rows = statement
             .query(params![
                 filter.direction.map(Direction::as_str),
@@ -202,15 +235,15 @@ fn open_file(path: &Path) -> Result<Connection, LedgerError> {
             return Err(LedgerError::Corrupt(verdict));
         }
     }
-    schema::migrate(&mut connection).map_err(at)?;
     // Another program's database, or ours with a table missing, is of no use: better said now than at the
     // end of the first call.
     let strange = |error: rusqlite::Error| match LedgerError::at(path, &error) {
         LedgerError::Defect(why) => LedgerError::Corrupt(format!("it has another layout: {why}")),
         other => other,
     };
-    connection.prepare(&schema::insert()).map_err(strange)?;
-    connection.prepare(&schema::select()).map_err(strange)?;
+    schema::migrate(&mut connection).map_err(strange)?;
+    connection.prepare(&schema::close()).map_err(strange)?;
+    connection.prepare(&schema::select(schema::VERSION)).map_err(strange)?;
     Ok(connection)
 }
 

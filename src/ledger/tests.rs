@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::*;
-use crate::call::record::Quality;
+use crate::call::record::{PlacedBy, Quality};
 
 /// A folder of its own that goes when the test ends.
 struct Folder(PathBuf);
@@ -46,6 +46,8 @@ fn call(n: u32) -> Record {
         id: format!("call_{n:024x}"),
         wacid: format!("wacid.{n}"),
         number: "support".into(),
+        account: "acme".into(),
+        phone_number_id: "106540352242922".into(),
         direction: Direction::Inbound,
         from: "+15550100200".into(),
         profile_name: Some("Zoë 'Z' O\"Neil".into()),
@@ -54,12 +56,18 @@ fn call(n: u32) -> Record {
         destination: "sip:200@pbx".into(),
         offered_at: Wall(1_700_000_000_000 + i64::from(n)),
         answered_at: Some(Wall(1_700_000_004_000)),
+        connected_at: Some(Wall(1_700_000_004_000)),
+        transferred_at: None,
         ended_at: Wall(1_700_000_064_250),
         talk_seconds: 60.25,
+        billed_seconds: 60.25,
+        recording: false,
+        placed_by: PlacedBy::User,
         why: Why::UserHungUp,
         detail: "terminate from Meta".into(),
         sip_code: Some(200),
         meta_code: Some(-138_006),
+        errors: vec![(138_006, "Zoë's phone: \"no\"".into())],
         whatsapp: Quality {
             received: 1,
             sent: 2,
@@ -90,7 +98,10 @@ fn missed(n: u32) -> Record {
         profile_name: None,
         user_id: None,
         answered_at: None,
+        connected_at: None,
         talk_seconds: 0.0,
+        billed_seconds: 0.0,
+        placed_by: PlacedBy::Pbx,
         why: Why::FarBusy,
         sip_code: Some(486),
         meta_code: None,
@@ -254,10 +265,13 @@ fn a_reader_reads_while_the_gateway_writes() {
     assert_eq!(reader.list(&Filter::default()).unwrap().len(), 1);
 
     // In the middle of a transaction of the writer the reader sees what was there before, and doesn't wait.
-    writer.connection.execute_batch("BEGIN IMMEDIATE").unwrap();
-    writer.insert(&call(2)).unwrap();
-    assert_eq!(reader.list(&Filter::default()).unwrap(), [call(1)]);
-    writer.connection.execute_batch("COMMIT").unwrap();
+    writer
+        .write(Wall(0), |on| {
+            running::end(on, &call(2), None, &[])?;
+            assert_eq!(reader.list(&Filter::default()).unwrap(), [call(1)]);
+            Ok(())
+        })
+        .unwrap();
     assert_eq!(reader.list(&Filter::default()).unwrap(), [call(2), call(1)]);
 
     let mut reader = reader;
