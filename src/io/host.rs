@@ -1,5 +1,8 @@
-//! The host: priorities, memory, the watchdog. Whatever it does not permit is said once and done without.
+//! The host: priorities, memory, the watchdog, the LED. Whatever it does not permit is said once and done without.
 
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::Once;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -137,9 +140,172 @@ impl Watchdog {
     }
 }
 
+/// Where the kernel lists its LEDs.
+const LEDS: &str = "/sys/class/leds";
+
+/// How long a blinking LED is on, and then off.
+const BLINK: Duration = Duration::from_secs(1);
+
+/// The board's status LED: off while nothing runs, blinking slowly until calls can be taken, then on.
+///
+/// This process blinks it, not a trigger of the kernel's: an LED that blinks shows that the loop turns.
+#[allow(dead_code)]
+pub struct Led {
+    brightness: PathBuf,
+    full: String,
+    /// The last thing that was asked for; nothing yet.
+    ready: Option<bool>,
+    lit: bool,
+    /// When it changes by itself; `None`: it stays as it is.
+    next: Option<Instant>,
+}
+
+#[allow(dead_code)]
+impl Led {
+    /// Takes the LED of this name in `/sys/class/leds`. `None`, after one line, if the board has none of that
+    /// name or does not let us have it.
+    pub fn open(name: Option<&str>) -> Option<Led> {
+        Led::below(Path::new(LEDS), name?)
+    }
+
+    fn below(leds: &Path, name: &str) -> Option<Led> {
+        let folder = leds.join(name);
+        let full = std::fs::read_to_string(folder.join("max_brightness"))
+            .ok()
+            .and_then(|text| text.trim().parse::<u32>().ok())
+            .map_or_else(|| "1".to_owned(), |most| most.to_string());
+        let mut led = Led { brightness: folder.join("brightness"), full, ready: None, lit: true, next: None };
+        // Darkness also takes the LED away from whatever trigger of the kernel's drives it.
+        led.light(false).then_some(led)
+    }
+
+    /// Shows whether calls can be taken. Cheap when nothing changed.
+    pub fn show(&mut self, ready: bool) {
+        if self.ready == Some(ready) {
+            return;
+        }
+        self.ready = Some(ready);
+        if self.light(true) {
+            self.next = (!ready).then(|| Instant::now() + BLINK);
+        }
+    }
+
+    /// Waits until a blinking LED is to change; for ever if it does not blink.
+    pub async fn due(led: Option<&Led>) {
+        match led.and_then(|led| led.next) {
+            Some(next) => tokio::time::sleep_until(next).await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// The other half of a blink.
+    pub fn blink(&mut self) {
+        let Some(next) = self.next else { return };
+        if self.light(!self.lit) {
+            // A loop that was late does not catch up.
+            self.next = Some(Instant::now().max(next) + BLINK);
+        }
+    }
+
+    /// False if the board refused: then it is said, and never tried again by itself.
+    fn light(&mut self, lit: bool) -> bool {
+        let value = if lit { self.full.as_str() } else { "0" };
+        let written = OpenOptions::new()
+            .write(true)
+            .truncate(true)
+            .open(&self.brightness)
+            .and_then(|mut file| file.write_all(value.as_bytes()));
+        if let Err(error) = written {
+            static SAID: Once = Once::new();
+            SAID.call_once(|| {
+                let led = self.brightness.display();
+                tracing::info!(%error, %led, "the LED is not driven (`board-setup overlay` permits it)");
+            });
+            self.next = None;
+            return false;
+        }
+        self.lit = lit;
+        true
+    }
+}
+
+impl Drop for Led {
+    /// Nothing runs any more.
+    fn drop(&mut self) {
+        if self.lit {
+            self.light(false);
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A board with one LED, as the kernel shows it.
+    struct Board(PathBuf);
+
+    impl Board {
+        fn with_led(name: &str) -> Board {
+            let root = std::env::temp_dir().join(format!("watrunk-led-{}-{name}", std::process::id()));
+            std::fs::create_dir_all(root.join(name)).unwrap();
+            std::fs::write(root.join(name).join("max_brightness"), "255\n").unwrap();
+            std::fs::write(root.join(name).join("brightness"), "17\n").unwrap();
+            Board(root)
+        }
+
+        fn brightness(&self, name: &str) -> String {
+            std::fs::read_to_string(self.0.join(name).join("brightness")).unwrap()
+        }
+    }
+
+    impl Drop for Board {
+        fn drop(&mut self) {
+            let _ = std::fs::remove_dir_all(&self.0);
+        }
+    }
+
+    #[test]
+    fn the_led_blinks_until_calls_can_be_taken_and_is_dark_when_nothing_runs() {
+        let board = Board::with_led("ACT");
+        let mut led = Led::below(&board.0, "ACT").unwrap();
+        assert_eq!(board.brightness("ACT"), "0", "taken, nothing to show yet");
+        led.show(false);
+        assert_eq!(board.brightness("ACT"), "255");
+        assert!(led.next.is_some());
+        led.blink();
+        assert_eq!(board.brightness("ACT"), "0");
+        led.show(false);
+        assert_eq!(board.brightness("ACT"), "0", "the same again does not disturb the blinking");
+        led.show(true);
+        assert_eq!((board.brightness("ACT").as_str(), led.next), ("255", None), "on, and it stays on");
+        led.blink();
+        assert_eq!(board.brightness("ACT"), "255");
+        led.show(false);
+        assert!(led.next.is_some(), "the trunk is gone");
+        drop(led);
+        assert_eq!(board.brightness("ACT"), "0");
+    }
+
+    #[test]
+    fn a_board_without_that_led_is_no_reason_to_stop() {
+        let board = Board::with_led("PWR");
+        assert!(Led::below(&board.0, "ACT").is_none());
+        assert!(!board.0.join("ACT").exists());
+        assert!(Led::open(None).is_none());
+    }
+
+    #[test]
+    fn an_led_that_is_taken_away_while_it_blinks_is_left_alone() {
+        let board = Board::with_led("usr0");
+        let mut led = Led::below(&board.0, "usr0").unwrap();
+        led.show(false);
+        std::fs::remove_dir_all(board.0.join("usr0")).unwrap();
+        led.blink();
+        assert_eq!(led.next, None);
+        led.show(true);
+        assert!(!board.0.join("usr0").exists());
+    }
 
     #[test]
     fn the_watchdog_is_fed_only_while_every_sound_thread_turns() {
