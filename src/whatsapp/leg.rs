@@ -405,4 +405,6 @@ impl Leg {
 }
 
 #[cfg(test)]
+mod outbound_tests;
+#[cfg(test)]
 mod tests;
