@@ -210,7 +210,7 @@ impl UserAgent {
     }
 
     /// A call from the PBX is not taken. [`Event::Ended`] follows at once, unless it was told before.
-    /// Harmless once the call is answered: then [`hang_up`](UserAgent::hang_up) ends it.
+    /// If it is too late for that, it is hung up with the refusal's status as the reason.
     pub fn refuse(&mut self, leg: LegId, refusal: Refusal, now: Now) {
         if let Some((call, trunk, core)) = self.live(leg) {
             call.refuse(refusal, trunk, core, now);

@@ -99,6 +99,7 @@ impl UserAgent {
             sdp: request.sdp(),
         };
         self.calls.insert(self.numbered, Call::called(self.numbered, leg, asked, trunk, now));
+        tracing::debug!(trunk = %invite.trunk, offer = invite.sdp.is_some(), "the PBX calls");
         core.tell(Event::Invited { leg, invite });
     }
 
@@ -218,10 +219,10 @@ impl Call {
     }
 
     pub(crate) fn refuse(&mut self, refusal: Refusal, trunk: &Trunk, core: &mut Core, now: Now) {
-        if self.phase != Phase::Called {
-            return;
-        }
         let code = if (400..700).contains(&refusal.code) { refusal.code } else { 480 };
+        if self.phase != Phase::Called {
+            return self.hang_up(Cause { code: Some(code), text: wire::reason(code) }, trunk, core, now);
+        }
         let words = refusal.warning.as_deref().map(clean).filter(|words| !words.is_empty());
         self.reject(code, trunk, core, now, |draft| {
             if let Some(words) = &words {

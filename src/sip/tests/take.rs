@@ -306,6 +306,25 @@ fn a_refusal_that_is_none_becomes_480() {
 }
 
 #[test]
+fn a_refusal_that_comes_too_late_hangs_up() {
+    let mut lab = Lab::up();
+    let leg = lab.called(1, THEIRS);
+    lab.pick_up(leg, answer());
+    let ok = lab.take("200");
+    lab.ua.refuse(leg, refusal(486), lab.now);
+    lab.drain();
+    assert_eq!((lab.ending().code, lab.sent.len()), (None, 0));
+    lab.ask_in(&ok, "ACK", 7, "", "");
+    assert_eq!(lab.take("BYE").header("Reason"), "SIP;cause=486;text=\"Busy Here\"");
+
+    let mut lab = Lab::up();
+    lab.dialled();
+    lab.ua.refuse(LegId(1), refusal(486), lab.now);
+    lab.drain();
+    assert_eq!(lab.ending().by, EndedBy::Us);
+}
+
+#[test]
 fn hanging_up_fits_whatever_the_call_has_come_to() {
     for (code, sent) in
         [(None, "480"), (Some(486), "486"), (Some(603), "603"), (Some(503), "503"), (Some(16), "480")]
