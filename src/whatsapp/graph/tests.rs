@@ -259,3 +259,250 @@ proptest! {
         prop_assert!(now.tick.as_millis() <= limit * 1_000 + 900, "{} ms", now.tick.as_millis());
     }
 }
+
+fn ada() -> Callee {
+    Callee::parse("+4915112345678").unwrap()
+}
+
+fn named() -> Callee {
+    Callee::parse("US.13491208655302741918").unwrap()
+}
+
+fn connect() -> Action {
+    Action::Connect { to: ada(), sdp: String::from(SDP), opaque: String::from("call-1") }
+}
+
+fn ask() -> Action {
+    Action::RequestPermission { to: ada(), text: None }
+}
+
+fn body(action: &Action) -> Value {
+    let request = action.request("106540352242922");
+    assert_eq!(request.method, Method::Post);
+    serde_json::from_str(&request.body).unwrap()
+}
+
+#[test]
+fn connect_carries_our_offer_and_what_its_webhooks_are_known_by() {
+    let mut wanted = json!({
+        "messaging_product": "whatsapp",
+        "to": "4915112345678",
+        "action": "connect",
+        "session": { "sdp_type": "offer", "sdp": SDP },
+        "biz_opaque_callback_data": "call-1",
+    });
+    assert_eq!(body(&connect()), wanted);
+    assert_eq!(connect().request("106540352242922").path, "106540352242922/calls");
+    let to_bsuid = Action::Connect { to: named(), sdp: String::from(SDP), opaque: String::from("call-1") };
+    wanted.as_object_mut().unwrap().remove("to");
+    wanted["recipient"] = json!("US.13491208655302741918");
+    assert_eq!(body(&to_bsuid), wanted);
+}
+
+#[test]
+fn permissions_are_asked_for_by_number_and_by_bsuid() {
+    for (user, path) in [
+        (ada(), "1/call_permissions?user_wa_id=4915112345678"),
+        (named(), "1/call_permissions?recipient=US.13491208655302741918"),
+    ] {
+        let request = Action::Permissions { user }.request("1");
+        assert_eq!(request, Request { method: Method::Get, path: path.to_owned(), body: String::new() });
+    }
+}
+
+#[test]
+fn a_permission_request_is_an_interactive_message() {
+    let mut wanted = json!({
+        "messaging_product": "whatsapp",
+        "recipient_type": "individual",
+        "to": "4915112345678",
+        "type": "interactive",
+        "interactive": {
+            "type": "call_permission_request",
+            "action": { "name": "call_permission_request" },
+        },
+    });
+    assert_eq!(body(&ask()), wanted);
+    assert_eq!(ask().request("1").path, "1/messages");
+    wanted["interactive"]["body"] = json!({ "text": "May we \"call\"?" });
+    let text = Some(String::from("May we \"call\"?"));
+    assert_eq!(body(&Action::RequestPermission { to: ada(), text }), wanted);
+    let endless = Action::RequestPermission { to: ada(), text: Some("\u{e4}".repeat(9_000)) };
+    let text = body(&endless)["interactive"]["body"]["text"].as_str().unwrap().to_owned();
+    assert_eq!(text.chars().count(), 1_024);
+}
+
+#[test]
+fn settings_and_subscriptions_have_their_own_paths() {
+    let read = Action::ReadSettings.request("1");
+    assert_eq!((read.method, read.path.as_str(), read.body.as_str()), (Method::Get, "1/settings", ""));
+    let change = SettingsChange { enabled: Some(true), ..SettingsChange::default() };
+    let write = Action::WriteSettings { body: change };
+    assert_eq!(write.request("1").path, "1/settings");
+    assert_eq!(body(&write), json!({ "calling": { "status": "ENABLED" } }));
+    let apps = Action::SubscribedApps { waba: String::from("2") }.request("1");
+    assert_eq!((apps.method, apps.path.as_str()), (Method::Get, "2/subscribed_apps"));
+}
+
+#[test]
+fn only_actions_on_a_call_of_metas_have_its_id() {
+    assert_eq!(accept().wacid(), Some("wacid.A=="));
+    assert_eq!(terminate().wacid(), Some("wacid.A=="));
+    assert_eq!((connect().wacid(), Action::ReadSettings.wacid()), (None, None));
+}
+
+#[test]
+fn a_log_line_of_an_action_does_not_say_who_is_called() {
+    for action in [connect(), ask(), Action::Permissions { user: ada() }] {
+        assert!(!format!("{action:?}").contains("4915112345678"), "{action:?}");
+    }
+}
+
+#[test]
+fn nobody_is_rung_twice_because_a_reply_got_lost() {
+    let lost = [
+        Reply::Timeout,
+        Reply::BrokenOff(String::from("connection reset")),
+        http(500, ""),
+        http(502, "<html>"),
+        http(408, ""),
+        error(500, 1, "unknown"),
+        error(400, 2, "Service temporarily unavailable"),
+        Reply::Http { status: 503, retry_after: Some(1), body: Vec::new() },
+    ];
+    for reply in &lost {
+        for action in [connect(), ask()] {
+            let (tries, took, end) = play(action.clone(), reply, 5);
+            assert_eq!(tries, 1, "{action:?} after {reply:?}");
+            assert!(took <= Duration::from_secs(10));
+            let Next::Failed(verdict) = end else { panic!("{end:?}") };
+            let known = verdict.code.is_some() && !verdict.in_doubt;
+            assert!(verdict.in_doubt || known, "{reply:?} may have got through: {verdict:?}");
+        }
+    }
+}
+
+#[test]
+fn a_connect_waits_for_its_one_answer_as_long_as_a_caller_would() {
+    assert_eq!(Attempt::new(connect(), Now::default()).timeout(Now::default()), Duration::from_secs(10));
+}
+
+#[test]
+fn a_connect_that_meta_surely_did_not_get_is_tried_again() {
+    let refused = Reply::Unreachable(String::from("connection refused"));
+    let (tries, took, end) = play(connect(), &refused, 0);
+    assert!((2..=4).contains(&tries) && took < Duration::from_secs(10), "{tries} in {took:?}");
+    let Next::Failed(verdict) = end else { panic!("{end:?}") };
+    assert!(!verdict.in_doubt);
+    for (status, code) in [(429, 130_429), (400, 80_007), (400, 4)] {
+        let (tries, _, end) = play(connect(), &error(status, code, "slow down"), 0);
+        assert!(tries >= 2, "code {code}");
+        assert!(matches!(end, Next::Failed(Verdict { in_doubt: false, .. })), "{end:?}");
+    }
+}
+
+#[test]
+fn a_connect_obeys_retry_after_only_within_its_time() {
+    let throttled = |seconds| Reply::Http {
+        status: 429,
+        retry_after: Some(seconds),
+        body: br#"{"error":{"code":130429,"message":"slow down"}}"#.to_vec(),
+    };
+    let now = Now::default();
+    assert_eq!(
+        Attempt::new(connect(), now).replied(&throttled(3), now, 0),
+        Next::Retry { at: Tick::from_millis(3_000) }
+    );
+    let Next::Failed(verdict) = Attempt::new(connect(), now).replied(&throttled(60), now, 0) else {
+        panic!("no caller waits a minute")
+    };
+    assert_eq!((verdict.retry_after, verdict.in_doubt), (Some(60), false));
+}
+
+#[test]
+fn a_connect_in_doubt_stays_in_doubt_whatever_came_before() {
+    let now = Now::default();
+    let mut attempt = Attempt::new(connect(), now);
+    let refused = Reply::Unreachable(String::from("connection refused"));
+    let Next::Retry { at } = attempt.replied(&refused, now, 0) else { panic!("no second try") };
+    let later = Now { tick: at, ..now };
+    let Next::Failed(verdict) = attempt.replied(&Reply::Timeout, later, 0) else { panic!("tried again") };
+    assert!(verdict.in_doubt);
+}
+
+#[test]
+fn a_limit_of_metas_is_not_knocked_at_again() {
+    for (status, code) in [(429, 138_002), (429, 138_005), (400, 138_012), (400, 138_003), (401, 138_006)] {
+        let (tries, _, _) = play(connect(), &error(status, code, "no"), 0);
+        assert_eq!(tries, 1, "code {code}");
+    }
+}
+
+#[test]
+fn a_question_is_asked_at_most_three_times_in_five_seconds() {
+    let questions = [
+        Action::Permissions { user: ada() },
+        Action::ReadSettings,
+        Action::SubscribedApps { waba: "2".into() },
+    ];
+    for action in questions {
+        for reply in [Reply::Timeout, http(500, ""), error(429, 613, "x"), Reply::BrokenOff("x".into())] {
+            let (tries, took, _) = play(action.clone(), &reply, 1);
+            assert!((2..=3).contains(&tries), "{action:?} after {reply:?}: {tries}");
+            assert!(took <= Duration::from_secs(6), "{took:?}");
+        }
+    }
+}
+
+#[test]
+fn the_id_of_a_call_is_found_in_the_reply() {
+    let body = br#"{"messaging_product":"whatsapp","calls":[{"id":"wacid.HBgLMTIx=="}]}"#;
+    assert_eq!(connected_wacid(body).as_deref(), Some("wacid.HBgLMTIx=="));
+    for none in [
+        "",
+        "[]",
+        r#"{"success":true}"#,
+        r#"{"calls":[]}"#,
+        r#"{"calls":[{}]}"#,
+        r#"{"calls":{"id":"x"}}"#,
+        r#"{"calls":[{"id":""}]}"#,
+        "{\"calls\":[{\"id\":\"a\\r\\nEvil: yes\"}]}",
+    ] {
+        assert_eq!(connected_wacid(none.as_bytes()), None, "{none}");
+    }
+    let (_, _, end) = play(connect(), &http(200, std::str::from_utf8(body).unwrap()), 0);
+    assert_eq!(end, Next::Done(body.to_vec()));
+}
+
+proptest! {
+    /// However Meta and the net behave: once a try may have got through, `connect` is not sent again.
+    #[test]
+    fn a_connect_is_never_sent_after_a_try_that_may_have_got_through(
+        replies in prop::collection::vec((0_u8..6, any::<u64>()), 1..10),
+    ) {
+        let mut now = Now::default();
+        let mut attempt = Attempt::new(connect(), now);
+        for (kind, jitter) in replies {
+            let (reply, sure) = match kind {
+                0 => (Reply::Timeout, false),
+                1 => (Reply::BrokenOff(String::from("reset")), false),
+                2 => (http(502, ""), false),
+                3 => (error(429, 130_429, "slow down"), true),
+                4 => (error(400, 4, "slow down"), true),
+                _ => (Reply::Unreachable(String::from("refused")), true),
+            };
+            match attempt.replied(&reply, now, jitter) {
+                Next::Retry { at } => {
+                    prop_assert!(sure, "sent again after {:?}", reply);
+                    now = now.after(at.since(now.tick));
+                    prop_assert!(now.tick <= Tick::from_millis(10_000));
+                }
+                Next::Failed(verdict) => {
+                    prop_assert_eq!(verdict.in_doubt, !sure);
+                    break;
+                }
+                Next::Done(_) => prop_assert!(false, "nobody said yes"),
+            }
+        }
+    }
+}

@@ -289,11 +289,7 @@ fn the_caller_gives_up_while_connect_is_under_way() {
         (TAKEN, &[]),
         (Told, &[ended(Why::FarHungUp)]),
     ]));
-    stays_over(story(&[
-        (DIAL, &[connect()]),
-        (HANG_UP, &[]),
-        (Refused(138_006), &[ended(Why::FarHungUp)]),
-    ]));
+    stays_over(story(&[(DIAL, &[connect()]), (HANG_UP, &[]), (Refused(138_006), &[ended(Why::FarHungUp)])]));
     stays_over(story(&[(DIAL, &[connect()]), (HANG_UP, &[]), (NoConnection, &[ended(Why::FarHungUp)])]));
     stays_over(story(&[(DIAL, &[connect()]), (HANG_UP, &[]), (Over(false), &[ended(Why::FarHungUp)])]));
 }
