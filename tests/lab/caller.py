@@ -133,6 +133,10 @@ class Caller:
 
     def close(self):
         """Gives the address back."""
+        try:
+            self.sip.shutdown(socket.SHUT_RDWR)         # wakes a thread that still reads, and the port is free only then
+        except OSError:
+            pass
         self.sip.close()
         self.rtp.close()
 
@@ -152,6 +156,8 @@ class PlainTrunk(Caller):
             try:
                 text, source = self.sip.recvfrom(8000)
             except OSError:
+                return
+            if not text:            # closed
                 return
             text = text.decode(errors="replace")
             if text.startswith("SIP/2.0"):
@@ -182,9 +188,8 @@ class Callee(Caller):
         while True:
             try:
                 text = self.sip.recv(8000).decode()
-            except OSError:
-                return
-            try:
+                if not text:        # closed
+                    return
                 ringing = self._react(text, text.split()[0], ringing)
             except OSError:
                 return

@@ -140,6 +140,17 @@ secret = "{HOOK_SECRET}"
 
 
 @pytest.fixture
+def another_desk(cloud, pbx, plain, tmp_path):
+    """One more such gateway, for requests that nobody knows the effect of. It has no PBX to speak of."""
+    settings = desk_settings(cloud)
+    numbers = {name: Number(number.pnid[:-3] + "9" + number.pnid[-2:], number.phone[:-3] + "9" + number.phone[-2:])
+               for name, number in DESK.items()}
+    it = Gateway(tmp_path, cloud, pbx, 6, numbers, trunk=("power", "power-secret-61b4"), apart=True, **settings)
+    yield it.start()
+    it.stop()
+
+
+@pytest.fixture
 def api(desk):
     """The REST API with the admin's key."""
     return Api(desk, API_KEY)
