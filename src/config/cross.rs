@@ -193,6 +193,22 @@ fn check_number(
         r.fault(no_trunk(&trunk_at, name));
     }
 
+    let (national, international) = (&number.national_prefix, &number.international_prefix);
+    let international_at = r.at(section, "international_prefix");
+    if national == international && r.sound(&international_at) && r.sound(&r.at(section, "national_prefix")) {
+        let what = format!("is that of national numbers too (\"{national}\")");
+        r.fault(
+            Fault::at(&international_at, what)
+                .hint("give national_prefix or international_prefix another value"),
+        );
+    }
+    if number.sip_auth_password.is_some() && number.sip_auth_username.is_none() {
+        let at = r.at(section, "sip_auth_username");
+        if r.sound(&at) {
+            r.note(&at, "there is none: sip_auth_password is of no use without it");
+        }
+    }
+
     let forward_at = r.at(section, "forward_to");
     if !r.sound(&forward_at) {
         return;

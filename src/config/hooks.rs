@@ -39,10 +39,11 @@ pub(super) fn webhook(r: &mut Reader<'_>, s: &Section<'_>) -> WebhookConfig {
             r.fault(Fault::at(&at, "is empty").hint("leave it out for all, or set active = false for none"));
         }
     }
-    let name = r.parsed(s, "name", name).unwrap_or_else(|| host_of(&url).chars().take(NAME).collect());
+    let name = r.parsed(s, "name", name);
+    let id = r.parsed(s, "id", token);
     WebhookConfig {
-        id: r.parsed(s, "id", token).unwrap_or_else(|| default_id(&name, &url)),
-        name,
+        id: identity(id.as_deref(), name.as_deref(), &url),
+        name: name.unwrap_or_else(|| default_name(&url)),
         url,
         secret: r.secret(s, "secret"),
         events: events.unwrap_or_else(|| EventName::WORDS.iter().map(|(_, event)| *event).collect()),
@@ -51,8 +52,16 @@ pub(super) fn webhook(r: &mut Reader<'_>, s: &Section<'_>) -> WebhookConfig {
     }
 }
 
-/// The id of a webhook that was given none: the same as long as name and address are.
-pub(super) fn default_id(name: &str, url: &str) -> String {
+fn default_name(url: &str) -> String {
+    host_of(url).chars().take(NAME).collect()
+}
+
+/// The id of a webhook with these keys. One that is given none has the same as long as name and address are.
+pub(super) fn identity(id: Option<&str>, name: Option<&str>, url: &str) -> String {
+    if let Some(id) = id {
+        return id.to_owned();
+    }
+    let name = name.map_or_else(|| default_name(url), str::to_owned);
     let digest = Sha256::new().chain_update(name).chain_update([0]).chain_update(url).finalize();
     digest.iter().take(12).fold(String::new(), |mut id, byte| {
         let _ = write!(id, "{byte:02x}");

@@ -4,6 +4,7 @@
 
 mod board;
 mod cross;
+pub mod edit;
 mod fault;
 mod hooks;
 mod known;

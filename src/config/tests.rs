@@ -8,6 +8,8 @@ use super::*;
 
 mod across;
 mod board;
+mod edit;
+mod outbound;
 
 /// Files and variables out of a map.
 #[derive(Default)]
@@ -101,6 +103,12 @@ fn a_small_file_loads_with_the_documented_defaults() {
     assert_eq!(number.forward_to, Some(Destination::Sip { user: "200".into(), host: "pbx".into() }));
     assert_eq!((number.enabled, number.caller_id), (true, CallerId::Caller));
     assert_eq!(number.max_call_seconds, Some(14_400));
+    assert_eq!((number.national_prefix.as_str(), number.international_prefix.as_str()), ("0", "00"));
+    assert_eq!((&number.country_code, &number.call_icon_countries), (&None, &None));
+    assert_eq!((&number.sip_auth_username, &number.sip_auth_password), (&None, &None));
+    assert_eq!((config.http.allow_private, config.http.rate_per_minute), (false, 600));
+    assert_eq!((&config.rates, &config.webhooks, &config.whatsapp.waba_id), (&vec![], &vec![], &None));
+    assert!(config.recording.per_minute_usd.is_zero());
     assert_eq!(notes(GOOD), Vec::<String>::new());
 }
 
@@ -223,7 +231,7 @@ fn what_the_example_comments_out_as_defaults_are_the_defaults() {
             }
             _ => line.to_owned(),
         })
-        .take_while(|line| !line.starts_with("# Known to this version"))
+        .take_while(|line| !line.starts_with("# What follows may be left out"))
         .collect();
     let mut whole = good(&uncommented.join("\n"));
     let plain = good(EXAMPLE);
@@ -233,6 +241,11 @@ fn what_the_example_comments_out_as_defaults_are_the_defaults() {
     whole.sip.public_ip = None;
     whole.trunks[0].allow.clear();
     whole.trunks[0].silence_seconds = None;
+    whole.whatsapp.waba_id = None;
+    whole.numbers[0].sip_auth_username = None;
+    whole.numbers[0].sip_auth_password = None;
+    whole.numbers[0].call_icon_countries = None;
+    whole.numbers[0].country_code = None;
     assert_eq!(whole, plain);
     assert!(uncommented.iter().any(|line| line.starts_with("jitter_ms = 60")), "nothing was uncommented");
 }
@@ -553,17 +566,15 @@ fn what_this_version_leaves_out_is_noted() {
     );
     let stun = notes(&with("[media]", "[media]\nstun = [\"stun:stun.example.com\"]"));
     assert!(stun[0].starts_with("w.toml:7: media.stun: not in force"), "{stun:?}");
-    let later = "[recording]\nkeep_days = 3\n[[rates]]\nprefix = \"+1\"\n[[rates]]\n[[webhook]]\nurl = \"x\"\n[agent]\ndialect = \"twilio\"\n";
+    let later = "[recording]\nkeep_days = 3\nper_minute_usd = 0.002\n[agent]\ndialect = \"twilio\"\n";
     assert_eq!(
         notes(&plus(later)),
         [
-            "w.toml:21: recording: not in force in this version",
-            "w.toml:23: rates[1]: not in force in this version",
-            "w.toml:25: rates[2]: not in force in this version",
-            "w.toml:26: webhook: not in force in this version",
-            "w.toml:28: agent: not in force in this version",
+            "w.toml:21: recording: not in force in this version, but for per_minute_usd",
+            "w.toml:24: agent: not in force in this version",
         ]
     );
+    assert_eq!(notes(&plus("[recording]\nper_minute_usd = 0.002\n")), Vec::<String>::new());
 }
 
 #[test]
