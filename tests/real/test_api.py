@@ -1,12 +1,16 @@
 """Programs place, watch, transfer and end calls by the REST API; what it costs, and what they are told when it can't be."""
 
+import concurrent.futures
+import threading
 import time
 
 import pytest
 
 import asterisk
 import sound
+from api import Api
 from conftest import ACCOUNT, DESK, OPERATOR, READER
+from gateway import API_KEY
 from whatsapp import Fault, refusal
 
 
@@ -163,12 +167,25 @@ REFUSALS = {
 }
 
 
+@pytest.fixture(scope="module")
+def refused(desk, cloud):
+    """All of them at once. Case -> answer."""
+    api, everyone = Api(desk, API_KEY), {}
+    for case, (how, plan, *_) in REFUSALS.items():
+        everyone[case] = cloud.person(**how)
+        everyone[case].plan = plan
+    with concurrent.futures.ThreadPoolExecutor(len(REFUSALS)) as pool:
+        found = dict(zip(everyone, pool.map(lambda person: place(api, person), everyone.values())))
+    for person in everyone.values():
+        for call in person.calls:
+            call.hang_up()
+    return found
+
+
 @pytest.mark.parametrize("case", REFUSALS)
-def test_a_program_is_told_why_a_user_can_not_be_called(api, people, pbx, case):
-    how, plan, status, word = REFUSALS[case]
-    person = people(**how)
-    person.plan = plan
-    reply = place(api, person)
+def test_a_program_is_told_why_a_user_can_not_be_called(refused, pbx, case):
+    _, _, status, word = REFUSALS[case]
+    reply = refused[case]
     print(f"{case}: {reply}")
     assert reply.status == status and word in reply.raw.decode()
     assert reply["error"] and reply["type"] and reply["code"]
@@ -187,7 +204,6 @@ def test_the_same_idempotency_key_places_one_call(api, people, talk):
     changed = api.post("/v1/whatsapp/calls", body | {"to": other.phone}, headers=key)
     assert changed.status == 422 and changed["code"] == "idempotency_key_reused", changed
     # While the first one is still under way, the second one is told so.
-    import threading
     key = {"Idempotency-Key": f"slow-{time.monotonic_ns()}"}
     got = []
     body = {"accountId": ACCOUNT, "to": other.phone, "forwardTo": "sip:echo@pbx"}

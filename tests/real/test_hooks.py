@@ -109,7 +109,7 @@ def test_webhooks_are_made_changed_tested_and_removed(api, desk, other):
     for wrong, param in (({"url": "ftp://x"}, "url"), ({"url": "https://example.com", "events": ["call.rang"]}, "events"),
                          ({"url": "https://example.com", "name": "x" * 51}, "name"), ({"name": "x"}, "url")):
         reply = api.post("/v1/webhooks/settings", {"events": ["call.ended"], "name": "n"} | wrong)
-        assert reply.status == 400 and reply["param"] == param, reply
+        assert reply.status == 400 and reply["param"].split("[")[0] == param, reply
     assert api.ask("DELETE", "/v1/webhooks/settings", query={"id": "nosuch"}).status == 404
 
 
@@ -124,11 +124,12 @@ def test_deliveries_are_logged_and_can_be_repeated(api, dial, other, talk):
     row = next(r for r in rows if r["event"] == "call.ended" and ended.json["id"] in str(r))
     assert row["status"] == "success" and row["statusCode"] == 200 and row["attemptNumber"] == 1 and row["responseTime"] >= 0
     count = len(other.got)
-    again = api.post("/v1/webhooks/logs/redeliver", {"logId": row["_id"]})
+    again = api.post("/v1/webhooks/logs/redeliver", {"webhookId": other.id, "eventId": row["eventId"]})
     assert again.status in (200, 202), again
     repeated = other.wait(lambda h: h.got[count:] or None)[0]
     assert repeated.json["id"] == ended.json["id"] and repeated.raw == ended.raw
-    assert api.post("/v1/webhooks/logs/redeliver", {"logId": "nosuch"}).status == 404
+    assert api.post("/v1/webhooks/logs/redeliver", {"webhookId": other.id, "eventId": "nosuch"}).status in (404, 422)
+    assert api.post("/v1/webhooks/logs/redeliver", {"webhookId": "nosuch", "eventId": row["eventId"]}).status == 404
 
 
 def test_events_that_nobody_took_survive_a_restart(desk, dial, other, talk):

@@ -5,8 +5,6 @@ import os
 import subprocess
 import sys
 
-import pytest
-
 from api import Api
 from gateway import API_KEY
 
@@ -29,9 +27,8 @@ def test_the_description_names_every_operation(desk):
     print(f"OpenAPI {description['openapi']}, {len(names)} operations")
 
 
-@pytest.mark.parametrize("mode", ["positive", "negative"])
-def test_made_up_requests_are_answered_as_described(another_desk, tmp_path, mode):
-    command = [sys.executable, "-m", "schemathesis.cli", "run", another_desk.url + "/openapi.json", "--mode", mode,
+def test_made_up_requests_are_answered_as_described(another_desk, tmp_path):
+    command = [sys.executable, "-m", "schemathesis.cli", "run", another_desk.url + "/openapi.json", "--mode", "all",
                "--max-examples", "4", "--max-time", "40", "--phases", "examples,coverage,fuzzing", "--checks", CHECKS, "--seed", "4", "--no-shrink",
                "--request-timeout", "5", "--exclude-path", "/v1/events", "--exclude-path-regex", "^/2010-04-01",
                "-H", f"Authorization: Bearer {API_KEY}", "--continue-on-failure", "--warnings", "off", "--suppress-health-check", "all"]

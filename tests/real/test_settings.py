@@ -131,7 +131,7 @@ def test_what_meta_refuses_is_explained_and_changes_nothing(api, desk, cloud, se
 def test_a_wrong_setting_is_named_and_changes_nothing(api, desk, field, value):
     before = file_of(desk)
     reply = api.ask("PATCH", CONFIG.format("settings"), {"accountId": "settings", field: value})
-    assert reply.status in (400, 422) and reply["param"] == field, reply
+    assert reply.status in (400, 422) and reply["param"].split("[")[0] == field, reply
     assert file_of(desk) == before
 
 
