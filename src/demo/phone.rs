@@ -17,7 +17,7 @@ use super::tone::{Bursts, Mouth};
 use super::{Event, Events, FRAME, FRAME_TIME, tell};
 use crate::clock::Tick;
 use crate::io::mux::Port;
-use crate::io::peer::{self, Peer, PeerEvent, PeerSettings};
+use crate::io::peer::{self, Dtls, Peer, PeerEvent, PeerSettings};
 use crate::io::{clock, random};
 
 /// Payload types, as Meta offers them.
@@ -129,6 +129,7 @@ impl Phone {
             dtmf_pt: Some(DTMF),
             local: local.into(),
             lite: true,
+            dtls: Dtls::Auto,
         };
         let mut peer = Peer::new(port.seat(&ufrag, &[]), settings).await?;
         let stack = peer.offer().await?;

@@ -7,6 +7,10 @@
 //! port to one relay address would be the same five-tuple, and neither side could tell their media apart.
 //! So a port takes a call only if none of the call's remote candidates is in use on that port; the next
 //! port of `webrtc_ports` takes it otherwise. One port carries everything until that happens.
+//!
+//! Of a call that we offer, the port stands in our SDP before the relay's addresses are known: they come
+//! with the answer. Until then the call has its port for itself, so nothing can collide with what it will
+//! be told.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
@@ -45,6 +49,8 @@ pub struct PortCounters {
 
 struct Session {
     ufrag: String,
+    /// The remote candidates have not come yet.
+    ahead: bool,
     reflexive: usize,
     inbox: VecDeque<(SocketAddr, usize)>,
     slots: VecDeque<Box<[u8]>>,
@@ -101,13 +107,19 @@ impl Port {
         self.table().sessions.len()
     }
 
-    /// Whether a call to these remote candidates would collide with one that is here already.
+    /// Whether a call to these remote candidates could collide with one that is here already; where there
+    /// are none, they are not known yet.
     pub fn collides(&self, remotes: &[SocketAddr]) -> bool {
         let table = self.table();
+        if remotes.is_empty() {
+            return !table.sessions.is_empty();
+        }
         remotes.iter().any(|remote| table.routes.contains_key(remote))
+            || table.sessions.values().any(|session| session.ahead)
     }
 
-    /// Takes a call in. The seat gives its place back when it is dropped.
+    /// Takes a call in; without remote candidates they are to come by [`Seat::add_remotes`]. The caller has
+    /// asked [`Port::collides`] before. The seat gives its place back when it is dropped.
     pub fn seat(self: &Arc<Port>, ufrag: &str, remotes: &[SocketAddr]) -> Arc<Seat> {
         let mut table = self.table();
         table.next += 1;
@@ -119,6 +131,7 @@ impl Port {
             id,
             Session {
                 ufrag: ufrag.to_owned(),
+                ahead: remotes.is_empty(),
                 reflexive: 0,
                 inbox: VecDeque::with_capacity(INBOX),
                 slots: VecDeque::with_capacity(INBOX),
@@ -242,6 +255,24 @@ pub struct Seat {
 }
 
 impl Seat {
+    /// The remote candidates of a call that was seated without: from now on what comes from there is its own,
+    /// and the port may be shared. False if one of them belongs to another call on this port, which a port
+    /// that was asked by [`Port::collides`] can't have: the call can't be carried.
+    #[must_use]
+    pub fn add_remotes(&self, remotes: &[SocketAddr]) -> bool {
+        let mut table = self.port.table();
+        let free = |remote| table.routes.get(remote).is_none_or(|owner| *owner == self.id);
+        if !remotes.iter().all(free) {
+            return false;
+        }
+        let Some(session) = table.sessions.get_mut(&self.id) else { return false };
+        session.ahead &= remotes.is_empty();
+        for remote in remotes {
+            table.routes.insert(*remote, self.id);
+        }
+        true
+    }
+
     /// Whether RTP or RTCP has come for this call since this was last asked.
     pub fn media_seen(&self) -> bool {
         let mut table = self.port.table();
@@ -422,6 +453,25 @@ mod tests {
         drop(seat);
         assert!(!port.collides(&[relay]));
         assert_eq!(port.load(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_call_whose_relay_is_not_known_yet_has_a_port_for_itself_until_it_is() {
+        let port = Port::bind("127.0.0.1:0".parse().unwrap(), 0).unwrap();
+        let relay: SocketAddr = "192.0.2.1:3478".parse().unwrap();
+        let other: SocketAddr = "192.0.2.2:3478".parse().unwrap();
+        assert!(!port.collides(&[]));
+        let seat = port.seat("ahead", &[]);
+        assert!(port.collides(&[other]), "it may turn out to be the same relay");
+        assert!(port.collides(&[]));
+        assert!(seat.add_remotes(&[relay]));
+        assert!(port.collides(&[relay]));
+        assert!(!port.collides(&[other]), "now the port is shared");
+        let second = port.seat("second", &[other]);
+        assert!(!second.add_remotes(&[relay]), "the route stays with its call");
+        assert!(second.add_remotes(&[other]));
+        drop(seat);
+        assert!(second.add_remotes(&[relay]));
     }
 
     #[tokio::test]

@@ -1,8 +1,10 @@
-//! The WhatsApp leg's WebRTC: the one door to the `webrtc` crate. Offer in, answer out, RTP in and out.
+//! The WhatsApp leg's WebRTC: the one door to the `webrtc` crate. Offer in, answer out, or the other way
+//! round; RTP in and out.
 //!
-//! Full ICE and controlling (the offer handed in always says `a=ice-lite`), DTLS client, ECDSA P-256,
-//! Opus and telephone-event only, RTCP reports and nothing else. What Meta gets to see of the answer is
-//! written by [`crate::whatsapp::sdp`], not here.
+//! Full ICE and controlling, whoever offers (Meta's description as handed in always says `a=ice-lite`), ECDSA
+//! P-256, Opus and telephone-event only, RTCP reports and nothing else. As the answerer we are the DTLS
+//! client; as the offerer we are what [`Dtls`] says. What Meta gets to see of our descriptions is written by
+//! [`crate::whatsapp::sdp`], not here.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -44,6 +46,57 @@ pub enum PeerEvent {
     Track(Arc<dyn TrackRemote>),
 }
 
+/// Who begins the DTLS handshake, as far as we have a say (RFC 5763 §5, RFC 8842 §5).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Dtls {
+    /// Offer `actpass` and do what the answer leaves to us; answer `active`. An answer that does not say
+    /// (`actpass` is illegal there, and has been seen) is taken for `active`: we wait as the server.
+    Auto,
+    /// Offer or answer `active`: we are the client.
+    Client,
+    /// Offer or answer `passive`: we are the server.
+    Server,
+}
+
+impl Dtls {
+    /// What our offer says in `a=setup`.
+    fn offered(self) -> &'static str {
+        match self {
+            Dtls::Auto => "actpass",
+            Dtls::Client => "active",
+            Dtls::Server => "passive",
+        }
+    }
+
+    /// What an answer means that does not decide.
+    fn presumed_of_answerer(self) -> &'static str {
+        match self {
+            Dtls::Auto | Dtls::Server => "active",
+            Dtls::Client => "passive",
+        }
+    }
+
+    fn answering(self) -> RTCDtlsRole {
+        match self {
+            Dtls::Auto | Dtls::Client => RTCDtlsRole::Client,
+            Dtls::Server => RTCDtlsRole::Server,
+        }
+    }
+}
+
+/// The description with another `a=setup`; where it has none, one is added to its (only) media section.
+fn with_setup(sdp: &str, role: &str) -> String {
+    let others = sdp.lines().filter(|line| !line.starts_with("a=setup:") && !line.is_empty());
+    let mut written: String = others.map(|line| format!("{line}\r\n")).collect();
+    written.push_str(&format!("a=setup:{role}\r\n"));
+    written
+}
+
+/// Whether the description says who is the DTLS client.
+fn decides(sdp: &str) -> bool {
+    sdp.lines().any(|line| matches!(line.trim_end(), "a=setup:active" | "a=setup:passive"))
+}
+
 /// How to build a peer.
 pub struct PeerSettings {
     /// Our ICE user fragment: also what the shared port recognises this call by.
@@ -60,6 +113,8 @@ pub struct PeerSettings {
     pub local: IpAddr,
     /// ICE-lite, as Meta's relay is: only the stand-in for it is ever that.
     pub lite: bool,
+    /// Our part in the DTLS handshake.
+    pub dtls: Dtls,
 }
 
 /// One WebRTC connection.
@@ -67,6 +122,7 @@ pub struct Peer {
     connection: Arc<dyn PeerConnection>,
     track: Arc<TrackLocalStaticRTP>,
     ssrc: u32,
+    dtls: Dtls,
     /// What happens, in order.
     pub events: mpsc::Receiver<PeerEvent>,
 }
@@ -136,7 +192,7 @@ impl Peer {
             engine.register_codec(codec.clone(), RtpCodecKind::Audio).map_err(said("registering a codec"))?;
         }
         let setting = SettingEngineBuilder::new()
-            .with_answering_dtls_role(RTCDtlsRole::Client)
+            .with_answering_dtls_role(settings.dtls.answering())
             .with_ice_credentials(settings.ufrag, settings.password)
             .with_ice_connection_attempts(Some(CHECK_INTERVAL), Some(CHECKS))
             .with_ice_timeouts(
@@ -183,7 +239,7 @@ impl Peer {
         for transceiver in connection.get_transceivers().await {
             transceiver.set_codec_preferences(codecs.clone()).await.map_err(said("choosing codecs"))?;
         }
-        Ok(Peer { connection, track, ssrc: settings.ssrc, events })
+        Ok(Peer { connection, track, ssrc: settings.ssrc, dtls: settings.dtls, events })
     }
 
     /// Answers `offer`; the result is the stack's own answer, complete with candidates.
@@ -199,7 +255,8 @@ impl Peer {
         self.described().await
     }
 
-    /// Makes an offer, complete with candidates.
+    /// Makes an offer, complete with candidates and our `a=setup`. Nothing is sent before [`Peer::accept`]:
+    /// there is nobody yet to send it to.
     ///
     /// # Errors
     /// What the stack says, in words.
@@ -207,15 +264,19 @@ impl Peer {
         let said = |error: webrtc::error::Error| error.to_string();
         let offer = self.connection.create_offer(None).await.map_err(said)?;
         self.connection.set_local_description(offer).await.map_err(said)?;
-        self.described().await
+        Ok(with_setup(&self.described().await?, self.dtls.offered()))
     }
 
-    /// Takes the answer to our offer.
+    /// Takes the answer to our offer: ICE checks begin, as the controlling side, and then DTLS in the role
+    /// that the answer leaves to us. The seat has to be told the answer's candidates before
+    /// ([`Seat::add_remotes`]), or what comes from there is not heard.
     ///
     /// # Errors
     /// What the stack says, in words.
     pub async fn accept(&self, answer: String) -> Result<(), String> {
         let said = |error: webrtc::error::Error| error.to_string();
+        let answer =
+            if decides(&answer) { answer } else { with_setup(&answer, self.dtls.presumed_of_answerer()) };
         let answer = RTCSessionDescription::answer(answer).map_err(said)?;
         self.connection.set_remote_description(answer).await.map_err(said)
     }
@@ -292,92 +353,5 @@ impl Mouth {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::io::mux::Port;
-    use std::net::SocketAddr;
-    use webrtc::media_stream::track_remote::TrackRemoteEvent;
-
-    fn settings(name: &str, ssrc: u32, lite: bool) -> PeerSettings {
-        PeerSettings {
-            ufrag: format!("{name}fragment"),
-            password: "0123456789abcdef01234567".to_owned(),
-            ssrc,
-            opus_pt: 111,
-            dtmf_pt: Some(126),
-            local: [127, 0, 0, 1].into(),
-            lite,
-        }
-    }
-
-    fn with_port(sdp: &str, port: u16) -> String {
-        let mut lines: Vec<String> =
-            sdp.lines().filter(|line| !line.starts_with("a=candidate")).map(str::to_owned).collect();
-        lines.push(format!("a=candidate:1 1 udp 2130706431 127.0.0.1 {port} typ host"));
-        lines.join("\r\n") + "\r\n"
-    }
-
-    async fn track_of(peer: &mut Peer) -> Arc<dyn TrackRemote> {
-        loop {
-            if let PeerEvent::Track(track) = peer.events.recv().await.unwrap() {
-                return track;
-            }
-        }
-    }
-
-    async fn payload_of(track: &Arc<dyn TrackRemote>) -> (u8, Bytes, u32) {
-        loop {
-            if let TrackRemoteEvent::OnRtpPacket(packet) = track.poll().await.unwrap() {
-                return (packet.header.payload_type, packet.payload, packet.header.ssrc);
-            }
-        }
-    }
-
-    #[tokio::test]
-    async fn an_ice_lite_offerer_and_our_answerer_pass_sound_and_digits_over_shared_ports() {
-        let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
-        let (meta, ours) = (Port::bind(any, 0).unwrap(), Port::bind(any, 0).unwrap());
-        tokio::spawn(Arc::clone(&meta).pump());
-        tokio::spawn(Arc::clone(&ours).pump());
-        let at = |port: &Port| SocketAddr::from(([127, 0, 0, 1], port.number()));
-        let mut user = Peer::new(meta.seat("metafragment", &[]), settings("meta", 1, true)).await.unwrap();
-        let mut peer =
-            Peer::new(ours.seat("ourfragment", &[at(&meta)]), settings("our", 2, false)).await.unwrap();
-        let offer = with_port(&user.offer().await.unwrap(), meta.number());
-        let answer = peer.answer(offer).await.unwrap();
-        assert!(answer.contains("a=setup:active"), "{answer}");
-        user.accept(with_port(&answer, ours.number())).await.unwrap();
-        let (user_mouth, peer_mouth) = (user.mouth(), peer.mouth());
-        let ears = async {
-            let (theirs, mine) = (track_of(&mut peer).await, track_of(&mut user).await);
-            let mut heard = std::collections::BTreeMap::new();
-            for _ in 0..20 {
-                let (payload_type, payload, ssrc) = payload_of(&theirs).await;
-                assert_eq!((&payload[..], ssrc), (&b"from the user"[..], 1));
-                *heard.entry(payload_type).or_insert(0) += 1;
-                let (payload_type, payload, ssrc) = payload_of(&mine).await;
-                assert_eq!((payload_type, &payload[..], ssrc), (111, &b"from the box"[..], 2));
-            }
-            heard
-        };
-        let mouths = async {
-            for n in 0..1_000_u16 {
-                user_mouth.send(
-                    if n % 4 == 3 { 126 } else { 111 },
-                    n == 0,
-                    n,
-                    u32::from(n) * 960,
-                    b"from the user",
-                );
-                peer_mouth.send(111, n == 0, n, u32::from(n) * 960, b"from the box");
-                tokio::time::sleep(Duration::from_millis(10)).await;
-            }
-            panic!("ten seconds, and not twenty packets each way");
-        };
-        let heard = tokio::select! { heard = ears => heard, () = mouths => unreachable!() };
-        assert!(heard[&111] > heard[&126] && heard[&126] > 0, "{heard:?}");
-        user.close().await;
-        peer.close().await;
-        assert_eq!((meta.load(), ours.load()), (0, 0), "the places on the ports are given back");
-    }
-}
+#[path = "peer_tests.rs"]
+mod tests;

@@ -16,7 +16,7 @@ use webrtc::media_stream::track_remote::{TrackRemote, TrackRemoteEvent};
 
 use super::host::{self, Beat};
 use super::mux::{Port, Seat};
-use super::peer::{Mouth, Peer, PeerEvent, PeerSettings};
+use super::peer::{Dtls, Mouth, Peer, PeerEvent, PeerSettings};
 use super::{clock, random, sock};
 use crate::call::record::Quality;
 use crate::config::{MediaConfig, PortRange};
@@ -180,7 +180,8 @@ impl Ports {
         Ports { media: media.clone(), mine, bound: Vec::new() }
     }
 
-    /// A place for a call with these remote candidates: on the first port that has none of them.
+    /// A place for a call with these remote candidates: on the first port that has none of them. For a call
+    /// without, on a port where there is no other: [`Seat::add_remotes`] tells them when they have come.
     fn seat(&mut self, ufrag: &str, remotes: &[SocketAddr]) -> Result<(Arc<Seat>, u16), String> {
         if self.bound.len() > 1 {
             let mut first = true;
@@ -330,6 +331,7 @@ async fn open<F: Future<Output = ()>>(
             dtmf_pt: setup.dtmf_pt,
             local: own[0],
             lite: false,
+            dtls: Dtls::Auto,
         },
     )
     .await?;
