@@ -6,6 +6,7 @@ mod invite;
 mod modify;
 mod register;
 mod serve;
+mod table;
 mod take;
 mod taken;
 mod torture;
