@@ -64,6 +64,7 @@ class Asterisk:
         self.run = self.root / self.inside[1:]
         self.etc = self.run / "etc"
         self.process = None
+        self._read, self._seen = 0, []
         shutil.rmtree(self.run, ignore_errors=True)
         self.etc.mkdir(parents=True)
         modules = next(self.root.glob("usr/lib/*/asterisk/modules"))
@@ -170,13 +171,24 @@ class Asterisk:
 
     def answers(self, number):
         """The answers to INVITEs that dialled a number, oldest first: (code, reason, headers in lower case)."""
-        found = []
-        for block in re.split(r"<--- (?=Received|Transmitting)", self.log("trace")):
-            m = re.match(r"Received SIP response[^\n]*\nSIP/2\.0 (\d{3}) ([^\r\n]*)", block)
-            if m and re.search(rf"(?im)^To:.*sip:\+?{number}@", block) and re.search(r"(?im)^CSeq: \d+ INVITE", block):
-                headers = {k.lower(): v.strip() for k, v in re.findall(r"(?m)^([A-Za-z-]+):([^\r\n]*)", block)}
-                found.append((int(m.group(1)), m.group(2), headers))
-        return found
+        path = self.run / "trace"
+        with open(path, "rb") as trace:
+            trace.seek(self._read)
+            text = trace.read().decode("latin-1")       # one byte is one character
+        *blocks, last = re.split(r"<--- (?=Received|Transmitting)", text)
+        # The last block may still be on its way into the file: it is read again next time.
+        self._read += sum(len(b) + len("<--- ") for b in blocks)
+        self._seen += [a for a in map(self._answered, blocks) if a]
+        return [a for to, a in self._seen + [s for s in [self._answered(last)] if s] if to == number]
+
+    @staticmethod
+    def _answered(block):
+        m = re.match(r"Received SIP response[^\n]*\nSIP/2\.0 (\d{3}) ([^\r\n]*)", block)
+        to = m and re.search(r"(?im)^To:.*sip:\+?([^@;>]+)@", block)
+        if not to or not re.search(r"(?im)^CSeq: \d+ INVITE", block):
+            return None
+        headers = {k.lower(): v.strip() for k, v in re.findall(r"(?m)^([A-Za-z-]+):([^\r\n]*)", block)}
+        return to.group(1), (int(m.group(1)), m.group(2), headers)
 
     def answer(self, number, code=None, timeout=8.0):
         """Waits for an answer to an INVITE: this code, or any final one other than a challenge; (code, reason, headers)."""
