@@ -214,17 +214,14 @@ fn check_number(
         return;
     }
     match &number.forward_to {
-        None => {}
-        Some(Destination::Tel(_)) => {
-            if number.trunk.is_none() && r.sound(&trunk_at) {
-                let fault = Fault::at(&forward_at, "tel: needs a trunk that carries it");
-                r.fault(match config.trunks.first() {
-                    Some(first) if !first.name.is_empty() => {
-                        fault.hint(format!("set trunk = \"{}\"", first.name))
-                    }
-                    Some(_) | None => fault.hint("add a [[trunk]] and name it in `trunk`"),
-                });
-            }
+        Some(Destination::Tel(_)) if number.trunk.is_none() && r.sound(&trunk_at) => {
+            let fault = Fault::at(&forward_at, "tel: needs a trunk that carries it");
+            r.fault(match config.trunks.first() {
+                Some(first) if !first.name.is_empty() => {
+                    fault.hint(format!("set trunk = \"{}\"", first.name))
+                }
+                Some(_) | None => fault.hint("add a [[trunk]] and name it in `trunk`"),
+            });
         }
         Some(Destination::Sip { host, .. }) => {
             let real = HostPort::parse(host).is_ok_and(|h| h.port.is_some() || h.host.contains(['.', ':']));
@@ -232,6 +229,6 @@ fn check_number(
                 r.fault(no_trunk(&forward_at, host));
             }
         }
-        Some(Destination::Wss(_)) => {}
+        None | Some(Destination::Tel(_) | Destination::Wss(_)) => {}
     }
 }

@@ -69,12 +69,29 @@ impl Config {
         Inspected::read(path, &SystemSecrets::beside(path.parent().unwrap_or(Path::new("."))))
     }
 
+    /// Reads a text as if it were that file's: with the secrets beside it and on this machine's board.
+    ///
+    /// # Errors
+    /// All faults, in the text's order.
+    pub fn parse_as(text: &str, path: &Path) -> Result<Config, Vec<Fault>> {
+        let board = Board::of_machine(std::env::var_os("WATRUNK_BOARD").as_deref())?;
+        parse(text, &SystemSecrets::beside(path.parent().unwrap_or(Path::new("."))), &board).value
+    }
+
     /// Reads a text, on no board in particular. Secrets by `*_file` and `*_env` come from `secrets`. All faults
     /// are reported, in the text's order; the notes likewise.
     pub fn parse(text: &str, secrets: &dyn SecretSource) -> Result<(Config, Vec<Note>), Vec<Fault>> {
         let outcome = parse(text, secrets, &Board::default());
         outcome.value.map(|config| (config, outcome.notes))
     }
+}
+
+/// The text of a config file and what is known about the file, unchecked.
+///
+/// # Errors
+/// It can't be read, is too large or is not UTF-8.
+pub(crate) fn read_text(path: &Path) -> Result<(String, std::fs::Metadata), Fault> {
+    text_of(path).map_err(|(fault, _)| fault)
 }
 
 /// A config file that could be read, and what there is to say about it.
