@@ -2,7 +2,8 @@
 
 use super::*;
 use crate::clock::Wall;
-use crate::whatsapp::notice::{Connect, Direction, Status, Terminate, User};
+use crate::whatsapp::notice::{Connect, Direction, PermissionReply, Status, Terminate, User};
+use crate::whatsapp::settings::{AccountChange, SettingsNotice};
 
 const NUMBER: &str = "106540352242922";
 /// 2026-06-01 12:00:00 UTC.
@@ -60,6 +61,31 @@ fn step(wacid: &str, status: CallStatus) -> Notice {
         timestamp: Some(NOON),
         opaque: None,
     })
+}
+
+fn answer_at(wacid: &str, timestamp: Option<i64>) -> Notice {
+    let Notice::Connect(mut connect) = connect_at(wacid, timestamp) else { panic!("a connect") };
+    connect.direction = Direction::Outbound;
+    connect.sdp_type = String::from("answer");
+    Notice::Connect(connect)
+}
+
+fn reply(phone: &str, accepted: bool, context: Option<&str>, timestamp: i64) -> Notice {
+    Notice::Permission(Box::new(PermissionReply {
+        phone_number_id: NUMBER.to_owned(),
+        user: User { phone: Some(phone.to_owned()), ..User::default() },
+        accepted,
+        permanent: false,
+        expires_at: None,
+        source: None,
+        context_id: context.map(str::to_owned),
+        timestamp: Some(timestamp),
+    }))
+}
+
+fn warning(number: &str, word: &str, timestamp: Option<i64>) -> Notice {
+    let change = AccountChange::Warned(word.to_owned());
+    Notice::Settings(Box::new(SettingsNotice { phone_number_id: number.to_owned(), timestamp, change }))
 }
 
 #[test]
@@ -167,4 +193,61 @@ fn steps_without_end_do_not_fill_the_memory() {
         seen.admit(&step("a", CallStatus::Other(format!("NEW_{index}"))), ours, now());
     }
     assert_eq!(seen.calls.get("a").map(|trace| trace.steps.len()), Some(MAX_STEPS));
+}
+
+#[test]
+fn an_answer_to_our_call_is_not_stale_while_the_call_may_wait_for_it() {
+    let mut seen = Seen::new();
+    assert_eq!(seen.admit(&answer_at("a", Some(NOON - 90)), ours, now()), Admit::New);
+    assert_eq!(seen.admit(&answer_at("a", Some(NOON - 90)), ours, now()), Admit::Duplicate);
+    seen.admit(&terminate("b"), ours, now());
+    assert_eq!(seen.admit(&answer_at("b", Some(NOON)), ours, now()), Admit::Tombstoned);
+}
+
+#[test]
+fn a_pickup_after_the_end_changes_nothing() {
+    let mut seen = Seen::new();
+    assert_eq!(seen.admit(&terminate("a"), ours, now()), Admit::New);
+    assert_eq!(seen.admit(&step("a", CallStatus::Accepted), ours, now()), Admit::Tombstoned);
+}
+
+#[test]
+fn a_copy_of_a_permission_reply_is_seen_as_one_and_a_change_of_mind_is_not() {
+    let mut seen = Seen::new();
+    let said = [
+        reply("491511", true, Some("wamid.1"), NOON),
+        reply("491512", true, Some("wamid.1"), NOON),
+        reply("491511", false, Some("wamid.1"), NOON),
+        reply("491511", true, Some("wamid.1"), NOON + 1),
+        reply("491511", true, Some("wamid.2"), NOON),
+        reply("491511", false, None, NOON),
+    ];
+    for notice in &said {
+        assert_eq!(seen.admit(notice, ours, now()), Admit::New, "{notice:?}");
+    }
+    for notice in &said {
+        assert_eq!(seen.admit(notice, ours, now()), Admit::Duplicate, "{notice:?}");
+    }
+    assert_eq!(seen.admit(&said[0], |_| false, now()), Admit::Foreign);
+}
+
+#[test]
+fn a_permission_reply_is_never_too_old() {
+    let mut seen = Seen::new();
+    assert_eq!(seen.admit(&reply("491511", true, None, NOON - 9_000), ours, now()), Admit::New);
+}
+
+#[test]
+fn what_is_told_of_the_whole_account_is_ours_and_told_once() {
+    let mut seen = Seen::new();
+    assert_eq!(seen.admit(&warning("", "LOW", Some(1)), ours, now()), Admit::New);
+    assert_eq!(seen.admit(&warning("", "LOW", Some(1)), ours, now()), Admit::Duplicate);
+    assert_eq!(seen.admit(&warning("", "LOWER", Some(1)), ours, now()), Admit::New);
+    assert_eq!(seen.admit(&warning(NUMBER, "LOW", Some(1)), ours, now()), Admit::New);
+    assert_eq!(seen.admit(&warning("7", "LOW", Some(1)), ours, now()), Admit::Foreign);
+    assert_eq!(
+        seen.admit(&terminate(""), |number| number == "7", now()),
+        Admit::Foreign,
+        "only of the account"
+    );
 }

@@ -195,6 +195,120 @@ fn an_endless_page_is_not_parsed() {
     assert_eq!(Verdict::of_http(500, page.as_bytes()).unwrap().code, None);
 }
 
+#[test]
+fn a_call_that_graph_refused_ends_for_the_reason_of_its_code() {
+    for (code, http, _, _, _) in expected() {
+        let why = judge(http, json!({"message": "No.", "code": code})).why();
+        let wanted = match code {
+            138_006 => Why::NoPermission,
+            138_001 | 131_026 | 131_030 => Why::NotOnWhatsApp,
+            138_003 => Why::UserBusy,
+            4 | 80_007 | 130_429 | 613 | 138_002 | 138_005 | 138_009 | 138_012 => Why::Throttled,
+            138_004 => Why::GraphUnreachable,
+            _ => Why::GraphRefused,
+        };
+        assert_eq!(why, wanted, "code {code}");
+    }
+    assert_eq!(Verdict::of_timeout().why(), Why::GraphUnreachable);
+    assert_eq!(Verdict::of_broken_off("reset").why(), Why::GraphUnreachable);
+    assert_eq!(Verdict::of_http(429, b"").unwrap().why(), Why::Throttled);
+    assert_eq!(Verdict::of_http(502, b"").unwrap().why(), Why::GraphUnreachable);
+}
+
+#[test]
+fn only_a_clear_answer_leaves_no_doubt() {
+    for doubtful in [Verdict::of_timeout(), Verdict::of_broken_off("reset")] {
+        assert!(doubtful.in_doubt, "{doubtful}");
+    }
+    assert!(!Verdict::of_unreachable("connection refused").in_doubt);
+    for (code, http, _, _, _) in expected() {
+        assert!(!judge(http, json!({"message": "No.", "code": code})).in_doubt, "code {code}");
+    }
+    for (status, doubt) in
+        [(400, false), (401, false), (404, false), (429, false), (408, true), (500, true), (503, true)]
+    {
+        assert_eq!(Verdict::of_http(status, b"").unwrap().in_doubt, doubt, "HTTP {status}");
+        let unknown = judge(status, json!({"message": "x", "code": 999_999}));
+        assert_eq!(unknown.in_doubt, doubt, "HTTP {status}, unknown code");
+    }
+}
+
+#[test]
+fn the_pbx_hears_the_code_of_each_refusal() {
+    for (code, http, _, _, sip) in expected() {
+        let verdict = judge(http, json!({"message": "No.", "code": code}));
+        let (status, warning, pause) = sip_refusal(verdict.why(), Some(&verdict));
+        assert_eq!(status, sip, "code {code}");
+        assert!(warning.contains(&verdict.cure[..20]), "an admin reads the cure: {warning}");
+        let later = matches!(verdict.why(), Why::Throttled | Why::GraphUnreachable) && sip == 503;
+        assert_eq!(pause.is_some(), later, "code {code}");
+    }
+}
+
+#[test]
+fn the_pbx_hears_why_nobody_answered() {
+    for (why, status) in [
+        (Why::UserDeclined, 603),
+        (Why::UserNoAnswer, 480),
+        (Why::UserBusy, 486),
+        (Why::OverLimit, 486),
+        (Why::NoPermission, 403),
+        (Why::NotOnWhatsApp, 404),
+        (Why::NotRouted, 404),
+        (Why::BadOffer, 488),
+        (Why::GraphRefused, 503),
+        (Why::Throttled, 503),
+        (Why::GraphUnreachable, 503),
+        (Why::Draining, 503),
+        (Why::MediaFailed, 503),
+        (Why::Fault, 500),
+    ] {
+        assert_eq!(sip_refusal(why, None).0, status, "{why}");
+    }
+}
+
+#[test]
+fn every_ending_has_a_final_code_and_words_that_fit_a_warning() {
+    let endless = format!("\"quoted\" \\ {}", "word ".repeat(200));
+    let verdict = judge(400, json!({"message": endless, "code": 138_006}));
+    for why in Why::ALL {
+        for said in [None, Some(&verdict)] {
+            let (status, warning, pause) = sip_refusal(why, said);
+            assert!((400..700).contains(&status), "{why}: {status}");
+            assert!((10..=240).contains(&warning.chars().count()), "{why}: {warning}");
+            assert!(!warning.contains(['"', '\\', '\r', '\n']), "{why}: {warning}");
+            assert!(pause.is_none() || status == 503, "{why}: Retry-After with {status}");
+        }
+    }
+}
+
+#[test]
+fn a_verdict_on_something_else_does_not_overrule_the_ending() {
+    let verdict = judge(401, json!({"message": "No.", "code": 138_006}));
+    assert_eq!(sip_refusal(Why::UserDeclined, Some(&verdict)).0, 603);
+}
+
+#[test]
+fn a_pbx_is_sent_away_for_as_long_as_meta_says_but_not_for_hours() {
+    let after = |retry_after| {
+        let verdict = Verdict { retry_after, ..judge(429, json!({"message": "No.", "code": 130_429})) };
+        sip_refusal(Why::Throttled, Some(&verdict)).2
+    };
+    assert_eq!(after(None), Some(60));
+    assert_eq!(after(Some(0)), Some(60));
+    assert_eq!(after(Some(12)), Some(12));
+    assert_eq!(after(Some(86_400)), Some(600));
+    assert_eq!(sip_refusal(Why::GraphUnreachable, None).2, Some(30));
+}
+
+#[test]
+fn what_stops_calling_from_being_enabled_is_explained_with_its_cure() {
+    for (code, words) in [(138_015, ["2000", "verify"]), (138_018, ["subscribed_apps", "field \"calls\""])] {
+        let cure = judge(400, json!({"message": "No.", "code": code})).cure;
+        assert!(words.iter().all(|word| cure.contains(word)), "{cure}");
+    }
+}
+
 proptest! {
     #[test]
     fn no_answer_makes_it_panic(status in any::<u16>(), body in prop::collection::vec(any::<u8>(), 0..400)) {

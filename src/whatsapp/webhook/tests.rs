@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use serde_json::json;
 
 use super::*;
-use crate::whatsapp::notice::{CallStatus, Connect, Direction, Status, Terminate};
+use crate::whatsapp::notice::{CallStatus, Connect, Direction, PermissionReply, Status, Terminate, User};
 
 const SECRET: &[u8] = b"key";
 const BODY: &[u8] = b"The quick brown fox jumps over the lazy dog";
@@ -351,6 +351,156 @@ fn a_log_line_of_a_connect_shows_no_phone_number() {
     assert!(line.contains("phone"), "{line}");
 }
 
+fn changes(field: &str, value: serde_json::Value) -> Vec<Notice> {
+    let body = json!({"object": "whatsapp_business_account",
+                      "entry": [{"id": "1", "changes": [{"field": field, "value": value}]}]});
+    read(body.to_string().as_bytes()).unwrap()
+}
+
+/// A `messages` change with one reply to a permission request.
+fn reply(reply: serde_json::Value, context: serde_json::Value) -> serde_json::Value {
+    let mut message = json!({
+        "from": "16315553602", "from_user_id": "US.13491208655302741918", "id": "wamid.HBg", "timestamp": "1671644824",
+        "type": "interactive",
+        "interactive": {"type": "call_permission_reply", "call_permission_reply": reply}});
+    if !context.is_null() {
+        message["context"] = json!({"from": "16315553601", "id": context});
+    }
+    json!({
+        "messaging_product": "whatsapp",
+        "metadata": {"display_phone_number": "16315553601", "phone_number_id": "106540352242922"},
+        "contacts": [{"wa_id": "16315553602", "user_id": "US.13491208655302741918", "profile": {"name": "Jo"}}],
+        "messages": [message]})
+}
+
+fn permission(value: serde_json::Value) -> PermissionReply {
+    match changes("messages", value).as_slice() {
+        [Notice::Permission(reply)] => (**reply).clone(),
+        other => panic!("not one permission: {other:?}"),
+    }
+}
+
+#[test]
+fn every_way_to_grant_or_take_back_a_permission_is_read() {
+    let (wamid, wacid) = ("wamid.REQUEST", "wacid.CALL==");
+    let in_a_week = Some(1_768_550_400);
+    let accept = |permanent: bool, source: &str| json!({"response": "accept", "is_permanent": permanent, "response_source": source});
+    let until = |mut reply: serde_json::Value, end: serde_json::Value| {
+        reply["expiration_timestamp"] = end;
+        reply
+    };
+    let reject = |source: &str| json!({"response": "reject", "response_source": source});
+    for (said, context, (accepted, permanent, expires_at), source) in [
+        (
+            until(accept(false, "user_action"), json!("1768550400")),
+            json!(wamid),
+            (true, false, in_a_week),
+            "user_action",
+        ),
+        (
+            until(accept(false, "user_action"), json!(1_768_550_400)),
+            json!(wamid),
+            (true, false, in_a_week),
+            "user_action",
+        ),
+        (accept(true, "user_action"), json!(wamid), (true, true, None), "user_action"),
+        (accept(true, "user_action"), json!(null), (true, true, None), "user_action"),
+        (reject("user_action"), json!(wamid), (false, false, None), "user_action"),
+        (
+            until(accept(false, "automatic"), json!("1768550400")),
+            json!(wacid),
+            (true, false, in_a_week),
+            "automatic",
+        ),
+        (reject("automatic"), json!(null), (false, false, None), "automatic"),
+    ] {
+        let user = User {
+            phone: Some(String::from("16315553602")),
+            bsuid: Some(String::from("US.13491208655302741918")),
+            name: Some(String::from("Jo")),
+            ..User::default()
+        };
+        let wanted = PermissionReply {
+            phone_number_id: String::from("106540352242922"),
+            user,
+            accepted,
+            permanent,
+            expires_at,
+            source: Some(source.to_owned()),
+            context_id: context.as_str().map(str::to_owned),
+            timestamp: Some(1_671_644_824),
+        };
+        assert_eq!(permission(reply(said.clone(), context)), wanted, "{said}");
+    }
+}
+
+#[test]
+fn a_permission_reply_of_a_user_without_a_number_names_the_scoped_id() {
+    let mut value = reply(json!({"response": "ACCEPT", "is_permanent": "true"}), json!(null));
+    value["messages"][0].as_object_mut().unwrap().remove("from");
+    value["contacts"][0].as_object_mut().unwrap().remove("wa_id");
+    let reply = permission(value);
+    assert_eq!((reply.user.phone, reply.permanent), (None, true));
+    assert_eq!(reply.user.bsuid.as_deref(), Some("US.13491208655302741918"));
+}
+
+#[test]
+fn nothing_else_of_the_messages_is_read() {
+    for message in [
+        json!({"from": "1631555", "id": "wamid", "type": "text", "text": {"body": "call_permission_reply"}}),
+        json!({"from": "1631555", "id": "wacid.V", "type": "audio", "audio": {"id": "1", "voice": true}}),
+        json!({"from": "1631555", "id": "wamid", "type": "interactive", "interactive": {"type": "button_reply"}}),
+        json!("text"),
+    ] {
+        assert_eq!(changes("messages", json!({"messages": [message]})), []);
+    }
+    for broken in [json!({}), json!({"response": "maybe"}), json!({"is_permanent": true})] {
+        assert_eq!(changes("messages", reply(broken.clone(), json!(null))), [], "{broken}");
+    }
+    let mut nobody = reply(json!({"response": "accept"}), json!(null));
+    nobody["messages"] = json!([{"type": "interactive", "interactive": {"type": "call_permission_reply",
+        "call_permission_reply": {"response": "accept"}}}]);
+    nobody.as_object_mut().unwrap().remove("contacts");
+    assert_eq!(changes("messages", nobody), [], "nobody said it");
+}
+
+#[test]
+fn what_we_gave_meta_with_a_call_comes_back_in_each_of_its_notices() {
+    let mut value = inbound_call();
+    value["calls"] = json!([
+        {"id": "wacid.A", "event": "connect", "direction": "BUSINESS_INITIATED", "biz_opaque_callback_data": "call-1",
+         "session": {"sdp_type": "answer", "sdp": "v=0\r\n"}},
+        {"id": "wacid.A", "event": "terminate", "biz_opaque_callback_data": "call-1"},
+        {"id": "wacid.B", "event": "terminate"}]);
+    value["statuses"] =
+        json!([{"id": "wacid.A", "type": "call", "status": "RINGING", "biz_opaque_callback_data": "call-1"}]);
+    let notices = read(&envelope(value)).unwrap();
+    let opaque: Vec<Option<&str>> = notices.iter().map(Notice::opaque).collect();
+    assert_eq!(opaque, [Some("call-1"), Some("call-1"), None, Some("call-1")]);
+}
+
+#[test]
+fn news_of_the_number_and_of_the_account_are_read() {
+    let changed = json!({"messaging_product": "whatsapp", "timestamp": 1, "type": "phone_number_settings",
+        "phone_number_settings": {"phone_number_id": "106540352242922", "calling": {"status": "DISABLED"}}});
+    let [Notice::Settings(notice)] = &changes("account_settings_update", changed)[..] else {
+        panic!("nothing")
+    };
+    assert_eq!(notice.phone_number_id, "106540352242922");
+    assert!(notice.change.to_string().contains("calling is not enabled"), "{}", notice.change);
+    let warned = json!({"event": "ACCOUNT_VIOLATION",
+        "violation_info": {"violation_type": "LOW_BUSINESS_INITIATED_CALLING_QUALITY"}});
+    let [warning] = &changes("account_update", warned)[..] else { panic!("nothing") };
+    assert_eq!((warning.phone_number_id(), warning.wacid()), ("", None));
+    assert_eq!(changes("account_update", json!({"event": "VERIFIED_ACCOUNT"})), []);
+}
+
+#[test]
+fn a_log_line_of_a_permission_reply_shows_no_phone_number() {
+    let line = format!("{:?}", permission(reply(json!({"response": "accept"}), json!(null))));
+    assert!(!line.contains("16315553602") && !line.contains("Jo"), "{line}");
+}
+
 /// JSON of any shape under the keys that are looked at.
 fn any_json() -> impl Strategy<Value = serde_json::Value> {
     let leaf = prop_oneof![
@@ -359,8 +509,16 @@ fn any_json() -> impl Strategy<Value = serde_json::Value> {
         any::<i64>().prop_map(|value| json!(value)),
         any::<f64>().prop_map(|value| json!(value)),
         ".{0,12}".prop_map(|value| json!(value)),
-        prop_oneof![Just("connect"), Just("terminate"), Just("call"), Just("calls"), Just("1671644824")]
-            .prop_map(|value| json!(value)),
+        prop_oneof![
+            Just("connect"),
+            Just("terminate"),
+            Just("call"),
+            Just("calls"),
+            Just("1671644824"),
+            Just("call_permission_reply"),
+            Just("accept")
+        ]
+        .prop_map(|value| json!(value)),
     ];
     let keys = prop::sample::select(vec![
         "object",
@@ -395,6 +553,15 @@ fn any_json() -> impl Strategy<Value = serde_json::Value> {
         "error_data",
         "details",
         "from_user_id",
+        "messages",
+        "interactive",
+        "call_permission_reply",
+        "response",
+        "context",
+        "phone_number_settings",
+        "calling",
+        "violation_info",
+        "restriction_info",
     ]);
     leaf.prop_recursive(8, 128, 8, move |inner| {
         prop_oneof![
@@ -415,7 +582,10 @@ proptest! {
 
     #[test]
     fn no_shape_of_a_change_makes_it_panic_or_fail(value in any_json()) {
-        prop_assert!(read(&envelope(value)).is_ok());
+        for field in ["calls", "messages", "account_settings_update", "account_update"] {
+            let body = json!({"entry": [{"changes": [{"field": field, "value": value}]}]});
+            prop_assert!(read(body.to_string().as_bytes()).is_ok());
+        }
     }
 
     #[test]

@@ -99,11 +99,15 @@ fn our_offer_is_word_for_word_what_meta_wants() {
 
 #[test]
 fn the_dtls_role_that_we_propose_is_a_switch() {
-    for (role, word) in [(Setup::ActPass, "actpass"), (Setup::Active, "active"), (Setup::Passive, "passive")] {
+    for (role, word) in [(Setup::ActPass, "actpass"), (Setup::Active, "active"), (Setup::Passive, "passive")]
+    {
         let sdp = our_offer(role);
         assert_eq!(count(&sdp, "a=setup:"), 1);
         assert_eq!(count(&sdp, &format!("a=setup:{word}")), 1);
-        assert_eq!(sdp.replace(&format!("a=setup:{word}"), ""), our_offer(Setup::Passive).replace("a=setup:passive", ""));
+        assert_eq!(
+            sdp.replace(&format!("a=setup:{word}"), ""),
+            our_offer(Setup::Passive).replace("a=setup:passive", "")
+        );
     }
 }
 
@@ -116,9 +120,16 @@ fn behind_a_nat_that_nobody_knows_the_offer_has_no_candidates() {
 
 #[test]
 fn the_offer_has_the_stacks_payload_types() {
-    let odd = stack_offer().replace("SAVPF 111 126", "SAVPF 96 101").replace(":111 ", ":96 ").replace(":126 ", ":101 ");
+    let odd = stack_offer()
+        .replace("SAVPF 111 126", "SAVPF 96 101")
+        .replace(":111 ", ":96 ")
+        .replace(":126 ", ":101 ");
     let sdp = offer(&odd, &[], Setup::ActPass).unwrap();
-    assert!(sdp.contains("SAVPF 96 101\r\n") && sdp.contains("a=rtpmap:96 opus") && sdp.contains("a=fmtp:101 0-16"));
+    assert!(
+        sdp.contains("SAVPF 96 101\r\n")
+            && sdp.contains("a=rtpmap:96 opus")
+            && sdp.contains("a=fmtp:101 0-16")
+    );
     let deaf = stack_offer().replace("a=rtpmap:126 telephone-event/8000\r\n", "");
     assert!(!offer(&deaf, &[], Setup::ActPass).unwrap().contains("126"));
 }
@@ -152,11 +163,14 @@ fn the_stack_gets_an_answer_without_what_meta_only_mirrors() {
     let answer = Answer::parse(&documented_answer()).unwrap();
     let stack = answer.for_stack(&our_offer(Setup::ActPass));
     assert!(stack.contains("m=audio 3482 UDP/TLS/RTP/SAVPF 111 126\r\n"));
-    for never in ["G722", "PCMU", "PCMA", "/48000\r\n", "extmap", "rtcp-fb", "ice-options", "ufrag 6BAzu4R8"] {
+    for never in ["G722", "PCMU", "PCMA", "/48000\r\n", "extmap", "rtcp-fb", "ice-options", "ufrag 6BAzu4R8"]
+    {
         assert!(!stack.contains(never), "{never}");
     }
     assert!(stack.split("m=audio").next().unwrap().contains("\r\na=ice-lite\r\n"));
-    for once in ["a=end-of-candidates", "a=mid:0", "a=group:BUNDLE 0", "a=setup:active", "a=ssrc:", "a=fingerprint:"] {
+    for once in
+        ["a=end-of-candidates", "a=mid:0", "a=group:BUNDLE 0", "a=setup:active", "a=ssrc:", "a=fingerprint:"]
+    {
         assert_eq!(count(&stack, once), 1, "{once}");
     }
     let candidates: Vec<Vec<&str>> = lines(&stack)
@@ -190,9 +204,11 @@ fn the_dtls_role_is_metas_word_where_it_is_one() {
 #[test]
 fn an_illegal_actpass_in_the_answer_makes_meta_the_client_unless_we_offered_to_be_it() {
     for illegal in ["a=setup:actpass", "a=x:y", "a=setup:holdconn"] {
-        for (proposed, wanted) in
-            [(Setup::ActPass, "a=setup:active"), (Setup::Passive, "a=setup:active"), (Setup::Active, "a=setup:passive")]
-        {
+        for (proposed, wanted) in [
+            (Setup::ActPass, "a=setup:active"),
+            (Setup::Passive, "a=setup:active"),
+            (Setup::Active, "a=setup:passive"),
+        ] {
             let stack = with_setup(illegal).for_stack(&our_offer(proposed));
             assert_eq!(count(&stack, wanted), 1, "{illegal} to {proposed:?}");
         }
@@ -229,7 +245,10 @@ fn an_answer_that_no_call_can_come_of_says_why() {
     assert_eq!(with("a=fingerprint", "a=x"), OfferFault::NoFingerprint);
     assert_eq!(with("a=ice-ufrag", "a=x"), OfferFault::NoIce);
     assert_eq!(with("m=audio 3482", "m=audio 0"), OfferFault::NotAudio);
-    assert_eq!(Answer::parse("").unwrap_err(), OfferFault::Malformed { line: 1, what: "is missing: the SDP is empty" });
+    assert_eq!(
+        Answer::parse("").unwrap_err(),
+        OfferFault::Malformed { line: 1, what: "is missing: the SDP is empty" }
+    );
     assert!(!format!("{:?}", Answer::parse(&documented_answer()).unwrap()).contains("Zk3vQp8LwN1xTb6Y"));
 }
 
