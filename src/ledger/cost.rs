@@ -99,7 +99,7 @@ impl Billing {
         costs: [Decimal; 3],
     ) -> Billing {
         let [meta_cost, carrier_cost, recording_cost] = costs;
-        let billable_cost = carrier_cost.saturating_add(recording_cost);
+        let billable_cost = carrier_cost.saturating_add(recording_cost).normalize();
         Billing {
             meta_pulses,
             meta_minutes: minutes(meta_pulses),
@@ -109,7 +109,7 @@ impl Billing {
             carrier_cost,
             recording_cost,
             billable_cost,
-            total_cost: billable_cost.saturating_add(meta_cost),
+            total_cost: billable_cost.saturating_add(meta_cost).normalize(),
         }
     }
 

@@ -23,7 +23,7 @@ pub struct Permission {
     pub expires_at: Option<Wall>,
     /// Where it came from, in Meta's words: `user_action`, `automatic`, …
     pub source: String,
-    /// When it was heard.
+    /// When it was given, by Meta's clock: ours may jump.
     pub updated_at: Wall,
 }
 

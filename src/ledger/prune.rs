@@ -51,8 +51,8 @@ impl Ledger {
             let calls = batch(
                 on,
                 "DELETE FROM calls WHERE seq IN (
-                     SELECT seq FROM calls INDEXED BY calls_by_time
-                     WHERE listed_at < ?1 AND status IN ('ended', 'failed') LIMIT ?2)",
+                     SELECT seq FROM calls INDEXED BY calls_by_digits
+                     WHERE listed_at < ?1 AND status IN ('ended', 'failed') ORDER BY listed_at LIMIT ?2)",
                 calls_before,
             )?;
             let logs = batch(

@@ -1,7 +1,7 @@
 //! The list of calls, running and closed, a page at a time; one call by its id.
 
-use rusqlite::params_from_iter;
 use rusqlite::types::Value;
+use rusqlite::{Rows, params_from_iter};
 
 use super::schema::{self, CallRow, text};
 use super::{Ledger, LedgerError, MAX_LIST};
@@ -68,10 +68,14 @@ impl Ledger {
         let more = places.len() > limit;
         places.truncate(limit);
         let sql = format!("SELECT {} FROM calls WHERE listed_at = ?1", schema::row_columns());
-        let mut rows = Vec::new();
-        for at in &places {
-            rows.extend(self.rows(&sql, &[Value::Integer(*at)])?);
-        }
+        let rows = self.read(|on| {
+            let mut statement = on.prepare(&sql)?;
+            let mut rows = Vec::new();
+            for at in &places {
+                rows.extend(known(statement.query([at])?)?);
+            }
+            Ok(rows)
+        })?;
         let next = places.last().filter(|_| more).map(|at| Wall(*at));
         Ok((rows, next))
     }
@@ -101,17 +105,7 @@ impl Ledger {
     pub(super) fn rows(&self, sql: &str, values: &[Value]) -> Result<Vec<CallRow>, LedgerError> {
         self.read(|on| {
             let mut statement = on.prepare(sql)?;
-            let mut found = statement.query(params_from_iter(values))?;
-            let mut rows = Vec::new();
-            while let Some(row) = found.next()? {
-                match schema::row(row)? {
-                    Ok(row) => rows.push(row),
-                    Err(word) => {
-                        tracing::warn!(%word, "a call of another version is left out: unknown word");
-                    }
-                }
-            }
-            Ok(rows)
+            known(statement.query(params_from_iter(values))?)
         })
     }
 
@@ -125,71 +119,98 @@ impl Ledger {
     }
 }
 
+/// The rows that this version understands.
+fn known(mut found: Rows<'_>) -> rusqlite::Result<Vec<CallRow>> {
+    let mut rows = Vec::new();
+    while let Some(row) = found.next()? {
+        match schema::row(row)? {
+            Ok(row) => rows.push(row),
+            Err(word) => tracing::warn!(%word, "a call of another version is left out: unknown word"),
+        }
+    }
+    Ok(rows)
+}
+
 impl CallQuery {
-    /// The statement that finds the places of the calls, and its values. The index is named: each can pass over the
-    /// rows that don't fit without reading them, and no statistics lead SQLite astray.
+    /// The statement that finds the places of the calls, and its values. Its indexes are named, so that no statistics
+    /// lead SQLite astray.
     fn sql(&self, limit: usize) -> (String, Vec<Value>) {
-        let mut values = vec![Value::Integer(i64::try_from(limit).unwrap_or(i64::MAX))];
-        let mut put = |value: Value| {
-            values.push(value);
-            format!("?{}", values.len())
-        };
+        let mut values = Values(vec![Value::Integer(i64::try_from(limit).unwrap_or(i64::MAX))]);
         let mut when = String::new();
-        if let Some(account) = &self.account {
-            when.push_str(&format!(" AND account = {}", put(text(account))));
+        for (at, compare) in [(self.since, ">="), (self.until, "<="), (self.before, "<")] {
+            if let Some(at) = at {
+                when.push_str(&format!(" AND listed_at {compare} {}", values.put(Value::Integer(at.0))));
+            }
         }
-        if let Some(status) = self.status {
-            when.push_str(&format!(" AND status = {}", put(text(status.as_str()))));
-        }
-        if let Some(direction) = self.direction {
-            when.push_str(&format!(" AND direction = {}", put(text(direction.as_str()))));
-        }
-        if let Some(since) = self.since {
-            when.push_str(&format!(" AND listed_at >= {}", put(Value::Integer(since.0))));
-        }
-        if let Some(until) = self.until {
-            when.push_str(&format!(" AND listed_at <= {}", put(Value::Integer(until.0))));
-        }
-        if let Some(before) = self.before {
-            when.push_str(&format!(" AND listed_at < {}", put(Value::Integer(before.0))));
-        }
+        let account = self.account.as_ref().map(|account| format!("account = {}", values.put(text(account))));
+        let number = self.number_phone.as_ref().map(|number| values.put(text(number)));
+        let numbers = number.map(|number| (format!("\"from\" = {number}"), format!("\"to\" = {number}")));
+
         if let Some(search) = &self.search_digits {
             let digits: String = search.chars().filter(char::is_ascii_digit).collect();
+            when.push_str(&format!(" AND instr(digits, {}) > 0", values.put(text(&digits))));
             if digits.is_empty() {
                 when.push_str(" AND FALSE");
-            } else {
-                when.push_str(&format!(" AND instr(digits, {}) > 0", put(text(&digits))));
+            }
+            if let Some(status) = self.status {
+                when.push_str(&format!(" AND status = '{}'", status.as_str()));
+            }
+            if let Some(direction) = self.direction {
+                when.push_str(&format!(" AND direction = '{}'", direction.as_str()));
+            }
+            if let Some(account) = account {
+                when.push_str(&format!(" AND {account}"));
+            }
+            if let Some((from, to)) = numbers {
+                when.push_str(&format!(" AND ({from} OR {to})"));
+            }
+            return (page("calls_by_digits", "TRUE", &when), values.0);
+        }
+
+        let mut searches = Vec::new();
+        for status in
+            ApiStatus::ALL.into_iter().filter(|status| self.status.is_none_or(|only| only == *status))
+        {
+            for direction in [Direction::Inbound, Direction::Outbound] {
+                if self.direction.is_some_and(|only| only != direction) {
+                    continue;
+                }
+                let kind = format!("status = '{}' AND direction = '{}'", status.as_str(), direction.as_str());
+                match (&numbers, &account) {
+                    (Some((from, to)), account) => {
+                        let account = account.as_deref().unwrap_or("TRUE");
+                        for (index, number) in [("calls_by_from", from), ("calls_by_to", to)] {
+                            let own = format!("{number} AND {kind} AND {account}");
+                            searches.push(page(index, &own, &when));
+                        }
+                    }
+                    (None, Some(account)) => {
+                        searches.push(page("calls_by_account", &format!("{account} AND {kind}"), &when));
+                    }
+                    (None, None) => searches.push(page("calls_by_status", &kind, &when)),
+                }
             }
         }
-        let page = |index: &str, own: &str| {
-            format!(
-                "SELECT listed_at FROM calls INDEXED BY {index} WHERE {own}{when} ORDER BY listed_at DESC LIMIT ?1"
-            )
-        };
-        let sql = match (&self.number_phone, &self.account, self.status) {
-            (Some(number), _, _) => {
-                let number = put(text(number));
-                // UNION leaves out the second of two same places: a call of a number to itself.
-                format!(
-                    "SELECT listed_at FROM ({}) UNION SELECT listed_at FROM ({}) ORDER BY listed_at DESC LIMIT ?1",
-                    page("calls_by_from", &format!("\"from\" = {number}")),
-                    page("calls_by_to", &format!("\"to\" = {number}")),
-                )
-            }
-            (None, Some(_), Some(_)) if self.search_digits.is_none() => page("calls_by_account", "TRUE"),
-            (None, _, _) => page("calls_by_time", "TRUE"),
-        };
-        (sql, values)
+        // UNION leaves out the second of two same places: a call of a number to itself.
+        let searches: Vec<String> =
+            searches.into_iter().map(|search| format!("SELECT listed_at FROM ({search})")).collect();
+        (format!("{} ORDER BY listed_at DESC LIMIT ?1", searches.join(" UNION ")), values.0)
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// One search of a statement: the latest that are `own` and `when`.
+fn page(index: &str, own: &str, when: &str) -> String {
+    format!(
+        "SELECT listed_at FROM calls INDEXED BY {index} WHERE {own}{when} ORDER BY listed_at DESC LIMIT ?1"
+    )
+}
 
-    #[test]
-    fn a_page_is_of_fifty_calls_unless_more_are_asked_for() {
-        assert_eq!(CallQuery::default().limit, 50);
-        assert!(CallQuery::default().sql(51).0.contains("calls_by_time"));
+/// The values of a statement, numbered from 1.
+struct Values(Vec<Value>);
+
+impl Values {
+    fn put(&mut self, value: Value) -> String {
+        self.0.push(value);
+        format!("?{}", self.0.len())
     }
 }

@@ -101,6 +101,9 @@ const RUNNING: [&str; 18] = [
     "status",
 ];
 
+/// What is taken from other columns, in the order of [`derived`]: for the indexes, never read.
+const DERIVED: [&str; 2] = ["business", "digits"];
+
 /// One call of the history, running or closed.
 #[derive(Debug, Clone, PartialEq)]
 pub struct CallRow {
@@ -137,7 +140,7 @@ pub(super) fn migrate(connection: &mut Connection) -> rusqlite::Result<()> {
 /// Closes a row or writes a closed one; a row that is closed already stays as it is. Parameters: those of
 /// [`closing`].
 pub(super) fn close() -> String {
-    let names: Vec<&str> = COLUMNS.iter().map(|column| column.0).chain(ROW).collect();
+    let names: Vec<&str> = COLUMNS.iter().map(|column| column.0).chain(ROW).chain(DERIVED).collect();
     // Where a row is there already, it keeps its place in the list, and what only a running call has.
     let kept = ["id", "listed_at", "ringing"];
     upsert(&names, &kept)
@@ -146,7 +149,7 @@ pub(super) fn close() -> String {
 /// Writes the row of a running call; a closed row stays as it is. Parameters: those of [`running_values`], then
 /// `listed_at`.
 pub(super) fn note() -> String {
-    let names: Vec<&str> = RUNNING.into_iter().chain(["listed_at"]).collect();
+    let names: Vec<&str> = RUNNING.into_iter().chain(DERIVED).chain(["listed_at"]).collect();
     upsert(&names, &["id", "listed_at"])
 }
 
@@ -273,12 +276,23 @@ pub(super) fn closing(record: &Record, billing: Option<&Billing>, listed_at: i64
         ]),
         None => row.extend(vec![Value::Null; 6]),
     }
+    row.extend(derived(record.direction, &record.from, &record.to));
     row
+}
+
+/// The business number, and the digits of caller and callee.
+fn derived(direction: Direction, from: &str, to: &str) -> [Value; 2] {
+    let business = match direction {
+        Direction::Inbound => to,
+        Direction::Outbound => from,
+    };
+    let digits = |user: &str| user.chars().filter(char::is_ascii_digit).collect::<String>();
+    [text(business), Value::Text(format!("{} {}", digits(from), digits(to)))]
 }
 
 /// A running call as a row, for [`note`].
 pub(super) fn running_values(running: &Running) -> Vec<Value> {
-    vec![
+    let mut row = vec![
         text(&running.id),
         text(&running.wacid),
         text(&running.number),
@@ -297,7 +311,9 @@ pub(super) fn running_values(running: &Running) -> Vec<Value> {
         Value::Integer(i64::from(running.recording)),
         Value::Integer(i64::from(running.ringing)),
         text(running.status().as_str()),
-    ]
+    ];
+    row.extend(derived(running.direction, &running.from, &running.to));
+    row
 }
 
 /// A word of the file that this version doesn't know.

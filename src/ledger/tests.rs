@@ -2,8 +2,15 @@
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
+mod age;
+mod calls;
+mod consent;
+mod events;
+mod large;
+mod price;
+
 use super::*;
-use crate::call::record::{PlacedBy, Quality};
+use crate::call::record::{PlacedBy, Quality, Running};
 
 /// A folder of its own that goes when the test ends.
 struct Folder(PathBuf);
@@ -88,6 +95,30 @@ fn call(n: u32) -> Record {
             jitter_ms: 17.5,
             mos: 3.9,
         },
+    }
+}
+
+/// The same call while it rings.
+fn ringing(n: u32) -> Running {
+    let call = call(n);
+    Running {
+        id: call.id,
+        wacid: call.wacid,
+        number: call.number,
+        account: call.account,
+        phone_number_id: call.phone_number_id,
+        direction: call.direction,
+        from: call.from,
+        profile_name: call.profile_name,
+        user_id: call.user_id,
+        to: call.to,
+        destination: call.destination,
+        offered_at: call.offered_at,
+        ringing: true,
+        answered_at: None,
+        transferred_at: None,
+        recording: call.recording,
+        placed_by: call.placed_by,
     }
 }
 

@@ -57,9 +57,10 @@ CREATE TABLE calls_2 (
     far_repaired INTEGER NOT NULL DEFAULT 0,
     far_jitter_ms REAL NOT NULL DEFAULT 0,
     far_mos REAL NOT NULL DEFAULT 0,
-    -- The business number, and what a search by digits looks at.
-    business TEXT AS (iif(direction = 'inbound', "to", "from")) VIRTUAL,
-    digits TEXT AS (replace("from", '+', '') || ' ' || replace("to", '+', '')) VIRTUAL
+    -- Taken from the columns above: the business number, and the digits of caller and callee with a space between.
+    -- No generated columns: SQLite does not take those for covered by an index.
+    business TEXT NOT NULL,
+    digits TEXT NOT NULL
 ) STRICT;
 
 INSERT INTO calls_2 (
@@ -68,7 +69,8 @@ INSERT INTO calls_2 (
     billed_seconds, why, detail, sip_code, meta_code,
     whatsapp_received, whatsapp_sent, whatsapp_lost, whatsapp_discarded, whatsapp_concealed, whatsapp_repaired,
     whatsapp_jitter_ms, whatsapp_mos,
-    far_received, far_sent, far_lost, far_discarded, far_concealed, far_repaired, far_jitter_ms, far_mos
+    far_received, far_sent, far_lost, far_discarded, far_concealed, far_repaired, far_jitter_ms, far_mos,
+    business, digits
 )
 SELECT
     seq, id, wacid, number, '', '', direction, iif(direction = 'inbound', 'user', 'pbx'), "from", profile_name,
@@ -83,17 +85,21 @@ SELECT
     talk_seconds, talk_seconds, why, detail, sip_code, meta_code,
     whatsapp_received, whatsapp_sent, whatsapp_lost, whatsapp_discarded, whatsapp_concealed, whatsapp_repaired,
     whatsapp_jitter_ms, whatsapp_mos,
-    far_received, far_sent, far_lost, far_discarded, far_concealed, far_repaired, far_jitter_ms, far_mos
+    far_received, far_sent, far_lost, far_discarded, far_concealed, far_repaired, far_jitter_ms, far_mos,
+    iif(direction = 'inbound', "to", "from"), replace("from", '+', '') || ' ' || replace("to", '+', '')
 FROM (SELECT *, row_number() OVER (ORDER BY offered_at, seq) AS place FROM calls);
 
 DROP TABLE calls;
 ALTER TABLE calls_2 RENAME TO calls;
 
--- Lists, newest first. The columns behind listed_at let a filter pass over rows without reading them.
-CREATE INDEX calls_by_time ON calls (listed_at, account, status, direction, digits);
-CREATE INDEX calls_by_account ON calls (account, status, listed_at, direction);
-CREATE INDEX calls_by_from ON calls ("from", listed_at, account, status, direction);
-CREATE INDEX calls_by_to ON calls ("to", listed_at, account, status, direction);
+-- Lists, newest first: each is found by as many searches as there are statuses and directions to look at, so none
+-- of them reads a row that is not wanted.
+CREATE INDEX calls_by_status ON calls (status, direction, listed_at);
+CREATE INDEX calls_by_account ON calls (account, status, direction, listed_at);
+CREATE INDEX calls_by_from ON calls ("from", status, direction, listed_at, account);
+CREATE INDEX calls_by_to ON calls ("to", status, direction, listed_at, account);
+-- A search by digits has to look at every call: at this instead of the rows.
+CREATE INDEX calls_by_digits ON calls (listed_at, digits, account, status, direction);
 CREATE INDEX calls_running ON calls (seq) WHERE ended_at IS NULL;
 -- Usage and volume tiers, answered from the index alone.
 CREATE INDEX calls_usage
