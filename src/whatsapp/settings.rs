@@ -326,7 +326,7 @@ pub struct SettingsNotice {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AccountChange {
     /// The calling settings, by whomever.
-    Settings(Settings),
+    Settings(Box<Settings>),
     /// Meta warns: what it is not pleased with, such as `USER_INITIATED_CALLS_LOW_PICKUP_RATE`.
     Warned(String),
     /// Meta restricts.
@@ -380,7 +380,7 @@ pub(super) fn notice(value: &Value) -> Result<Notice, Skipped> {
     let number = value.get("phone_number_settings").and_then(Value::as_object);
     let calling = number.and_then(|number| number.get("calling")).and_then(Value::as_object);
     let change = match (calling, upper(value.get("event")).as_deref()) {
-        (Some(calling), _) => AccountChange::Settings(Settings::read(calling)),
+        (Some(calling), _) => AccountChange::Settings(Box::new(Settings::read(calling))),
         (None, Some("ACCOUNT_VIOLATION")) => {
             let info = value.get("violation_info").and_then(Value::as_object);
             let violation = upper(info.and_then(|info| info.get("violation_type")));
