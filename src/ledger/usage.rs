@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use rusqlite::{ToSql, params};
+use rusqlite::{Connection, OptionalExtension as _, params};
 use rust_decimal::Decimal;
 use time::{Date, Month, OffsetDateTime, Time, macros::format_description};
 
@@ -80,10 +80,18 @@ pub struct Usage {
 }
 
 /// Sums as SQLite gives them: calls, answered, seconds of talking, billable, Meta.
-#[derive(Default)]
+#[derive(Clone, Copy, Default)]
 struct Sums(i64, i64, f64, i64, i64);
 
 impl Sums {
+    fn add(&mut self, part: Sums) {
+        self.0 = self.0.saturating_add(part.0);
+        self.1 = self.1.saturating_add(part.1);
+        self.2 += part.2;
+        self.3 = self.3.saturating_add(part.3);
+        self.4 = self.4.saturating_add(part.4);
+    }
+
     fn totals(&self) -> Totals {
         let thousandths = (self.2 / 60.0 * 1_000.0).round();
         Totals {
@@ -97,8 +105,21 @@ impl Sums {
     }
 }
 
-const SUMS: &str = "count(*), count(answered_at), total(talk_seconds),
-    coalesce(sum(carrier_nano), 0) + coalesce(sum(recording_nano), 0), coalesce(sum(meta_nano), 0)";
+/// Milliseconds of a day.
+const DAY: i64 = 86_400_000;
+
+/// The first business number behind this one.
+const NEXT_NUMBER: &str =
+    "SELECT business FROM calls INDEXED BY calls_usage WHERE business > ?1 ORDER BY business LIMIT 1";
+
+/// When the first call of a number started in a span.
+const NEXT_CALL: &str = "SELECT listed_at FROM calls INDEXED BY calls_usage
+    WHERE business = ?1 AND listed_at >= ?2 AND listed_at < ?3 ORDER BY listed_at LIMIT 1";
+
+/// The sums of a number's calls in a span.
+const SUMS: &str = "SELECT count(*), count(answered_at), total(talk_seconds),
+        coalesce(sum(carrier_nano), 0) + coalesce(sum(recording_nano), 0), coalesce(sum(meta_nano), 0)
+    FROM calls INDEXED BY calls_usage WHERE business = ?1 AND listed_at >= ?2 AND listed_at < ?3";
 
 impl Ledger {
     /// Adds up the calls that started in a span of time.
@@ -110,32 +131,19 @@ impl Ledger {
             Some(Channel::Pstn) => return Ok(Usage::default()),
             Some(Channel::WhatsApp) | None => {}
         }
-        let (sql, values) = query.sql();
         let parts = self.read(|on| {
-            let mut statement = on.prepare(&sql)?;
-            let values: Vec<&dyn ToSql> = values.iter().map(AsRef::as_ref).collect();
-            let parts = statement.query_map(values.as_slice(), |row| {
-                let key = match query.group {
-                    Some(Group::Day) => day(row.get(0)?),
-                    Some(Group::Number | Group::Channel) => row.get(0)?,
-                    None => String::new(),
-                };
-                Ok((key, Sums(row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?, row.get(5)?)))
-            })?;
-            parts.collect::<rusqlite::Result<Vec<_>>>()
+            // All of it as it is at one moment.
+            let moment = on.unchecked_transaction()?;
+            let parts = query.parts(&moment)?;
+            moment.commit()?;
+            Ok(parts)
         })?;
         let mut all = Sums::default();
-        let mut groups = BTreeMap::new();
-        for (key, part) in parts {
-            all.0 = all.0.saturating_add(part.0);
-            all.1 = all.1.saturating_add(part.1);
-            all.2 += part.2;
-            all.3 = all.3.saturating_add(part.3);
-            all.4 = all.4.saturating_add(part.4);
-            if query.group.is_some() && part.0 > 0 {
-                groups.insert(key, part.totals());
-            }
-        }
+        parts.values().for_each(|part| all.add(*part));
+        let groups = match query.group {
+            Some(_) => parts.into_iter().map(|(key, part)| (key, part.totals())).collect(),
+            None => BTreeMap::new(),
+        };
         Ok(Usage { totals: all.totals(), groups })
     }
 
@@ -156,38 +164,55 @@ impl Ledger {
         Ok(minutes(u64::try_from(pulses).unwrap_or(0)))
     }
 
-    /// How SQLite goes about a query, for the tests that watch its indexes.
+    /// How SQLite goes about each part of a query, for the tests that watch its indexes.
     #[cfg(test)]
-    pub(super) fn usage_plan(&self, query: &UsageQuery) -> String {
-        let (sql, values) = query.sql();
-        let values: Vec<&dyn ToSql> = values.iter().map(AsRef::as_ref).collect();
-        let mut statement = self.connection.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
-        let steps = statement.query_map(values.as_slice(), |row| row.get::<_, String>(3)).unwrap();
-        steps.map(Result::unwrap).collect::<Vec<_>>().join("\n")
+    pub(super) fn usage_plans(&self) -> Vec<String> {
+        let plan = |sql: &str| {
+            let mut statement = self.connection.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
+            let steps = statement.raw_query().mapped(|row| row.get::<_, String>(3));
+            steps.map(Result::unwrap).collect::<Vec<_>>().join("\n")
+        };
+        [NEXT_NUMBER, NEXT_CALL, SUMS].map(plan).to_vec()
     }
 }
 
 impl UsageQuery {
-    fn sql(&self) -> (String, Vec<Box<dyn ToSql>>) {
-        let mut values: Vec<Box<dyn ToSql>> = vec![Box::new(self.since.0), Box::new(self.until.0)];
-        let number = match &self.number {
-            Some(number) => {
-                values.push(Box::new(number.clone()));
-                " AND business = ?3"
+    /// The sums by key: number after number, and day after day where those are told apart, so that every call is
+    /// read once and from the index alone.
+    fn parts(&self, on: &Connection) -> rusqlite::Result<BTreeMap<String, Sums>> {
+        let mut next_number = on.prepare(NEXT_NUMBER)?;
+        let mut next_call = on.prepare(NEXT_CALL)?;
+        let mut sums = on.prepare(SUMS)?;
+        let mut parts: BTreeMap<String, Sums> = BTreeMap::new();
+        // Nothing is before the empty text.
+        let mut number = Some(self.number.clone().unwrap_or_default());
+        while let Some(this) = number {
+            let mut from = self.since.0;
+            while let Some(first) = next_call
+                .query_row(params![this, from, self.until.0], |row| row.get::<_, i64>(0))
+                .optional()?
+            {
+                let (key, until) = match self.group {
+                    Some(Group::Day) => {
+                        let today = first.div_euclid(DAY);
+                        (day(today), today.saturating_add(1).saturating_mul(DAY).min(self.until.0))
+                    }
+                    Some(Group::Number) => (this.clone(), self.until.0),
+                    Some(Group::Channel) => (Channel::WhatsApp.as_str().to_owned(), self.until.0),
+                    None => (String::new(), self.until.0),
+                };
+                let part = sums.query_row(params![this, first, until], |row| {
+                    Ok(Sums(row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?))
+                })?;
+                parts.entry(key).or_default().add(part);
+                from = until;
             }
-            None => "",
-        };
-        let (key, group) = match self.group {
-            Some(Group::Day) => ("listed_at / 86400000", " GROUP BY 1"),
-            Some(Group::Number) => ("business", " GROUP BY 1"),
-            Some(Group::Channel) => ("'whatsapp'", ""),
-            None => ("''", ""),
-        };
-        let sql = format!(
-            "SELECT {key}, {SUMS} FROM calls INDEXED BY calls_usage
-             WHERE listed_at >= ?1 AND listed_at < ?2{number}{group}"
-        );
-        (sql, values)
+            number = match &self.number {
+                Some(_) => None,
+                None => next_number.query_row([&this], |row| row.get(0)).optional()?,
+            };
+        }
+        Ok(parts)
     }
 }
 

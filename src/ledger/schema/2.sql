@@ -103,7 +103,7 @@ CREATE INDEX calls_by_digits ON calls (listed_at, digits, account, status, direc
 CREATE INDEX calls_running ON calls (seq) WHERE ended_at IS NULL;
 -- Usage and volume tiers, answered from the index alone.
 CREATE INDEX calls_usage
-    ON calls (listed_at, business, answered_at, talk_seconds, carrier_nano, recording_nano, meta_nano);
+    ON calls (business, listed_at, answered_at, talk_seconds, carrier_nano, recording_nano, meta_nano);
 CREATE INDEX calls_minutes ON calls (account, listed_at, meta_pulses) WHERE meta_pulses > 0;
 
 -- A user is a number without its plus sign, or a BSUID.
