@@ -55,7 +55,7 @@ deb: cross ## the Debian packages: target/deb/; TARGET="…" picks some
 package-test: deb ## installed, upgraded, purged, and calls inside the sandbox, under a real systemd
 	@tests/lab/need.sh test package
 	@tests/lab/prepare.sh >target/lab-python
-	@$(SUDO) tests/package/tree.sh "$(WATRUNK_CACHE)/box"   # here, where there is a network: the tests have none
+	@$(SUDO) tests/package/trees.sh "$(WATRUNK_CACHE)"   # here, where there is a network: the tests have none
 	$(SUDO) env WATRUNK_CACHE="$(WATRUNK_CACHE)" PYTHONPATH=tests/lab PYTHONDONTWRITEBYTECODE=1 \
 		"$$(cat target/lab-python)" $(PYTEST) tests/package
 

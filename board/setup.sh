@@ -60,7 +60,7 @@ apply() {
         chmod 0644 "$root/$file"
         echo "board-setup: /$file"
     done
-    mkdir -p "$root/etc/systemd/system/local-fs.target.wants" "$root/etc/systemd/system.conf.d" "$root/etc/tmpfiles.d"
+    mkdir -p "$root/etc/systemd/system/local-fs.target.wants" "$root/etc/systemd/system.conf.d"
     ln -sfn ../tmp.mount "$root/etc/systemd/system/local-fs.target.wants/tmp.mount"
     seconds=$(value watchdog_seconds)
     if [ -n "$seconds" ]; then
@@ -68,11 +68,19 @@ apply() {
             '[Manager]' "RuntimeWatchdogSec=$seconds" >"$root/etc/systemd/system.conf.d/50-watrunk.conf"
         echo "board-setup: /etc/systemd/system.conf.d/50-watrunk.conf"
     fi
+    # "-": a board whose kernel shows no such LED starts all the same. "+": root lends the LED to the service's user, at
+    # each start, because the kernel makes its files anew at each boot.
     led=$(value led)
     if [ -n "$led" ]; then
-        printf '%s\n' "# From $here/board.toml: the LED beats as long as the kernel turns, instead of showing the card." \
-            "w- /sys/class/leds/$led/trigger - - - - heartbeat" >"$root/etc/tmpfiles.d/50-watrunk-led.conf"
-        echo "board-setup: /etc/tmpfiles.d/50-watrunk-led.conf"
+        files=/sys/class/leds/$led
+        mkdir -p "$root/etc/systemd/system/watrunk.service.d"
+        printf '%s\n' "# From $here/board.toml: the LED is off = stopped, blinking = no trunk, on = ready for calls." '[Service]' \
+            "ReadWritePaths=-$files" \
+            "ExecStartPre=-+/bin/sh -c 'cd $files && echo none >trigger && chgrp watrunk brightness && chmod g+w brightness'" \
+            '# A process that was killed leaves it as it was.' \
+            "ExecStopPost=-/bin/sh -c 'echo 0 >$files/brightness'" \
+            >"$root/etc/systemd/system/watrunk.service.d/50-watrunk-led.conf"
+        echo "board-setup: /etc/systemd/system/watrunk.service.d/50-watrunk-led.conf"
     fi
 }
 
@@ -84,8 +92,9 @@ clean() {
         done
     fi
     rm -f "$root/etc/systemd/system/local-fs.target.wants/tmp.mount" "$root/etc/systemd/system.conf.d/50-watrunk.conf" \
-        "$root/etc/tmpfiles.d/50-watrunk-led.conf" "$lib/board.toml"
-    for dir in system/local-fs.target.wants system.conf.d; do
+        "$root/etc/systemd/system/watrunk.service.d/50-watrunk-led.conf" \
+        "$lib/board.toml"
+    for dir in system/local-fs.target.wants system.conf.d system/watrunk.service.d; do
         rmdir --ignore-fail-on-non-empty "$root/etc/systemd/$dir" 2>/dev/null || true
     done
 }

@@ -12,20 +12,51 @@ HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 CACHE = pathlib.Path(os.environ.get("WATRUNK_CACHE") or pathlib.Path.home() / ".cache" / "watrunk")
 
+# A sound config, all on loopback: nobody is called.
+GOOD = """\
+[gateway]
+name = "box-under-test"
 
-def tree():
-    """The Debian that boxes are copies of; made now if it is not there yet."""
-    path = CACHE / "box"
-    subprocess.run([str(HERE / "tree.sh"), str(path)], check=True, stdin=subprocess.DEVNULL)
+[http]
+listen = "127.0.0.1:8080"
+
+[whatsapp]
+graph_url = "http://127.0.0.1:9"
+app_secret = "app-secret-of-the-test"
+access_token_file = "access_token"
+verify_token = "verify-token-of-the-test"
+
+[sip]
+listen = "127.0.0.1:5060"
+
+[[trunk]]
+name = "pbx"
+server = "sip:127.0.0.9:5060"
+username = "gw"
+password = "trunk-secret-of-the-test"
+"""
+
+
+def newest(arch):
+    """The package that was built last for an architecture."""
+    found = sorted((ROOT / "target" / "deb").glob(f"watrunk_*_{arch}.deb"), key=lambda p: p.stat().st_mtime)
+    assert found, f"no package for {arch} in target/deb: make deb first"
+    return found[-1]
+
+
+def tree(arch=None):
+    """The Debian that boxes are copies of, of this machine's architecture or another; made now if it is not there yet."""
+    path = CACHE / (f"box-{arch}" if arch else "box")
+    subprocess.run([str(HERE / "tree.sh"), str(path), *([arch] if arch else [])], check=True, stdin=subprocess.DEVNULL)
     return path
 
 
 class Box:
     """One box. Its files are under `root`; `boot()` starts it, `run()` runs a command in it."""
 
-    def __init__(self, root):
+    def __init__(self, root, arch=None):
         self.root = pathlib.Path(root)
-        subprocess.run(["cp", "-a", "--reflink=auto", str(tree()), str(self.root)], check=True)
+        subprocess.run(["cp", "-a", "--reflink=auto", str(tree(arch)), str(self.root)], check=True)
         self.process = self.pid = None
 
     def boot(self, timeout=30.0):

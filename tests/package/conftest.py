@@ -9,32 +9,7 @@ import subprocess
 
 import pytest
 
-from box import ROOT, Box
-
-# A sound config, all on loopback: nobody is called.
-GOOD = """\
-[gateway]
-name = "box-under-test"
-
-[http]
-listen = "127.0.0.1:8080"
-
-[whatsapp]
-graph_url = "http://127.0.0.1:9"
-app_secret = "app-secret-of-the-test"
-access_token_file = "access_token"
-verify_token = "verify-token-of-the-test"
-
-[sip]
-listen = "127.0.0.1:5060"
-
-[[trunk]]
-name = "pbx"
-server = "sip:127.0.0.9:5060"
-username = "gw"
-password = "trunk-secret-of-the-test"
-"""
-
+from box import CACHE, GOOD, HERE, Box, newest
 
 @pytest.fixture(scope="session")
 def deb():
@@ -42,15 +17,16 @@ def deb():
     if given:
         return pathlib.Path(given).resolve()
     arch = subprocess.run(["dpkg", "--print-architecture"], check=True, capture_output=True, text=True).stdout.strip()
-    found = sorted((ROOT / "target" / "deb").glob(f"watrunk_*_{arch}.deb"), key=lambda p: p.stat().st_mtime)
-    assert found, "no package in target/deb: make deb first"
-    return found[-1]
+    return newest(arch)
 
 
 @pytest.fixture(scope="session")
 def newer(deb, tmp_path_factory):
+    return newer_than(deb, tmp_path_factory.mktemp("newer"))
+
+
+def newer_than(deb, folder):
     """The same package with a higher version, and a config in it that changed."""
-    folder = tmp_path_factory.mktemp("newer")
     subprocess.run(["dpkg-deb", "--raw-extract", str(deb), str(folder / "x")], check=True)
     control = folder / "x" / "DEBIAN" / "control"
     text = control.read_text()
@@ -69,6 +45,20 @@ def bare(tmp_path):
     box = Box(tmp_path / "box")
     yield box
     box.off()
+
+
+@pytest.fixture
+def arm(tmp_path):
+    """A chroot in which everything is of arm64, dpkg and its scripts included, and runs by an emulator."""
+    subprocess.run([str(HERE / "binfmt.sh"), "on", str(CACHE / "cross" / "bin" / "qemu-aarch64-static")], check=True)
+    box = None
+    try:
+        box = Box(tmp_path / "arm", "arm64")
+        yield box
+    finally:
+        if box:
+            box.off()
+        subprocess.run([str(HERE / "binfmt.sh"), "off"], check=True)
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,8 @@ import time
 
 import pytest
 
-from conftest import GOOD, configure
+from box import GOOD
+from conftest import configure
 
 
 def start(box):
@@ -61,6 +62,20 @@ def test_a_credential_of_systemd_is_the_secret(fresh):
     fresh.run("systemctl", "daemon-reload", check=True)
     try:
         assert start(fresh)[0] == "active"
+    finally:
+        (folder / "credentials.conf").unlink()
+        fresh.run("systemctl", "daemon-reload", check=True)
+
+
+def test_a_credential_that_is_not_there_is_not_tried_for_ever(fresh):
+    folder = fresh.path("/etc/systemd/system/watrunk.service.d")
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "credentials.conf").write_text("[Service]\nLoadCredential=access_token:/root/nothing-here\n")
+    fresh.run("systemctl", "daemon-reload", check=True)
+    try:
+        state, code, restarts, said = start(fresh)
+        # 243: systemd could not hand over the credentials. It never comes to the program.
+        assert (state, code, restarts, said) == ("failed", 243, 0, [])
     finally:
         (folder / "credentials.conf").unlink()
         fresh.run("systemctl", "daemon-reload", check=True)

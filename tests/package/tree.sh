@@ -1,9 +1,11 @@
 #!/bin/bash
-# Makes a small Debian that boots: tree.sh DIR. Does nothing if DIR is already complete. Needs root.
+# Makes a small Debian that boots: tree.sh DIR [ARCHITECTURE]. Does nothing if DIR is already complete. Needs root.
 #
-# Debian's packages come from the mirror that apt on this machine is set up for; the machine itself stays as it is.
+# Debian's packages come from the mirror that apt on this machine is set up for; the machine itself stays as it is. A
+# tree of another architecture is set up by its own programs, under an emulator: binfmt.sh must have been there before.
 set -euo pipefail
-dir=${1:?usage: tree.sh DIR}
+dir=${1:?usage: tree.sh DIR [ARCHITECTURE]}
+arch=${2:-$(dpkg --print-architecture)}
 suite=bookworm
 packages=systemd,systemd-sysv
 complete=.complete-1                     # raise the number when what the tree must hold changes
@@ -30,7 +32,7 @@ mirror=$(apt-get indextargets --format '$(SITE)' 'Created-By: Packages' | grep -
 keyring=/usr/share/keyrings/debian-archive-keyring.gpg
 attempt() {
     rm -rf --one-file-system "$work/tree"
-    "$bootstrap" --quiet --mode=root --variant=minbase \
+    "$bootstrap" --quiet --mode=root --variant=minbase --architectures="$arch" --skip=check/qemu \
         --aptopt='Apt::Install-Recommends "false"' --aptopt='Acquire::Languages "none"' \
         --aptopt='Acquire::Check-Valid-Until "false"' --aptopt='Acquire::Retries "3"' \
         --include="$packages" "$suite" "$work/tree" \
