@@ -57,6 +57,7 @@ pub mod call;
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod control;
 #[cfg(all(feature = "demo", not(target_env = "musl")))]
 pub mod demo;
 pub mod gateway;

@@ -308,9 +308,7 @@ impl Call {
             State::Calling { .. }
             | State::Answering { .. }
             | State::Talking { .. }
-            | State::Transferring { .. } => {
-                self.leave(why, Open::BOTH.without(side), now)
-            }
+            | State::Transferring { .. } => self.leave(why, Open::BOTH.without(side), now),
             State::Ending { until, open, talked } => {
                 let open = open.without(side);
                 self.state = if open.whatsapp || open.far {

@@ -66,6 +66,27 @@ pub fn received(id: String, call: &Running, now: Wall) -> Event {
     event(id, "call.received", "call", body, account(&call.account, business), now)
 }
 
+/// `call.updated`, for live screens only: how far a running call has come.
+pub fn progress(id: String, call: &Running, now: Wall) -> Event {
+    let body = json!({
+        "id": call.id,
+        "metaCallId": call.wacid,
+        "accountId": call.account,
+        "phoneNumberId": call.phone_number_id,
+        "direction": call.direction.as_str(),
+        "from": call.from,
+        "to": call.to,
+        "forwardTo": call.destination,
+        "status": call.status().as_str(),
+        "ringing": call.ringing,
+        "startedAt": iso(call.offered_at),
+        "answeredAt": maybe(call.answered_at),
+        "transferredAt": maybe(call.transferred_at),
+    });
+    let business = business(call.direction, &call.from, &call.to);
+    event(id, "call.updated", "call", body, account(&call.account, business), now)
+}
+
 /// `call.ended`, or `call.failed` if a hard error ended it.
 pub fn over(id: String, record: &Record, billing: &Billing, now: Wall) -> Event {
     let business = business(record.direction, &record.from, &record.to);

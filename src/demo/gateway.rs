@@ -152,7 +152,7 @@ impl Gateway {
                     }
                 };
                 runtime.block_on(async {
-                    match Running::start(config).await {
+                    match Running::start(config, None).await {
                         Ok(running) => {
                             let _ = ready_in.send(Ok((running.http(), running.input())));
                             running.until_finished().await;

@@ -2,27 +2,80 @@
 
 use super::live::{FarState, LineState};
 use super::{CallKey, Gateway, LineOrder, Output, route};
-use crate::call::leg::{Event, Side, Why};
+use crate::call::leg::{Event, Order, Side, Why};
+use crate::call::record::PlacedBy;
 use crate::clock::Now;
 use crate::media::{FarMedia, Law};
 use crate::sip::{self, Cause, Dial, DialError, EndedBy, Ending, LegId, sdp};
+use crate::whatsapp::verdict;
+use std::net::SocketAddr;
 
 /// The payload type that we offer telephone-event with, the one that most PBXs use themselves.
 const DTMF_PT: u8 = 101;
 
 impl Gateway {
+    pub(super) fn order_far(&mut self, key: CallKey, order: Order, now: Now) {
+        let Some(live) = self.calls.get(&key) else { return };
+        match (order, live.invited()) {
+            (Order::Dial, _) | (Order::Answer, None) => self.dial_far(key, now),
+            (Order::Answer, Some(leg)) => self.answer_far(key, leg, now),
+            (Order::Ring, Some(leg)) => {
+                self.agent.ring(leg, now);
+                self.drain_agent(now);
+            }
+            (Order::End(why), _) => self.end_far(key, why, now),
+            // A far end that is only fetched when the user has answered hears of nothing before.
+            (Order::Prepare, _) | (Order::Ring, None) => {}
+        }
+    }
+
+    /// Our side of the sound towards a trunk.
+    fn local_media(&mut self, trunk: &str, rtp: SocketAddr) -> sdp::LocalMedia {
+        let laws = self.settings.trunk(trunk).map(|trunk| trunk.laws.clone()).unwrap_or_default();
+        sdp::LocalMedia { rtp, session: self.random.next() >> 2, version: 1, laws, dtmf_pt: DTMF_PT }
+    }
+
+    /// 200: the user has answered the PBX's call.
+    fn answer_far(&mut self, key: CallKey, leg: LegId, now: Now) {
+        let Some(live) = self.calls.get(&key) else { return };
+        let (LineState::Open { rtp }, Some(route)) = (live.line, live.route.clone()) else { return };
+        let theirs = live.far_offer.clone();
+        let ours = sdp::offer(&self.local_media(&route.trunk, rtp));
+        let described = match &theirs {
+            Some(theirs) => sdp::reply(&ours, theirs, 1),
+            None => Ok(ours),
+        };
+        match described {
+            Ok(described) => {
+                if let Some(live) = self.calls.get_mut(&key) {
+                    live.far = FarState::Up(leg);
+                }
+                self.agent.answer(leg, described, now);
+                self.drain_agent(now);
+            }
+            Err(fault) => {
+                let detail = format!("the PBX's offer can't be answered: {fault}");
+                self.end(key, Why::FarUnreachable, &detail, now);
+            }
+        }
+    }
+
     /// The INVITE.
-    pub(super) fn dial_far(&mut self, key: CallKey, now: Now) {
-        let Some(live) = self.calls.get_mut(&key) else { return };
+    fn dial_far(&mut self, key: CallKey, now: Now) {
+        let Some(live) = self.calls.get(&key) else { return };
         let LineState::Open { rtp } = live.line else { return };
-        let number = self.settings.number(&live.phone_number_id);
-        let Some((number, route)) = number.and_then(|number| Some((number, route::route(number)?))) else {
+        let Some(route) = live.route.clone() else {
             self.far_ended(key, Why::NotRouted, now);
             return;
         };
-        let laws = self.settings.trunk(&route.trunk).map(|trunk| trunk.laws.clone()).unwrap_or_default();
-        let local =
-            sdp::LocalMedia { rtp, session: self.random.next() >> 2, version: 1, laws, dtmf_pt: DTMF_PT };
+        let local = self.local_media(&route.trunk, rtp);
+        self.legs += 1;
+        let leg = LegId(self.legs);
+        let Some(live) = self.calls.get_mut(&key) else { return };
+        let Some(number) = self.settings.number(&live.phone_number_id) else {
+            self.far_ended(key, Why::NotRouted, now);
+            return;
+        };
         let (from_user, from_name) = route::caller(number, &live.user);
         let dial = Dial {
             trunk: route.trunk,
@@ -33,11 +86,12 @@ impl Gateway {
             asserted: true,
             headers: route::headers(&live.wacid, &live.user, live.payload.as_deref()),
             sdp: sdp::offer(&local),
-            credentials: None,
+            credentials: route::credentials(number),
         };
-        match self.agent.dial(LegId(key.0), dial, now) {
+        match self.agent.dial(leg, dial, now) {
             Ok(()) => {
-                live.far = FarState::Dialled;
+                live.far = FarState::Up(leg);
+                self.by_leg.insert(leg, key);
                 self.drain_agent(now);
             }
             Err(error) => {
@@ -54,11 +108,17 @@ impl Gateway {
     }
 
     /// CANCEL, BYE, or nothing if the PBX was never called.
-    pub(super) fn end_far(&mut self, key: CallKey, why: Why, now: Now) {
+    fn end_far(&mut self, key: CallKey, why: Why, now: Now) {
         let Some(live) = self.calls.get_mut(&key) else { return };
         match live.far {
-            FarState::Dialled => {
-                self.agent.hang_up(LegId(key.0), cause(why), now);
+            FarState::Up(leg) => {
+                self.agent.hang_up(leg, cause(why), now);
+                self.drain_agent(now);
+            }
+            FarState::Invited(leg) => {
+                let (code, warning, retry_after) = verdict::sip_refusal(why, live.verdict.as_ref());
+                live.sip_code = live.sip_code.or(Some(code));
+                self.agent.refuse(leg, sip::Refusal { code, warning: Some(warning), retry_after }, now);
                 self.drain_agent(now);
             }
             FarState::Idle | FarState::Ended => self.far_ended(key, why, now),
@@ -85,28 +145,23 @@ impl Gateway {
     fn agent_said(&mut self, event: sip::Event, now: Now) {
         match event {
             sip::Event::Trunk { trunk, state } => self.trunk_said(trunk, &state),
+            sip::Event::Invited { leg, invite } => self.invited(leg, invite, now),
             sip::Event::Trying { .. } => {}
-            sip::Event::Invited { leg, .. } => self.agent.refuse(
-                leg,
-                sip::Refusal {
-                    code: 403,
-                    warning: Some("dialling out to WhatsApp is not enabled".to_owned()),
-                    retry_after: None,
-                },
-                now,
-            ),
             sip::Event::Ringing { leg, code, sdp } => {
-                if let Some(live) = self.calls.get(&CallKey(leg.0)) {
+                let Some(key) = self.by_leg.get(&leg).copied() else { return };
+                if let Some(live) = self.calls.get_mut(&key) {
                     tracing::debug!(call = %live.id, code, early_media = sdp.is_some(), "the PBX rings");
+                    live.rang = true;
                 }
-                self.heard(CallKey(leg.0), Side::Far, Event::Ringing, now);
+                self.heard(key, Side::Far, Event::Ringing, now);
             }
             sip::Event::Answered { leg, sdp } => {
-                let key = CallKey(leg.0);
+                let Some(key) = self.by_leg.get(&leg).copied() else { return };
                 match sdp::answer(&sdp) {
                     Ok(media) => {
                         self.point_line(key, &media);
                         self.heard(key, Side::Far, Event::Answered, now);
+                        self.note(key, false);
                     }
                     Err(error) => {
                         let detail = format!("the PBX's answer can't be used: {error}");
@@ -114,22 +169,30 @@ impl Gateway {
                     }
                 }
             }
-            sip::Event::Changed { leg, sdp } => match sdp::answer(&sdp) {
-                Ok(media) => self.point_line(CallKey(leg.0), &media),
-                Err(error) => {
+            sip::Event::Changed { leg, sdp } => match (self.by_leg.get(&leg).copied(), sdp::answer(&sdp)) {
+                (Some(key), Ok(media)) => self.point_line(key, &media),
+                (None, _) => {}
+                (Some(_), Err(error)) => {
                     tracing::warn!(%error, "the PBX changed a call in a way that can't be followed")
                 }
             },
             // Digits of the PBX have nowhere to go: WhatsApp takes none from a business.
             sip::Event::Digit { .. } => {}
             sip::Event::Ended { leg, ending } => {
-                let key = CallKey(leg.0);
+                // A far end that was transferred away is nobody's any more.
+                let Some(key) = self.by_leg.remove(&leg) else { return };
                 let Some(live) = self.calls.get_mut(&key) else { return };
                 live.sip_code = live.sip_code.or(ending.code);
                 if ending.by != EndedBy::Us && !live.call.ending() {
                     live.explain(&ending.text);
+                    if let Some(code) = ending.code.filter(|code| *code >= 400) {
+                        live.went_wrong(i64::from(code), &ending.text);
+                    }
                 }
-                self.far_ended(key, why(&ending), now);
+                let caller = live.placed_by == PlacedBy::Pbx && live.transferred.is_none();
+                let gave_up = caller && !ending.answered && ending.by == EndedBy::Peer;
+                let why = if gave_up { Why::FarGaveUp } else { why(&ending) };
+                self.far_ended(key, why, now);
             }
         }
     }
@@ -147,6 +210,19 @@ impl Gateway {
                 sip::TrunkState::Unresolved | sip::TrunkState::Trying | sip::TrunkState::Stopped => {}
             }
             self.outputs.push_back(Output::TrunkUp { trunk, up });
+        }
+    }
+
+    /// The far end is let go of, and its end is no longer this call's: another one takes its place.
+    pub(super) fn let_go_of_far(&mut self, key: CallKey, now: Now) {
+        let Some(live) = self.calls.get_mut(&key) else { return };
+        match std::mem::replace(&mut live.far, FarState::Idle) {
+            FarState::Up(leg) | FarState::Invited(leg) => {
+                self.by_leg.remove(&leg);
+                self.agent.hang_up(leg, Cause { code: None, text: "" }, now);
+                self.drain_agent(now);
+            }
+            FarState::Idle | FarState::Ended => {}
         }
     }
 

@@ -105,6 +105,12 @@ impl Line {
         }
     }
 
+    /// A user who is being called has not answered yet: comfort noise keeps the path warm, and nobody's silence
+    /// is judged.
+    pub fn warm(&mut self) {
+        self.bridge.open_gate();
+    }
+
     /// One packet from WhatsApp, decrypted.
     pub fn from_user(&mut self, packet: &UserPacket<'_>, now: Tick) {
         self.user_alive = now;

@@ -3,12 +3,18 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use crate::call::leg::{Direction, Why};
-use crate::call::record::{PlacedBy, Quality, Record};
+use super::desk::Ticket;
+use super::route::Route;
+use crate::call::leg::{Side, Why};
+use crate::call::record::{MAX_ERRORS, PlacedBy, Quality, Record, Running};
 use crate::call::{Call, Step};
-use crate::clock::{Now, Tick};
+use crate::clock::{Now, Tick, Wall};
+use crate::sip::LegId;
+use crate::whatsapp::callee::Callee;
+use crate::whatsapp::graph::Verdict;
 use crate::whatsapp::leg::Leg;
 use crate::whatsapp::notice::User;
+use crate::whatsapp::permit::Denied;
 use crate::whatsapp::sdp::Offer;
 
 /// One call of this process, in the order of arrival.
@@ -39,10 +45,12 @@ pub enum LineState {
 /// The far leg, as far as the hall must know it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FarState {
-    /// Never dialled.
+    /// Nobody was dialled, nobody has dialled us.
     Idle,
-    /// Dialled: the user agent will say `Ended` once.
-    Dialled,
+    /// The PBX has called us, and waits for an answer.
+    Invited(LegId),
+    /// Dialled, or answered: the user agent will say `Ended` once.
+    Up(LegId),
     /// Over.
     Ended,
 }
@@ -52,11 +60,16 @@ pub struct Live {
     pub id: String,
     pub wacid: String,
     pub number: String,
+    pub account: String,
     pub phone_number_id: String,
+    pub placed_by: PlacedBy,
     pub user: User,
+    /// Whom we call; `None` where the user called us.
+    pub callee: Option<Callee>,
     pub from: String,
     pub to: String,
     pub destination: String,
+    pub route: Option<Route>,
     pub payload: Option<String>,
     pub offer: Option<Offer>,
     pub call: Call,
@@ -64,15 +77,64 @@ pub struct Live {
     pub waiting: Vec<Step>,
     pub leg: Option<Leg>,
     pub far: FarState,
+    /// What the PBX offered when it called us.
+    pub far_offer: Option<Vec<u8>>,
     pub line: LineState,
     pub quality: (Quality, Quality),
+    pub recording: bool,
+    pub transferred: Option<Wall>,
     pub detail: Option<String>,
     pub sip_code: Option<u16>,
     pub meta_code: Option<i64>,
+    pub errors: Vec<(i64, String)>,
+    /// The program that waits to hear what became of its call.
+    pub ticket: Option<Ticket>,
+    /// What kept Meta from taking the call, for whoever placed it.
+    pub verdict: Option<Verdict>,
+    pub denied: Option<Denied>,
+    pub rang: bool,
     pub recorded: bool,
 }
 
 impl Live {
+    /// A call about which nothing but itself is known.
+    pub fn new(id: String, call: Call, placed_by: PlacedBy) -> Live {
+        Live {
+            id,
+            wacid: String::new(),
+            number: String::new(),
+            account: String::new(),
+            phone_number_id: String::new(),
+            placed_by,
+            user: User::default(),
+            callee: None,
+            from: String::new(),
+            to: String::new(),
+            destination: String::new(),
+            route: None,
+            payload: None,
+            offer: None,
+            call,
+            waiting: Vec::new(),
+            leg: None,
+            far: FarState::Idle,
+            far_offer: None,
+            line: LineState::None,
+            quality: (Quality::default(), Quality::default()),
+            recording: false,
+            transferred: None,
+            detail: None,
+            sip_code: None,
+            meta_code: None,
+            errors: Vec::new(),
+            ticket: None,
+            verdict: None,
+            denied: None,
+            rang: false,
+            recorded: false,
+        }
+    }
+
     /// The next moment at which something must be done about this call.
     pub fn deadline(&self) -> Option<Tick> {
         let line = match self.line {
@@ -87,13 +149,20 @@ impl Live {
 
     /// The kind of destination, for logs: a phone number is nobody's business there.
     pub fn destination_class(&self) -> &str {
-        if self.destination.starts_with("tel:") { "tel:" } else { &self.destination }
+        self.destination.split(':').next().unwrap_or_default()
     }
 
     /// What an operator should know about the ending. The first word stays.
     pub fn explain(&mut self, detail: &str) {
         if self.detail.is_none() {
             self.detail = Some(detail.to_owned());
+        }
+    }
+
+    /// Something that went wrong, with Meta's or SIP's code; the first few are kept.
+    pub fn went_wrong(&mut self, code: i64, message: &str) {
+        if self.errors.len() < MAX_ERRORS {
+            self.errors.push((code, message.to_owned()));
         }
     }
 
@@ -124,15 +193,13 @@ impl Live {
         self.call.over().is_some() && quiet && !self.recorded
     }
 
-    /// What remains.
-    pub fn record(&mut self, now: Now) -> Record {
-        self.recorded = true;
-        let why = self.call.why().unwrap_or(Why::Fault);
-        Record {
+    /// What is known of it so far.
+    pub fn running(&self) -> Running {
+        Running {
             id: self.id.clone(),
             wacid: self.wacid.clone(),
             number: self.number.clone(),
-            account: String::new(),
+            account: self.account.clone(),
             phone_number_id: self.phone_number_id.clone(),
             direction: self.call.direction(),
             from: self.from.clone(),
@@ -141,24 +208,64 @@ impl Live {
             to: self.to.clone(),
             destination: self.destination.clone(),
             offered_at: self.call.offered().wall,
+            ringing: self.rang,
             answered_at: self.call.answered(),
+            transferred_at: self.transferred,
+            recording: self.recording,
+            placed_by: self.placed_by,
+        }
+    }
+
+    /// What remains.
+    pub fn record(&mut self, now: Now) -> Record {
+        self.recorded = true;
+        let why = self.call.why().unwrap_or(Why::Fault);
+        Record {
+            id: self.id.clone(),
+            wacid: self.wacid.clone(),
+            number: self.number.clone(),
+            account: self.account.clone(),
+            phone_number_id: self.phone_number_id.clone(),
+            direction: self.call.direction(),
+            placed_by: self.placed_by,
+            from: self.from.clone(),
+            profile_name: self.user.display().map(str::to_owned),
+            user_id: self.user.bsuid.clone(),
+            to: self.to.clone(),
+            destination: self.destination.clone(),
+            offered_at: self.call.offered().wall,
             connected_at: self.call.connected(),
-            transferred_at: None,
+            answered_at: self.call.answered(),
+            transferred_at: self.transferred,
             ended_at: now.wall,
             talk_seconds: self.call.over().unwrap_or_default().as_secs_f64(),
             billed_seconds: self.call.billed().as_secs_f64(),
-            recording: false,
-            placed_by: match self.call.direction() {
-                Direction::Inbound => PlacedBy::User,
-                Direction::Outbound => PlacedBy::Pbx,
-            },
+            recording: self.recording,
             why,
             detail: self.detail.clone().unwrap_or_else(|| why.as_str().to_owned()),
             sip_code: self.sip_code,
             meta_code: self.meta_code,
-            errors: Vec::new(),
+            errors: std::mem::take(&mut self.errors),
             whatsapp: self.quality.0,
             far: self.quality.1,
+        }
+    }
+
+    /// Meta tells more about a user than we knew when we called.
+    pub fn learn(&mut self, user: &User) {
+        let ours = &mut self.user;
+        ours.phone = ours.phone.take().or_else(|| user.phone.clone());
+        ours.bsuid = ours.bsuid.take().or_else(|| user.bsuid.clone());
+        ours.parent_bsuid = ours.parent_bsuid.take().or_else(|| user.parent_bsuid.clone());
+        ours.username = ours.username.take().or_else(|| user.username.clone());
+        ours.name = ours.name.take().or_else(|| user.name.clone());
+    }
+
+    /// Whether this call was asked for by the far side, and it is still waiting for an answer.
+    pub fn invited(&self) -> Option<LegId> {
+        match self.far {
+            FarState::Invited(leg) if self.call.origin() == Side::Far => Some(leg),
+            FarState::Idle | FarState::Invited(_) | FarState::Up(_) | FarState::Ended => None,
         }
     }
 }

@@ -7,11 +7,14 @@
 //! ```
 //! `handle(input, now)`, then `poll()` until it is empty, then wait until `poll_timeout()` or the next input.
 
-mod desk;
+pub mod desk;
 mod far;
 pub mod line;
 mod live;
+mod orphans;
+mod place;
 mod port;
+mod requests;
 mod route;
 #[cfg(test)]
 mod tests;
@@ -20,18 +23,19 @@ mod whatsapp;
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-pub use desk::{CallView, TrunkLine};
 pub use live::CallKey;
-pub use port::{Input, LineEvent, LineOrder, LineSetup, Output, RequestId};
+pub use port::{Input, LineEvent, LineOrder, LineSetup, Output, RequestId, WebRtc};
 pub use route::Settings;
 
-use crate::call::leg::{Order, Side, Why};
+use crate::call::leg::{Side, Why};
 use crate::call::{Call, Step};
 use crate::clock::{Now, Tick};
 use crate::sip;
-use crate::whatsapp::graph::Attempt;
+use crate::whatsapp::permit::Permits;
 use crate::whatsapp::seen::Seen;
 use live::{LineState, Live};
+use orphans::Orphans;
+use requests::{Owner, Request};
 
 /// Refusals that may be on their way to Meta at once, beside the calls: what comes above that is dropped,
 /// and Meta times it out.
@@ -46,14 +50,6 @@ const LEAVING: Duration = Duration::from_secs(2);
 /// With every trunk gone, the wait is this short: one repeat (RFC 3261 T1).
 const LEFT: Duration = Duration::from_millis(500);
 
-struct Request {
-    call: CallKey,
-    phone_number_id: String,
-    name: &'static str,
-    attempt: Attempt,
-    retry_at: Option<Tick>,
-}
-
 /// Every call of this gateway.
 pub struct Gateway {
     settings: Settings,
@@ -62,6 +58,11 @@ pub struct Gateway {
     seen: Seen,
     calls: BTreeMap<CallKey, Live>,
     by_wacid: BTreeMap<String, CallKey>,
+    /// The far legs that are some call's.
+    by_leg: BTreeMap<sip::LegId, CallKey>,
+    legs: u64,
+    permits: Permits,
+    orphans: Orphans,
     requests: BTreeMap<RequestId, Request>,
     next: u64,
     outputs: VecDeque<Output>,
@@ -90,6 +91,10 @@ impl Gateway {
             seen: Seen::new(),
             calls: BTreeMap::new(),
             by_wacid: BTreeMap::new(),
+            by_leg: BTreeMap::new(),
+            legs: 0,
+            permits: Permits::new(),
+            orphans: Orphans::default(),
             requests: BTreeMap::new(),
             next: 0,
             outputs: VecDeque::new(),
@@ -115,12 +120,8 @@ impl Gateway {
             Input::GraphReplied { request, reply } => self.graph_replied(request, &reply, now),
             Input::Line { call, event } => self.line_said(call, event, now),
             Input::Written { call } => self.written(call),
-            Input::HangUp { id } => {
-                let key = self.calls.iter().find(|(_, live)| live.id == id).map(|(key, _)| *key);
-                if let Some(key) = key {
-                    self.end(key, Why::Operator, "ended by an operator", now);
-                }
-            }
+            Input::Asked { ticket, command } => self.asked(ticket, command, now),
+            Input::Interrupted(calls) => self.close_interrupted(calls, now),
             Input::Reload(settings) => self.reload(*settings),
             Input::Drain => self.drain(now),
         }
@@ -200,6 +201,9 @@ impl Gateway {
             self.calls.iter().filter(|(_, live)| live.ready_to_record()).map(|(key, _)| *key).collect();
         for key in over {
             if let Some(live) = self.calls.get_mut(&key) {
+                if let Some(callee) = &live.callee {
+                    self.permits.forget_callee(&live.phone_number_id, callee.clone());
+                }
                 let record = live.record(now);
                 tracing::info!(call = %record.id, why = %record.why, seconds = record.talk_seconds as u64,
                     detail = %record.detail, "call ended");
@@ -243,7 +247,8 @@ impl Gateway {
     fn written(&mut self, key: CallKey) {
         if let Some(live) = self.calls.remove(&key) {
             self.by_wacid.remove(&live.wacid);
-            self.requests.retain(|_, request| request.call != key);
+            self.by_leg.retain(|_, call| *call != key);
+            self.requests.retain(|_, request| !request.is_of(key));
         }
     }
 
@@ -265,8 +270,11 @@ impl Gateway {
     /// Carries out what the call machine ordered.
     fn follow(&mut self, key: CallKey, steps: Vec<Step>, now: Now) {
         let Some(live) = self.calls.get_mut(&key) else { return };
-        if live.call.ending() && live.close_line(now, CLOSING) {
-            self.outputs.push_back(Output::Line { call: key, order: LineOrder::Close });
+        if live.call.ending() {
+            if live.close_line(now, CLOSING) {
+                self.outputs.push_back(Output::Line { call: key, order: LineOrder::Close });
+            }
+            self.tell_failure(key);
         }
         for Step { side, order } in steps {
             match side {
@@ -280,17 +288,24 @@ impl Gateway {
     fn line_said(&mut self, key: CallKey, event: LineEvent, now: Now) {
         let Some(live) = self.calls.get_mut(&key) else { return };
         match event {
-            LineEvent::Opened { answer, places, rtp } => {
+            LineEvent::Opened { described, places, rtp } => {
                 if let LineState::Opening = live.line {
                     live.line = LineState::Open { rtp };
-                    self.line_opened(key, &answer, &places, now);
+                    self.line_opened(key, &described, &places, now);
                 }
             }
             LineEvent::OpenFailed(what) => {
                 live.line = LineState::Closed;
                 self.end(key, Why::MediaFailed, &what, now);
             }
-            LineEvent::Connected => tracing::debug!(call = %live.id, "ICE and DTLS are up"),
+            LineEvent::Connected => {
+                tracing::debug!(call = %live.id, "ICE and DTLS are up");
+                // A user who is being called hears nothing of it yet, and Meta wants an unbroken stream.
+                if live.callee.is_some() && !live.call.ending() {
+                    let order = LineOrder::OpenGate { early: true };
+                    self.outputs.push_back(Output::Line { call: key, order });
+                }
+            }
             LineEvent::Lost(what) => self.end(key, Why::MediaFailed, what, now),
             LineEvent::UserSilent => {
                 self.end(key, Why::UserSilent, "nothing came from WhatsApp for 30 s", now);
@@ -310,12 +325,11 @@ impl Gateway {
         }
     }
 
-    fn order_far(&mut self, key: CallKey, order: Order, now: Now) {
-        match order {
-            Order::Dial => self.dial_far(key, now),
-            Order::End(why) => self.end_far(key, why, now),
-            // The PBX is the target of every call that this version makes: it is dialled, never answered.
-            Order::Prepare | Order::Ring | Order::Answer => {}
+    /// What is known of a call goes where a power cut can't take it.
+    fn note(&mut self, key: CallKey, received: bool) {
+        let Some(live) = self.calls.get(&key) else { return };
+        if !live.recorded {
+            self.outputs.push_back(Output::Note { running: Box::new(live.running()), received });
         }
     }
 

@@ -3,12 +3,14 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use super::desk::{Answer, Command, Refusal, Ticket};
 use super::live::CallKey;
 use super::route::Settings;
-use crate::call::record::{Quality, Record};
-use crate::media::FarMedia;
+use crate::call::record::{Quality, Record, Running};
+use crate::config::DtlsRole;
+use crate::media::{Alone, FarMedia};
 use crate::whatsapp::graph::{Reply, Request};
-use crate::whatsapp::notice::Notice;
+use crate::whatsapp::notice::{Notice, PermissionReply};
 use crate::whatsapp::sdp::Place;
 
 /// One request to Graph, with all its retries.
@@ -55,11 +57,15 @@ pub enum Input {
         /// The call.
         call: CallKey,
     },
-    /// An operator wants a call to end.
-    HangUp {
-        /// Our id of the call.
-        id: String,
+    /// Somebody asks something at the desk; answer with [`Output::Told`].
+    Asked {
+        /// Its number.
+        ticket: Ticket,
+        /// What.
+        command: Command,
     },
+    /// Calls of an earlier life of this process that were never closed: told once, at the start.
+    Interrupted(Vec<Running>),
     /// The configuration was read again: numbers and limits change, trunks need a restart.
     Reload(Box<Settings>),
     /// No new calls; running calls may finish for a while. Said twice: at once.
@@ -69,11 +75,11 @@ pub enum Input {
 /// What the sound of a call says.
 #[derive(Debug)]
 pub enum LineEvent {
-    /// The ports are bound and the WebRTC stack has answered the offer.
+    /// The ports are bound and the WebRTC stack has answered the offer, or made one.
     Opened {
-        /// The stack's own SDP answer.
-        answer: String,
-        /// Where Meta can reach us: the candidates to write into the answer.
+        /// The stack's own SDP.
+        described: String,
+        /// Where Meta can reach us: the candidates to write into what Meta gets to see.
         places: Vec<Place>,
         /// Where the PBX can send RTP.
         rtp: SocketAddr,
@@ -102,18 +108,33 @@ pub enum LineEvent {
 /// What a line needs to know to open.
 #[derive(Debug, Clone)]
 pub struct LineSetup {
-    /// The offer as our WebRTC stack should see it.
-    pub offer: String,
-    /// Meta's candidates: where this call's packets will come from.
-    pub remotes: Vec<SocketAddr>,
-    /// Opus' payload type.
-    pub opus_pt: u8,
-    /// telephone-event/8000's payload type.
-    pub dtmf_pt: Option<u8>,
+    /// Who offers.
+    pub webrtc: WebRtc,
     /// The PBX's address, to find our own address towards it.
     pub far: SocketAddr,
     /// Seconds without anything from the PBX that end the call; `None`: never.
     pub far_silence: Option<u64>,
+}
+
+/// Which side of WebRTC describes itself first.
+#[derive(Debug, Clone)]
+pub enum WebRtc {
+    /// Meta has offered.
+    Answer {
+        /// The offer as our WebRTC stack should see it.
+        offer: String,
+        /// Meta's candidates: where this call's packets will come from.
+        remotes: Vec<SocketAddr>,
+        /// Opus' payload type.
+        opus_pt: u8,
+        /// telephone-event/8000's payload type.
+        dtmf_pt: Option<u8>,
+    },
+    /// We offer; Meta's answer comes with [`LineOrder::Remote`].
+    Offer {
+        /// The DTLS role to offer.
+        role: DtlsRole,
+    },
 }
 
 /// What the sound of a call is told.
@@ -132,8 +153,24 @@ pub enum LineOrder {
         /// Its RTCP address.
         rtcp: SocketAddr,
     },
-    /// Meta has confirmed the answer: sound may cross.
-    OpenGate,
+    /// Meta's answer to our offer.
+    Remote {
+        /// As our WebRTC stack should see it.
+        sdp: String,
+        /// Meta's candidates.
+        remotes: Vec<SocketAddr>,
+        /// Opus' payload type.
+        opus_pt: u8,
+        /// telephone-event/8000's payload type.
+        dtmf_pt: Option<u8>,
+    },
+    /// There is no far end, or not yet another one: what the user hears meanwhile.
+    Alone(Alone),
+    /// Something may leave for WhatsApp from now on.
+    OpenGate {
+        /// The user has not answered yet: comfort noise keeps the path warm, and silence is no fault.
+        early: bool,
+    },
     /// Stop, report, forget.
     Close,
 }
@@ -163,6 +200,27 @@ pub enum Output {
         call: CallKey,
         /// What.
         order: LineOrder,
+    },
+    /// A call has begun or has come further: keep it where a power cut can't take it.
+    Note {
+        /// What is known so far.
+        running: Box<Running>,
+        /// A user's call was routed just now: `call.received`.
+        received: bool,
+    },
+    /// The answer to a question at the desk.
+    Told {
+        /// The question.
+        ticket: Ticket,
+        /// The answer.
+        answer: Result<Answer, Refusal>,
+    },
+    /// A user has given or taken back consent.
+    Consent {
+        /// The configured number's `id`.
+        number: String,
+        /// What Meta said.
+        reply: Box<PermissionReply>,
     },
     /// Write this down; answer with [`Input::Written`].
     Record {

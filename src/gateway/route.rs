@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
-use crate::config::{CallerId, Codec, Config, Destination, HostPort, NumberConfig};
+use crate::config::{CallerId, Codec, Config, Destination, DtlsRole, HostPort, NumberConfig};
 use crate::sip;
 use crate::sip::sdp::Law;
+use crate::whatsapp::callee::{Callee, CalleeFault};
 use crate::whatsapp::notice::User;
+use crate::whatsapp::sdp::Setup;
 
 /// A trunk as the gateway sees it.
 #[derive(Debug, Clone)]
@@ -33,6 +35,8 @@ pub struct Settings {
     pub numbers: Vec<NumberConfig>,
     /// The trunks, those that only a `forward_to` names included.
     pub trunks: Vec<Trunk>,
+    /// The DTLS role that we offer.
+    pub dtls_role: DtlsRole,
 }
 
 /// Seconds without anything from the PBX that end a call, if the trunk doesn't say.
@@ -94,6 +98,7 @@ impl Settings {
             ring: Duration::from_secs(config.sip.ring_seconds),
             numbers: config.numbers.clone(),
             trunks,
+            dtls_role: config.whatsapp.dtls_role,
         }
     }
 
@@ -153,11 +158,97 @@ pub struct Route {
 
 /// Where calls for this number go; `None` if it has no destination that this version can call.
 pub fn route(number: &NumberConfig) -> Option<Route> {
-    match number.forward_to.as_ref()? {
+    towards(number, number.forward_to.as_ref()?)
+}
+
+/// The way to a destination of this number's calls; `None` if this version can't go there.
+pub fn towards(number: &NumberConfig, destination: &Destination) -> Option<Route> {
+    match destination {
         Destination::Sip { user, host } => Some(Route { trunk: host.clone(), user: user.clone() }),
         Destination::Tel(digits) => Some(Route { trunk: number.trunk.clone()?, user: digits.clone() }),
         Destination::Wss(_) => None,
     }
+}
+
+/// Whether a destination is the business number itself: the call would come back for ever.
+pub fn is_itself(number: &NumberConfig, destination: &Destination) -> bool {
+    matches!(destination, Destination::Tel(digits) if *digits == number.phone_number)
+}
+
+/// The number that a trunk calls out from: the one that the caller shows, else the first that is enabled.
+pub fn number_of_trunk<'a>(settings: &'a Settings, trunk: &str, from_user: &str) -> Option<&'a NumberConfig> {
+    let mut numbers =
+        settings.numbers.iter().filter(|number| number.enabled && number.trunk.as_deref() == Some(trunk));
+    let digits = |text: &str| text.trim_start_matches('+').to_owned();
+    let shown = digits(from_user);
+    numbers
+        .clone()
+        .find(|number| digits(&number.phone_number) == shown || number.id == from_user)
+        .or_else(|| numbers.next())
+}
+
+/// Whom a PBX means by what it has dialled: `+E164`, `00…`, a national form, plain digits, or a business-scoped id.
+///
+/// # Errors
+/// A sentence for the person behind the PBX.
+pub fn dialled(number: &NumberConfig, user: &str) -> Result<Callee, String> {
+    let fault = |fault: CalleeFault| fault.to_string();
+    // Separators that people and PBXs write into numbers (RFC 3966 §3).
+    let compact: String = user.chars().filter(|letter| !"-. ()/".contains(*letter)).collect();
+    let digits = |text: &str| !text.is_empty() && text.chars().all(|letter| letter.is_ascii_digit());
+    if !digits(compact.trim_start_matches('+')) {
+        return Callee::parse(user).map_err(fault);
+    }
+    if compact.starts_with('+') {
+        return Callee::parse(&compact).map_err(fault);
+    }
+    let international = number.international_prefix.as_str();
+    if let Some(rest) = compact.strip_prefix(international).filter(|_| !international.is_empty()) {
+        return Callee::parse(rest).map_err(fault);
+    }
+    if let Some(country) = &number.country_code
+        && let Some(rest) = compact.strip_prefix(number.national_prefix.as_str())
+    {
+        return Callee::parse(&format!("{country}{rest}")).map_err(fault);
+    }
+    Callee::parse(&compact).map_err(fault)
+}
+
+/// The user of a call that we place, as far as we know before Meta says more.
+pub fn user_of(callee: &Callee) -> User {
+    match callee {
+        Callee::Phone(digits) => User { phone: Some(digits.clone()), ..User::default() },
+        Callee::Bsuid(id) => User { bsuid: Some(id.clone()), ..User::default() },
+    }
+}
+
+/// Whether a call's user is this one.
+pub fn is_user(user: &User, callee: &Callee) -> bool {
+    match callee {
+        Callee::Phone(digits) => user.phone.as_ref() == Some(digits),
+        Callee::Bsuid(id) => user.bsuid.as_ref() == Some(id) || user.parent_bsuid.as_ref() == Some(id),
+    }
+}
+
+/// What we write as `a=setup` into an offer.
+pub fn setup_of(role: DtlsRole) -> Setup {
+    match role {
+        DtlsRole::Auto => Setup::ActPass,
+        DtlsRole::Client => Setup::Active,
+        DtlsRole::Server => Setup::Passive,
+    }
+}
+
+/// The longest that calls of this number may last: without a limit, longer than any call.
+pub fn longest(number: &NumberConfig) -> Duration {
+    const NEVER: u64 = 10 * 365 * 24 * 3_600;
+    Duration::from_secs(number.max_call_seconds.unwrap_or(NEVER))
+}
+
+/// What a SIP destination of this number is to be told, if it asks who we are.
+pub fn credentials(number: &NumberConfig) -> Option<(String, String)> {
+    let user = number.sip_auth_username.clone()?;
+    Some((user, number.sip_auth_password.as_ref()?.expose().to_owned()))
 }
 
 /// What the PBX sees of the caller: the user part of From, and the display name.

@@ -4,9 +4,12 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::{CallKey, Gateway, Input, LineEvent, LineOrder, Output, Settings};
+mod outbound;
+
+use super::desk::{Answer, Refusal, Ticket};
+use super::{CallKey, Gateway, Input, LineEvent, LineOrder, Output, Settings, WebRtc};
 use crate::call::leg::Why;
-use crate::call::record::{Quality, Record};
+use crate::call::record::{Quality, Record, Running};
 use crate::clock::{Now, Wall};
 use crate::config::{Config, SystemSecrets};
 use crate::whatsapp::graph::{Reply, Request};
@@ -33,6 +36,8 @@ account_id = "acme"
 phone_number_id = "1001"
 phone_number = "+15550100100"
 forward_to = "sip:200@pbx"
+trunk = "pbx"
+country_code = "49"
 max_call_seconds = 3600
 "#;
 
@@ -62,6 +67,10 @@ struct Story {
     graph: VecDeque<(super::RequestId, Request)>,
     lines: VecDeque<(CallKey, LineOrder)>,
     records: Vec<Record>,
+    told: VecDeque<(Ticket, Result<Answer, Refusal>)>,
+    noted: Vec<Running>,
+    received: usize,
+    consents: usize,
     finished: bool,
     write_records: bool,
     answers_options: bool,
@@ -80,6 +89,10 @@ impl Story {
             graph: VecDeque::new(),
             lines: VecDeque::new(),
             records: Vec::new(),
+            told: VecDeque::new(),
+            noted: Vec::new(),
+            received: 0,
+            consents: 0,
             finished: false,
             write_records: true,
             answers_options: false,
@@ -128,6 +141,12 @@ impl Story {
                     }
                 }
                 Output::TrunkUp { .. } => {}
+                Output::Told { ticket, answer } => self.told.push_back((ticket, answer)),
+                Output::Note { running, received } => {
+                    self.received += usize::from(received);
+                    self.noted.push(*running);
+                }
+                Output::Consent { .. } => self.consents += 1,
                 Output::Finished => self.finished = true,
             }
         }
@@ -183,11 +202,12 @@ impl Story {
     fn line_opens(&mut self) -> CallKey {
         let (call, order) = self.lines.pop_front().expect("a line order");
         let LineOrder::Open(setup) = order else { panic!("{order:?}") };
-        assert_eq!((setup.opus_pt, setup.dtmf_pt), (111, Some(126)));
-        assert!(setup.offer.contains("a=ice-lite"));
+        let WebRtc::Answer { offer, opus_pt, dtmf_pt, .. } = &setup.webrtc else { panic!("{setup:?}") };
+        assert_eq!((*opus_pt, *dtmf_pt), (111, Some(126)));
+        assert!(offer.contains("a=ice-lite"));
         let places = vec![Place { ip: "203.0.113.7".parse().unwrap(), port: 40_000, kind: Kind::Host }];
         let rtp = "192.0.2.1:20000".parse().unwrap();
-        let event = LineEvent::Opened { answer: STACK_ANSWER.into(), places, rtp };
+        let event = LineEvent::Opened { described: STACK_ANSWER.into(), places, rtp };
         self.tell(Input::Line { call, event });
         call
     }
@@ -288,7 +308,7 @@ impl Story {
         assert!(matches!(far.1, LineOrder::Far { .. }), "{far:?}");
         assert!(story.lines.is_empty(), "the gate stays shut until Meta has confirmed");
         story.graph_agrees("accept");
-        assert!(matches!(story.lines.pop_front(), Some((_, LineOrder::OpenGate))));
+        assert!(matches!(story.lines.pop_front(), Some((_, LineOrder::OpenGate { early: false }))));
         assert_eq!(story.gateway.view_calls()[0].state, "talking");
         (story, call, invite)
     }
@@ -669,7 +689,7 @@ fn a_sound_thread_that_never_says_goodbye_does_not_keep_the_call() {
 fn an_operator_can_end_a_call_by_its_id() {
     let (mut story, call, _) = Story::talking("wacid.1");
     let id = story.gateway.view_calls()[0].id.clone();
-    story.tell(Input::HangUp { id });
+    story.tell(Input::Asked { ticket: Ticket(1), command: super::desk::Command::HangUp { id } });
     let bye = story.expect_sip("BYE");
     story.pbx_says(&bye, "200 OK", "");
     story.graph_agrees("terminate");

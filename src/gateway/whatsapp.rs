@@ -1,21 +1,17 @@
 //! The hall's WhatsApp side: webhooks in, Graph actions out.
 
-use super::live::{FarState, LineState, Live};
-use super::{CallKey, Gateway, LineOrder, LineSetup, Output, REFUSALS, Request, RequestId, route};
-use crate::call::leg::{Direction, Order, Side, Why};
-use crate::call::record::Quality;
+use super::live::{LineState, Live};
+use super::{CallKey, Gateway, LineOrder, LineSetup, Output, Owner, REFUSALS, WebRtc, route};
+use crate::call::leg::{Direction, Event, Order, Side, Why};
+use crate::call::record::PlacedBy;
 use crate::clock::Now;
-use crate::whatsapp::graph::{Action, Attempt, Next, Reply, VerdictKind, connected_wacid};
 use crate::whatsapp::leg::{Leg, LegOutput};
-use crate::whatsapp::notice::{CallStatus, Connect, Notice, Status, Terminate};
+use crate::whatsapp::notice::{Connect, Notice, PermissionReply, Terminate};
 use crate::whatsapp::sdp::{self, Offer, Place};
 use crate::whatsapp::seen::Admit;
 
 /// How long a call may last if its number can't say (it was refused before that mattered).
 const REFUSED_CALL: std::time::Duration = std::time::Duration::from_secs(1);
-
-/// How long a call may last without a cap: a year, in seconds.
-const NO_CAP: u64 = 365 * 24 * 3_600;
 
 impl Gateway {
     /// One notice of a webhook.
@@ -30,25 +26,83 @@ impl Gateway {
             }
         }
         match notice {
-            Notice::Connect(connect) => match connect.direction {
-                Direction::Inbound => self.connected(*connect, now),
-                Direction::Outbound => tracing::debug!("an answer to a call that we did not place"),
-            },
-            Notice::Terminate(terminate) => self.terminated(&terminate, now),
-            Notice::Status(status) => Gateway::status(&status),
-            Notice::Permission(_) | Notice::Settings(_) => {
-                tracing::debug!("a notice that no call waits for");
+            Notice::Connect(connect) if connect.direction == Direction::Inbound => {
+                self.connected(*connect, now);
+            }
+            Notice::Terminate(terminate) if self.by_wacid.contains_key(&terminate.wacid) => {
+                self.terminated(&terminate, now);
+            }
+            notice @ (Notice::Connect(_) | Notice::Status(_) | Notice::Terminate(_)) => {
+                self.placed_noticed(notice, now);
+            }
+            Notice::Permission(reply) => self.consent_given(reply),
+            Notice::Settings(settings) => {
+                tracing::warn!(?settings, "Meta has changed what this number may do");
             }
         }
     }
 
-    /// Statuses belong to calls that the business places; an inbound call has none.
-    fn status(status: &Status) {
-        match &status.status {
-            CallStatus::Ringing | CallStatus::Accepted | CallStatus::Rejected | CallStatus::Other(_) => {
-                tracing::debug!("a status of a call that we did not place");
+    /// About a call that we have placed, perhaps before Graph has told us its id.
+    fn placed_noticed(&mut self, notice: Notice, now: Now) {
+        let named = notice.opaque().and_then(|opaque| {
+            let named = self.calls.iter().find(|(_, live)| live.id == opaque && live.callee.is_some());
+            named.map(|(key, _)| *key)
+        });
+        let Some(wacid) = notice.wacid().map(str::to_owned) else { return };
+        let key = self.by_wacid.get(&wacid).copied().or(named);
+        match key {
+            Some(key) => {
+                self.adopted(key, &wacid, now);
+                self.outbound_noticed(key, notice, now);
             }
+            // Another program's call, most likely: the number may be shared.
+            None if self.calls.values().all(|live| live.callee.is_none() || !live.wacid.is_empty()) => {
+                tracing::debug!("a notice of a call that we did not place");
+            }
+            None => self.orphans.keep(notice, now),
         }
+    }
+
+    /// A step of a call that we have placed.
+    pub(super) fn outbound_noticed(&mut self, key: CallKey, notice: Notice, now: Now) {
+        match notice {
+            Notice::Connect(connect) => {
+                let Some(live) = self.calls.get_mut(&key) else { return };
+                live.learn(&connect.user);
+                if let Some(leg) = &mut live.leg {
+                    leg.media_answered(connect.sdp);
+                }
+                self.drain_leg(key, now);
+            }
+            Notice::Status(status) => {
+                let Some(live) = self.calls.get_mut(&key) else { return };
+                tracing::debug!(call = %live.id, status = ?status.status, "a step of our call");
+                if let Some(leg) = &mut live.leg {
+                    leg.status(&status.status);
+                }
+                self.drain_leg(key, now);
+                self.leave_with_leg(key, now);
+            }
+            Notice::Terminate(terminate) => self.terminated(&terminate, now),
+            Notice::Permission(_) | Notice::Settings(_) => {}
+        }
+    }
+
+    /// A leg that is on its way out takes the call with it: the PBX need not wait for Meta's word.
+    pub(super) fn leave_with_leg(&mut self, key: CallKey, now: Now) {
+        let Some(live) = self.calls.get(&key).filter(|live| !live.call.ending()) else { return };
+        if let Some(why) = live.leg.as_ref().and_then(Leg::ending) {
+            self.end(key, why, why.as_str(), now);
+        }
+    }
+
+    /// A user has given or taken back consent.
+    fn consent_given(&mut self, reply: Box<PermissionReply>) {
+        let Some(number) = self.settings.number(&reply.phone_number_id) else { return };
+        let number = number.id.clone();
+        self.permits.forget(&reply.phone_number_id, &reply.user);
+        tracing::info!(%number, accepted = reply.accepted, "a user has answered about being called");
+        self.outputs.push_back(Output::Consent { number, reply });
     }
 
     /// A user rings.
@@ -79,32 +133,26 @@ impl Gateway {
         };
         let talking = match refusal {
             Some(_) => REFUSED_CALL,
-            None => std::time::Duration::from_secs(number.max_call_seconds.unwrap_or(NO_CAP)),
+            None => route::longest(&number),
         };
         let (call, steps) = self.new_call(Direction::Inbound, talking, now);
         let id = self.random.call_id();
+        let destination = number.forward_to.as_ref();
         let key = self.admit(Live {
-            id,
             wacid: connect.wacid.clone(),
             number: number.id.clone(),
+            account: number.account_id.clone(),
             phone_number_id: connect.phone_number_id,
             from: connect.user.caller_user(),
             to: number.phone_number.clone(),
-            destination: number.forward_to.as_ref().map(ToString::to_string).unwrap_or_default(),
+            destination: destination.map(ToString::to_string).unwrap_or_default(),
+            route: route::route(&number),
             payload: connect.payload,
             user: connect.user,
             offer: offer.ok(),
-            call,
-            waiting: Vec::new(),
-            leg: None,
-            far: FarState::Idle,
-            line: LineState::None,
-            quality: (Quality::default(), Quality::default()),
-            detail: None,
-            sip_code: None,
-            meta_code: None,
-            recorded: false,
+            ..Live::new(id, call, PlacedBy::User)
         });
+        self.note(key, refusal.is_none());
         if let Some(live) = self.calls.get(&key) {
             tracing::info!(call = %live.id, number = %live.number, destination = %live.destination_class(),
                 "a WhatsApp user calls");
@@ -117,8 +165,8 @@ impl Gateway {
 
     /// First the sound: neither Meta nor the PBX can be told anything before our ports are known.
     fn open_line(&mut self, key: CallKey, steps: Vec<crate::call::Step>, now: Now) {
-        let trunk = self.calls.get(&key).and_then(|live| self.settings.number(&live.phone_number_id));
-        let trunk = trunk.and_then(route::route).and_then(|route| self.settings.trunk(&route.trunk));
+        let route = self.calls.get(&key).and_then(|live| live.route.as_ref());
+        let trunk = route.and_then(|route| self.settings.trunk(&route.trunk));
         let silence = trunk.and_then(|trunk| trunk.silence);
         let name = trunk.map(|trunk| trunk.sip.name.clone());
         let peer = self.agent.trunks().into_iter().find(|view| Some(&view.name) == name.as_ref());
@@ -128,14 +176,13 @@ impl Gateway {
         };
         let Some(live) = self.calls.get_mut(&key) else { return };
         let (Some(offer), Some(far)) = (&live.offer, view.peer) else { return };
-        let setup = LineSetup {
+        let webrtc = WebRtc::Answer {
             offer: offer.for_stack(),
             remotes: offer.candidates.clone(),
             opus_pt: offer.opus_pt,
             dtmf_pt: offer.dtmf_pt,
-            far,
-            far_silence: silence,
         };
+        let setup = LineSetup { webrtc, far, far_silence: silence };
         live.line = LineState::Opening;
         live.waiting = steps;
         self.outputs.push_back(Output::Line { call: key, order: LineOrder::Open(Box::new(setup)) });
@@ -144,6 +191,9 @@ impl Gateway {
     /// The ports are known: the answer can be written, and the waiting orders carried out.
     pub(super) fn line_opened(&mut self, key: CallKey, stack_answer: &str, places: &[Place], now: Now) {
         let Some(live) = self.calls.get_mut(&key) else { return };
+        if live.callee.is_some() {
+            return self.outbound_opened(key, stack_answer, places, now);
+        }
         let Some(offer) = &live.offer else { return };
         match sdp::answer(stack_answer, offer, places) {
             Ok(answer) => live.leg = Some(Leg::inbound(live.wacid.clone(), answer)),
@@ -164,12 +214,14 @@ impl Gateway {
         if let Some(fault) = &terminate.error {
             live.meta_code = Some(fault.code);
             live.explain(&format!("Meta: {} {}", fault.code, fault.message));
+            live.went_wrong(fault.code, &fault.message);
         }
         if !live.call.ending() {
-            live.explain(if terminate.answered {
-                "the WhatsApp user hung up"
-            } else {
-                "the WhatsApp user gave up"
+            let outbound = live.call.direction() == Direction::Outbound;
+            live.explain(match (terminate.answered, outbound) {
+                (true, _) => "the WhatsApp user hung up",
+                (false, false) => "the WhatsApp user gave up",
+                (false, true) => "the WhatsApp user did not answer",
             });
         }
         match &mut live.leg {
@@ -187,96 +239,49 @@ impl Gateway {
 
     pub(super) fn order_whatsapp(&mut self, key: CallKey, order: Order, now: Now) {
         let Some(live) = self.calls.get_mut(&key) else { return };
-        // A call that ends before there was an answer to send can still be rejected.
-        let leg = live.leg.get_or_insert_with(|| Leg::inbound(live.wacid.clone(), String::new()));
-        leg.order(order);
+        match (&mut live.leg, live.callee.is_some(), order) {
+            (Some(leg), _, order) => leg.order(order),
+            // A call that ends before there was an answer to send can still be rejected.
+            (None, false, order) => {
+                live.leg.insert(Leg::inbound(live.wacid.clone(), String::new())).order(order)
+            }
+            // Nothing was told to Meta yet, and nothing needs to be.
+            (None, true, Order::End(why)) => {
+                return self.heard(key, Side::WhatsApp, Event::Ended(why), now);
+            }
+            (None, true, _) => {}
+        }
         self.drain_leg(key, now);
     }
 
     /// Carries out what the WhatsApp leg wants.
-    fn drain_leg(&mut self, key: CallKey, now: Now) {
+    pub(super) fn drain_leg(&mut self, key: CallKey, now: Now) {
         while let Some(output) = self.calls.get_mut(&key).and_then(|live| live.leg.as_mut()?.poll()) {
             match output {
-                LegOutput::Graph(action) => self.ask_graph(key, action, now),
+                LegOutput::Graph(action) => {
+                    let Some(live) = self.calls.get(&key) else { return };
+                    let id = live.phone_number_id.clone();
+                    self.ask_graph(Owner::Leg(key), id, action, now);
+                }
+                LegOutput::TakeAnswer(sdp) => self.take_answer(key, &sdp, now),
                 LegOutput::OpenGate => {
                     if let Some(live) = self.calls.get(&key) {
-                        tracing::info!(call = %live.id, "call answered");
+                        tracing::info!(call = %live.id, "the WhatsApp user is connected");
                     }
-                    self.outputs.push_back(Output::Line { call: key, order: LineOrder::OpenGate });
+                    self.keep_company(key);
+                    let order = LineOrder::OpenGate { early: false };
+                    self.outputs.push_back(Output::Line { call: key, order });
                 }
-                LegOutput::TakeAnswer(_) => tracing::error!("an answer to a call that we did not place"),
-                LegOutput::Event(event) => self.heard(key, Side::WhatsApp, event, now),
-            }
-        }
-    }
-
-    fn ask_graph(&mut self, key: CallKey, action: Action, now: Now) {
-        let Some(live) = self.calls.get(&key) else { return };
-        self.next += 1;
-        let id = RequestId(self.next);
-        tracing::debug!(call = %live.id, action = action.name(), "asking Graph");
-        let request = Request {
-            call: key,
-            phone_number_id: live.phone_number_id.clone(),
-            name: action.name(),
-            attempt: Attempt::new(action, now),
-            retry_at: None,
-        };
-        self.requests.insert(id, request);
-        self.send_request(id, now);
-    }
-
-    pub(super) fn send_request(&mut self, id: RequestId, now: Now) {
-        let Some(request) = self.requests.get_mut(&id) else { return };
-        request.retry_at = None;
-        let patience = request.attempt.timeout(now);
-        let request = request.attempt.request(&request.phone_number_id);
-        self.outputs.push_back(Output::Graph { id, request, patience });
-    }
-
-    pub(super) fn graph_replied(&mut self, id: RequestId, reply: &Reply, now: Now) {
-        let jitter = self.random.next();
-        let Some(request) = self.requests.get_mut(&id) else { return };
-        let result = match request.attempt.replied(reply, now, jitter) {
-            Next::Retry { at } => {
-                tracing::debug!(action = request.name, "Graph is asked again");
-                request.retry_at = Some(at);
-                return;
-            }
-            Next::Done(body) => Ok(connected_wacid(&body)),
-            Next::Failed(verdict) => Err(verdict),
-        };
-        let Some(request) = self.requests.remove(&id) else { return };
-        let Some(live) = self.calls.get_mut(&request.call) else { return };
-        if let Err(verdict) = &result {
-            match verdict.kind {
-                VerdictKind::AlreadyOver => {
-                    tracing::debug!(call = %live.id, "Graph: the call is over already")
-                }
-                VerdictKind::Misconfigured => {
-                    tracing::warn!(call = %live.id, action = request.name, code = verdict.code, text = %verdict.text,
-                        cure = verdict.cure, "Graph refuses: this is a matter of configuration");
-                }
-                VerdictKind::Refused | VerdictKind::Throttled | VerdictKind::Unreachable => {
-                    tracing::info!(call = %live.id, action = request.name, code = verdict.code, text = %verdict.text,
-                        "Graph refuses");
+                LegOutput::Event(event) => {
+                    if let (Event::Ringing, Some(live)) = (event, self.calls.get_mut(&key)) {
+                        live.rang = true;
+                    }
+                    self.heard(key, Side::WhatsApp, event, now);
+                    if matches!(event, Event::Ringing | Event::Answered) {
+                        self.note(key, false);
+                    }
                 }
             }
-            live.meta_code = live.meta_code.or(verdict.code);
-            if verdict.kind != VerdictKind::AlreadyOver && !live.call.ending() {
-                live.explain(&format!("Graph {}: {}", request.name, verdict.text));
-            }
-        }
-        // The PBX need not ring on while Meta is told `reject` or `terminate`.
-        let refused = matches!(&result, Err(verdict) if verdict.kind != VerdictKind::AlreadyOver);
-        let takes_the_call =
-            matches!(request.attempt.action(), Action::PreAccept { .. } | Action::Accept { .. });
-        if let Some(leg) = &mut live.leg {
-            leg.graph_replied(request.name, result);
-        }
-        self.drain_leg(request.call, now);
-        if refused && takes_the_call {
-            self.end(request.call, Why::GraphRefused, "Graph refused", now);
         }
     }
 }

@@ -1,75 +1,294 @@
-//! The disk's thread: records are written here, one after the other, away from signalling and sound.
+//! The disk's two threads: one writes the ledger, one reads it. Neither signalling nor sound ever waits for them.
 
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
-use crate::call::record::Record;
+use super::clock;
+use super::live::Newsroom;
+use super::random;
+use crate::call::leg::Direction;
+use crate::call::record::{Record, Running};
+use crate::clock::Wall;
+use crate::config::Config;
+use crate::control::{self, events};
 use crate::gateway::{CallKey, Input};
-use crate::ledger::Ledger;
+use crate::ledger::Spooled;
+use crate::ledger::cost::{Billing, Priced};
+use crate::ledger::{Keep, Ledger, LedgerError, Permission};
+use crate::whatsapp::notice::PermissionReply;
 
-/// Records that may wait for a slow disk.
+/// Jobs that may wait for a slow disk.
 const WAITING: usize = 1_024;
+
+/// Questions that may wait for their turn.
+const QUESTIONS: usize = 64;
 
 /// Tries and pauses of one record: a disk that is busy for longer than this has lost it.
 const TRIES: u32 = 5;
 const PAUSE: Duration = Duration::from_secs(2);
 
-/// The handle to the thread.
+type Work = Box<dyn FnOnce(&mut Ledger) + Send>;
+type Question = Box<dyn FnOnce(&Ledger) + Send>;
+
+enum Job {
+    Note { running: Box<Running>, received: bool },
+    Record { call: CallKey, record: Box<Record> },
+    Consent { number: String, reply: Box<PermissionReply> },
+    Work(Work),
+}
+
+/// The handle to both threads: cheap to clone. The threads end when the last one is dropped.
+#[derive(Clone)]
 pub struct Disk {
-    records: SyncSender<(CallKey, Box<Record>)>,
-    thread: std::thread::JoinHandle<()>,
+    jobs: SyncSender<Job>,
+    questions: SyncSender<Question>,
     to_gateway: mpsc::Sender<Input>,
 }
 
+/// The threads themselves, to be waited for.
+pub struct Threads(Vec<std::thread::JoinHandle<()>>);
+
+impl Threads {
+    /// Waits until everything is written and the history is closed: it is in its one file then.
+    pub fn join(self) {
+        for thread in self.0 {
+            if thread.join().is_err() {
+                tracing::error!("a thread of the disk panicked: this is a bug");
+            }
+        }
+    }
+}
+
 impl Disk {
-    /// Starts the thread.
+    /// Starts the threads.
     ///
     /// # Errors
-    /// When it can't be started.
-    pub fn start(ledger: Ledger, to_gateway: mpsc::Sender<Input>) -> Result<Disk, String> {
-        let (records, waiting) = sync_channel(WAITING);
+    /// When one can't be started, or the history can't be read.
+    pub fn start(
+        writer: Ledger,
+        reader: Ledger,
+        news: Arc<Newsroom>,
+        to_gateway: mpsc::Sender<Input>,
+    ) -> Result<(Disk, Threads), String> {
+        let said = |error: std::io::Error| format!("the disk's thread can't be started: {error}");
+        let (jobs, waiting) = sync_channel(WAITING);
+        let (questions, asked) = sync_channel::<Question>(QUESTIONS);
         let written = to_gateway.clone();
-        let thread = std::thread::Builder::new()
+        let write = std::thread::Builder::new()
             .name("disk".to_owned())
-            .spawn(move || write(ledger, &waiting, &written))
-            .map_err(|error| format!("the disk's thread can't be started: {error}"))?;
-        Ok(Disk { records, thread, to_gateway })
+            .spawn(move || write(writer, &waiting, &news, &written))
+            .map_err(said)?;
+        let read = std::thread::Builder::new()
+            .name("history".to_owned())
+            .spawn(move || {
+                while let Ok(question) = asked.recv() {
+                    question(&reader);
+                }
+            })
+            .map_err(said)?;
+        Ok((Disk { jobs, questions, to_gateway }, Threads(vec![write, read])))
     }
 
-    /// Closes the history: everything is in its one file then.
-    pub fn close(self) {
-        let Disk { records, thread, .. } = self;
-        drop(records);
-        if thread.join().is_err() {
-            tracing::error!("the disk's thread panicked: this is a bug");
+    /// Keeps what is known of a running call.
+    pub fn note(&self, running: Box<Running>, received: bool) {
+        self.send(Job::Note { running, received });
+    }
+
+    /// Keeps what a user has said about being called.
+    pub fn consent(&self, number: String, reply: Box<PermissionReply>) {
+        self.send(Job::Consent { number, reply });
+    }
+
+    fn send(&self, job: Job) {
+        if let Err(error) = self.jobs.try_send(job) {
+            tracing::warn!(%error, "not written down: the disk does not keep up");
         }
     }
 
     /// Writes a record; the gateway is told when it is on the disk or given up.
     pub fn record(&self, call: CallKey, record: Box<Record>) {
-        if let Err(error) = self.records.try_send((call, record)) {
+        if let Err(error) = self.jobs.try_send(Job::Record { call, record }) {
             tracing::warn!(%error, "a call's record is lost: the disk does not keep up");
             let _ = self.to_gateway.try_send(Input::Written { call });
         }
     }
+
+    /// Has something written, and waits for it.
+    ///
+    /// # Errors
+    /// What the ledger says; [`LedgerError::Disk`] if the queue is full.
+    pub async fn write<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Ledger) -> Result<T, LedgerError> + Send + 'static,
+    ) -> Result<T, LedgerError> {
+        let (tell, told) = oneshot::channel();
+        let job = Job::Work(Box::new(move |ledger| {
+            let _ = tell.send(work(ledger));
+        }));
+        self.jobs.try_send(job).map_err(full)?;
+        told.await.unwrap_or_else(|_| Err(gone()))
+    }
+
+    /// Has something read, and waits for it.
+    ///
+    /// # Errors
+    /// What the ledger says; [`LedgerError::Disk`] if the queue is full.
+    pub async fn read<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Ledger) -> Result<T, LedgerError> + Send + 'static,
+    ) -> Result<T, LedgerError> {
+        let (tell, told) = oneshot::channel();
+        let question: Question = Box::new(move |ledger| {
+            let _ = tell.send(work(ledger));
+        });
+        self.questions.try_send(question).map_err(full)?;
+        told.await.unwrap_or_else(|_| Err(gone()))
+    }
 }
 
-fn write(mut ledger: Ledger, waiting: &Receiver<(CallKey, Box<Record>)>, written: &mpsc::Sender<Input>) {
-    while let Ok((call, record)) = waiting.recv() {
-        for left in (0..TRIES).rev() {
-            match ledger.insert(&record) {
-                Ok(()) => break,
-                Err(error) if left > 0 => {
-                    tracing::warn!(call = %record.id, %error, "a call's record can't be written, trying again");
-                    std::thread::sleep(PAUSE);
+fn full<T>(error: TrySendError<T>) -> LedgerError {
+    match error {
+        TrySendError::Full(_) => LedgerError::Disk("too much waits for it".to_owned()),
+        TrySendError::Disconnected(_) => gone(),
+    }
+}
+
+fn gone() -> LedgerError {
+    LedgerError::Refused("the disk's thread is gone".to_owned())
+}
+
+fn write(mut ledger: Ledger, waiting: &Receiver<Job>, news: &Newsroom, written: &mpsc::Sender<Input>) {
+    while let Ok(job) = waiting.recv() {
+        match job {
+            Job::Work(work) => work(&mut ledger),
+            Job::Note { running, received } => note(&mut ledger, &running, received, news),
+            Job::Consent { number, reply } => consent(&mut ledger, &number, &reply, news),
+            Job::Record { call, record } => {
+                close(&mut ledger, &record, news);
+                if written.blocking_send(Input::Written { call }).is_err() {
+                    // The gateway has stopped: what is left is still written.
+                    tracing::debug!("nobody waits for a record any more");
                 }
-                Err(error) => tracing::warn!(call = %record.id, %error, "a call's record is lost"),
             }
         }
-        if written.blocking_send(Input::Written { call }).is_err() {
-            return;
+    }
+}
+
+fn note(ledger: &mut Ledger, running: &Running, received: bool, news: &Newsroom) {
+    if let Err(error) = ledger.note(running) {
+        tracing::warn!(call = %running.id, %error, "a running call can't be noted: a power cut would lose it");
+    }
+    let mut spooled = Vec::new();
+    if received {
+        let now = clock::now().wall;
+        let event = events::received(random::uuid(), running, now);
+        spooled.extend(news.spool(&event, &running.id, now));
+        news.publish(&event);
+    }
+    news.publish_progress(running);
+    spool(ledger, &spooled, news);
+}
+
+fn spool(ledger: &mut Ledger, spooled: &[Spooled], news: &Newsroom) {
+    if spooled.is_empty() {
+        return;
+    }
+    match ledger.spool(spooled) {
+        Ok(()) => news.wake(),
+        Err(error) => tracing::warn!(%error, "an event for webhooks is lost"),
+    }
+}
+
+fn consent(ledger: &mut Ledger, number: &str, reply: &PermissionReply, news: &Newsroom) {
+    let config = news.config();
+    let Some(number) = config.number(number) else { return };
+    let now = clock::now().wall;
+    let seconds = |seconds: i64| Wall(seconds.saturating_mul(1_000));
+    let permission = Permission {
+        accepted: reply.accepted,
+        permanent: reply.permanent,
+        expires_at: reply.expires_at.map(seconds),
+        source: reply.source.clone().unwrap_or_default(),
+        updated_at: reply.timestamp.map_or(now, seconds),
+    };
+    let ids = [reply.user.phone.clone(), reply.user.bsuid.clone()];
+    for user in ids.into_iter().flatten() {
+        if let Err(error) = ledger.note_permission(&number.phone_number_id, &user, &permission) {
+            tracing::warn!(%error, "a user's consent can't be written down");
+        }
+    }
+    let event = events::permission(random::uuid(), reply, number, now);
+    let spooled = news.spool(&event, "", now);
+    news.publish(&event);
+    spool(ledger, &spooled, news);
+}
+
+/// Closes a call: its price, its row and its event, at once or not at all.
+fn close(ledger: &mut Ledger, record: &Record, news: &Newsroom) {
+    let config = news.config();
+    let billing = price(ledger, record, &config);
+    let now = clock::now().wall;
+    let event = events::over(random::uuid(), record, &billing, now);
+    let spooled = news.spool(&event, &record.id, now);
+    for left in (0..TRIES).rev() {
+        match ledger.close(record, &billing, &spooled) {
+            Ok(()) => break,
+            Err(error) if left > 0 => {
+                tracing::warn!(call = %record.id, %error, "a call's record can't be written, trying again");
+                std::thread::sleep(PAUSE);
+            }
+            Err(error) => tracing::warn!(call = %record.id, %error, "a call's record is lost"),
+        }
+    }
+    news.publish(&event);
+    if !spooled.is_empty() {
+        news.wake();
+    }
+}
+
+fn price(ledger: &Ledger, record: &Record, config: &Config) -> Billing {
+    let month = ledger.month_to_date(&record.account, record.ended_at).unwrap_or_else(|error| {
+        tracing::warn!(%error, "the minutes of this month can't be read: the first tier is taken");
+        Default::default()
+    });
+    // Carrier minutes of an inbound call are those to its destination.
+    let to = match record.direction {
+        Direction::Outbound => record.to.as_str(),
+        Direction::Inbound => record.destination.strip_prefix("tel:").unwrap_or_default(),
+    };
+    let billed = Duration::try_from_secs_f64(record.billed_seconds).unwrap_or_default();
+    control::rates(config).price(&Priced {
+        direction: record.direction,
+        answered: record.connected_at.is_some(),
+        billed,
+        to,
+        recorded: if record.recording { billed } else { Duration::ZERO },
+        month_to_date_minutes: month,
+    })
+}
+
+/// How often what is old is forgotten, and how many batches at a time.
+const FORGETTING: Duration = Duration::from_secs(3_600);
+const BATCHES: u32 = 200;
+
+/// Forgets what is too old, an hour at a time, for as long as the process lives: a batch, then whoever waits, then
+/// the next.
+pub async fn forget(disk: Disk) {
+    loop {
+        tokio::time::sleep(FORGETTING).await;
+        for _ in 0..BATCHES {
+            let now = clock::now().wall;
+            match disk.write(move |ledger| ledger.prune(now, Keep::default())).await {
+                Ok(pruned) if pruned.more => tokio::time::sleep(Duration::from_millis(200)).await,
+                Ok(_) => break,
+                Err(error) => {
+                    tracing::warn!(%error, "what is old can't be forgotten");
+                    break;
+                }
+            }
         }
     }
 }

@@ -105,7 +105,7 @@ impl Graph {
 }
 
 /// The innermost cause says what an operator can act on: "connection refused", "no such host".
-fn root(error: &dyn std::error::Error) -> String {
+pub fn root(error: &dyn std::error::Error) -> String {
     let mut cause = error;
     while let Some(deeper) = cause.source() {
         cause = deeper;

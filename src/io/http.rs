@@ -1,24 +1,26 @@
-//! The HTTP door: Meta's webhook and the health checks.
+//! The HTTP door: Meta's webhook, the health checks, and the way to the API.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use axum::Router;
 use axum::body::Bytes;
 use axum::extract::{DefaultBodyLimit, Query, Request, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use axum::{Extension, Router};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, mpsc};
 
+use super::backend::Desk;
 use super::clock;
 use super::sparing::Sparing;
 use crate::config::WhatsAppConfig;
+use crate::control::{self, Source};
 use crate::gateway::Input;
 use crate::whatsapp::webhook;
 
@@ -58,19 +60,20 @@ const REQUEST: Duration = Duration::from_secs(20);
 const COMPLAINT: Duration = Duration::from_secs(10);
 
 /// Serves for as long as the process lives.
-pub async fn serve(listener: TcpListener, door: Door) {
+pub async fn serve(listener: TcpListener, door: Door, desk: Arc<Desk>) {
     let router = Router::new()
         .route("/webhooks/whatsapp", get(verify).post(notify))
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
         .layer(DefaultBodyLimit::max(webhook::MAX_BODY))
-        .layer(axum::middleware::from_fn(in_time))
-        .with_state(Arc::new(door));
+        .with_state(Arc::new(door))
+        .merge(control::router(desk))
+        .layer(axum::middleware::from_fn(in_time));
     let places = Arc::new(Semaphore::new(CONNECTIONS));
     loop {
         let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
-        let stream = match listener.accept().await {
-            Ok((stream, _)) => stream,
+        let (stream, source) = match listener.accept().await {
+            Ok((stream, from)) => (stream, Source(from.ip())),
             // Out of descriptors, or a client that has left again: neither is worth stopping for.
             Err(error) => {
                 tracing::debug!(%error, "an HTTP connection was not accepted");
@@ -78,7 +81,7 @@ pub async fn serve(listener: TcpListener, door: Door) {
                 continue;
             }
         };
-        let service = TowerToHyperService::new(router.clone());
+        let service = TowerToHyperService::new(router.clone().layer(Extension(source)));
         tokio::spawn(async move {
             let served = hyper::server::conn::http1::Builder::new()
                 .timer(TokioTimer::new())

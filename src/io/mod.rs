@@ -1,11 +1,14 @@
 //! The edge: the only room with tokio, nix, sockets, files, clocks and randomness.
 
+mod backend;
 pub mod clock;
 pub mod config_file;
+mod deliver;
 mod disk;
 mod graph;
 mod host;
 mod http;
+mod live;
 pub mod mux;
 pub mod peer;
 pub mod random;
@@ -51,11 +54,11 @@ pub fn run(config: Config, path: PathBuf) -> Result<(), String> {
         .map_err(|error| format!("the runtime can't be built: {error}"))?;
     let drain = Duration::from_secs(config.gateway.drain_seconds);
     let outcome = runtime.block_on(async {
-        let running = Running::start(config).await?;
+        let running = Running::start(config, Some(path.clone())).await?;
         println!("{}", running.ready_line());
         let _ = sd_notify::notify(false, &[sd_notify::NotifyState::Ready]);
         let stop = stop_signals(drain, running.input())?;
-        let reload = reload_signals(path, running.input())?;
+        let reload = reload_signals(path, running.input(), Arc::clone(&running.news))?;
         running.until_finished().await;
         stop.abort();
         reload.abort();
@@ -80,6 +83,9 @@ pub struct Running {
     graph: graph::Graph,
     sound: sound::Sound,
     disk: disk::Disk,
+    disk_threads: disk::Threads,
+    news: Arc<live::Newsroom>,
+    desk: Arc<backend::Desk>,
     ready: Arc<AtomicBool>,
     http: std::net::SocketAddr,
     sip_address: std::net::SocketAddr,
@@ -88,13 +94,16 @@ pub struct Running {
 }
 
 impl Running {
-    /// Binds everything and starts every thread.
+    /// Binds everything and starts every thread. Without a `file` the API can't change anything for good.
     ///
     /// # Errors
     /// What could not be had, in words.
-    pub async fn start(config: Config) -> Result<Running, String> {
-        let ledger = Ledger::open(&config.gateway.state_dir, clock::now().wall)
-            .map_err(|error| format!("{}: {error}", config.gateway.state_dir.display()))?;
+    pub async fn start(config: Config, file: Option<PathBuf>) -> Result<Running, String> {
+        let state_dir = &config.gateway.state_dir;
+        let said = |error: crate::ledger::LedgerError| format!("{}: {error}", state_dir.display());
+        let ledger = Ledger::open(state_dir, clock::now().wall).map_err(said)?;
+        let interrupted = ledger.interrupted().map_err(said)?;
+        let reader = Ledger::open_read_only(state_dir).map_err(said)?;
         let (to_gateway, inputs) = mpsc::channel(INPUTS);
         let listener = TcpListener::bind(config.http.listen)
             .await
@@ -108,17 +117,33 @@ impl Running {
             sound::SoundSettings { media: config.media.clone(), sip_public_ip: config.sip.public_ip },
             to_gateway.clone(),
         )?;
-        let disk = disk::Disk::start(ledger, to_gateway.clone())?;
+        let news = Arc::new(live::Newsroom::new(config.clone()));
+        let (disk, disk_threads) = disk::Disk::start(ledger, reader, Arc::clone(&news), to_gateway.clone())?;
         let graph = graph::Graph::new(&config.whatsapp, to_gateway.clone())?;
         let ready = Arc::new(AtomicBool::new(false));
         let door = http::Door::new(config.whatsapp.clone(), to_gateway.clone(), Arc::clone(&ready));
+        let post = deliver::Post::new(Arc::clone(&news), disk.clone());
+        let desk = Arc::new(backend::Desk::new(
+            to_gateway.clone(),
+            disk.clone(),
+            Arc::clone(&news),
+            post.clone(),
+            file,
+        ));
         let settings = Settings::from_config(&config);
-        let mut tasks = vec![tokio::spawn(http::serve(listener, door))];
+        let mut tasks = vec![
+            tokio::spawn(http::serve(listener, door, Arc::clone(&desk))),
+            tokio::spawn(post.deliver()),
+            tokio::spawn(disk::forget(disk.clone())),
+        ];
         for (trunk, server) in settings.servers(&config) {
             let lookup = trunks::Lookup { trunk, host: server.host, port: server.port };
             tasks.push(tokio::spawn(trunks::follow(lookup, config.clone(), sip_address, to_gateway.clone())));
         }
-        let gateway = Gateway::new(settings, random::seed(), clock::now());
+        let mut gateway = Gateway::new(settings, random::seed(), clock::now());
+        if !interrupted.is_empty() {
+            gateway.handle(Input::Interrupted(interrupted), clock::now());
+        }
         Ok(Running {
             gateway,
             inputs,
@@ -127,6 +152,9 @@ impl Running {
             graph,
             sound,
             disk,
+            disk_threads,
+            news,
+            desk,
             ready,
             http,
             sip_address,
@@ -203,7 +231,11 @@ impl Running {
         }
         // Nobody listens any more: a record that is still being written must not wait for that.
         drop(self.inputs);
-        self.disk.close();
+        for task in self.tasks {
+            let _ = task.await;
+        }
+        drop((self.desk, self.disk));
+        self.disk_threads.join();
         tracing::info!("stopped");
     }
 
@@ -229,6 +261,9 @@ impl Running {
                 Output::Graph { id, request, patience } => self.graph.send(id, request, patience),
                 Output::Line { call, order } => self.sound.order(call, order),
                 Output::Record { call, record } => self.disk.record(call, record),
+                Output::Note { running, received } => self.disk.note(running, received),
+                Output::Told { ticket, answer } => self.desk.told(ticket, answer),
+                Output::Consent { number, reply } => self.disk.consent(number, reply),
                 Output::TrunkUp { .. } => {}
                 Output::Finished => finished = true,
             }
@@ -266,6 +301,7 @@ fn stop_signals(
 fn reload_signals(
     path: PathBuf,
     to_gateway: mpsc::Sender<Input>,
+    news: Arc<live::Newsroom>,
 ) -> Result<tokio::task::JoinHandle<()>, String> {
     let mut hangup =
         signal(SignalKind::hangup()).map_err(|error| format!("signals can't be caught: {error}"))?;
@@ -273,7 +309,9 @@ fn reload_signals(
         while hangup.recv().await.is_some() {
             match Config::load(&path) {
                 Ok(config) => {
-                    let _ = to_gateway.send(Input::Reload(Box::new(Settings::from_config(&config)))).await;
+                    let settings = Settings::from_config(&config);
+                    news.replace(config);
+                    let _ = to_gateway.send(Input::Reload(Box::new(settings))).await;
                 }
                 Err(faults) => {
                     for fault in &faults {

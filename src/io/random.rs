@@ -22,6 +22,16 @@ pub fn token(length: usize) -> String {
     bytes.iter().map(|byte| char::from(LETTERS[usize::from(byte & 63)])).collect()
 }
 
+/// A random UUID (RFC 9562 §5.4, version 4).
+pub fn uuid() -> String {
+    let mut bytes = [0; 16];
+    fill(&mut bytes);
+    bytes[6] = bytes[6] & 0x0f | 0x40;
+    bytes[8] = bytes[8] & 0x3f | 0x80;
+    let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    [&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]].join("-")
+}
+
 /// Linux has no failing `getrandom` once it has booted; a gateway without secrets must not run at all.
 fn fill(bytes: &mut [u8]) {
     if let Err(error) = getrandom::fill(bytes) {

@@ -19,9 +19,10 @@ use super::mux::{Port, Seat};
 use super::peer::{Dtls, Mouth, Peer, PeerEvent, PeerSettings};
 use super::{clock, random, sock};
 use crate::call::record::Quality;
+use crate::config::DtlsRole;
 use crate::config::{MediaConfig, PortRange};
 use crate::gateway::line::{Line, Silence};
-use crate::gateway::{CallKey, Input, LineEvent, LineOrder, LineSetup};
+use crate::gateway::{CallKey, Input, LineEvent, LineOrder, LineSetup, WebRtc};
 use crate::media::{BridgeSettings, Outgoing, Seeds, UserPacket};
 use crate::whatsapp::sdp::{Kind, Place};
 
@@ -33,6 +34,10 @@ const PAIRS_TRIED: usize = 50;
 
 /// How often WhatsApp's receiver reports are looked at.
 const LOSS_PERIOD: Duration = Duration::from_secs(5);
+
+/// The payload types that we offer: those that Meta uses in its own offers.
+const OPUS_PT: u8 = 111;
+const DTMF_PT: u8 = 126;
 
 /// The frame of everything here.
 const FRAME: Duration = Duration::from_millis(20);
@@ -141,7 +146,10 @@ impl Sound {
                     let _ = orders.try_send(LineOrder::Close);
                 }
             }
-            order @ (LineOrder::Far { .. } | LineOrder::OpenGate) => {
+            order @ (LineOrder::Far { .. }
+            | LineOrder::Remote { .. }
+            | LineOrder::Alone(_)
+            | LineOrder::OpenGate { .. }) => {
                 if let Some(orders) = self.placed.get(&call)
                     && orders.try_send(order).is_err()
                 {
@@ -294,7 +302,7 @@ async fn line(
         Ok(open) => open,
         Err(what) => return LineEvent::OpenFailed(what),
     };
-    let (whatsapp, far) = run(&mut open, &mut orders, &tell).await;
+    let (whatsapp, far) = run(&mut open, &mut orders, shared.settings.media.listen_ip, &tell).await;
     let Open { peer, line, .. } = open;
     tracing::debug!(dropped = ?line.dropped(), "a line is closed");
     peer.close().await;
@@ -308,15 +316,23 @@ async fn open<F: Future<Output = ()>>(
     tell: &impl Fn(LineEvent) -> F,
 ) -> Result<Open, String> {
     let media = &shared.settings.media;
-    let remotes: Vec<SocketAddr> = setup
-        .remotes
-        .iter()
-        .copied()
-        .filter(|remote| media.listen_ip.is_ipv6() || remote.is_ipv4())
-        .collect();
-    if remotes.is_empty() {
-        return Err("the offer has no candidate that our listen_ip can reach".to_owned());
-    }
+    let (remotes, opus_pt, dtmf_pt, dtls) = match &setup.webrtc {
+        WebRtc::Answer { remotes, opus_pt, dtmf_pt, .. } => {
+            let remotes = reachable(remotes, media.listen_ip);
+            if remotes.is_empty() {
+                return Err("the offer has no candidate that our listen_ip can reach".to_owned());
+            }
+            (remotes, *opus_pt, *dtmf_pt, Dtls::Auto)
+        }
+        WebRtc::Offer { role } => {
+            let dtls = match role {
+                DtlsRole::Auto => Dtls::Auto,
+                DtlsRole::Client => Dtls::Client,
+                DtlsRole::Server => Dtls::Server,
+            };
+            (Vec::new(), OPUS_PT, Some(DTMF_PT), dtls)
+        }
+    };
     let ufrag = random::token(8);
     let (seat, port) = ports.lock().unwrap_or_else(PoisonError::into_inner).seat(&ufrag, &remotes)?;
     let ssrc = random::word();
@@ -327,15 +343,18 @@ async fn open<F: Future<Output = ()>>(
             ufrag,
             password: random::token(24),
             ssrc,
-            opus_pt: setup.opus_pt,
-            dtmf_pt: setup.dtmf_pt,
+            opus_pt,
+            dtmf_pt,
             local: own[0],
             lite: false,
-            dtls: Dtls::Auto,
+            dtls,
         },
     )
     .await?;
-    let answer = peer.answer(setup.offer.clone()).await?;
+    let described = match &setup.webrtc {
+        WebRtc::Answer { offer, .. } => peer.answer(offer.clone()).await?,
+        WebRtc::Offer { .. } => peer.offer().await?,
+    };
     let places = match media.public_ip {
         Some(public) => vec![Place { ip: public, port, kind: Kind::Host }],
         None => own.iter().map(|ip| Place { ip: *ip, port, kind: Kind::Host }).collect(),
@@ -357,8 +376,8 @@ async fn open<F: Future<Output = ()>>(
         far_timestamp: random::word(),
     };
     let bridge = BridgeSettings {
-        opus_pt: setup.opus_pt,
-        user_dtmf_pt: setup.dtmf_pt,
+        opus_pt,
+        user_dtmf_pt: dtmf_pt,
         jitter_ms: media.jitter_ms,
         complexity: media.opus_complexity,
         bitrate: media.opus_bitrate,
@@ -367,8 +386,37 @@ async fn open<F: Future<Output = ()>>(
     let line = Line::new(bridge, setup.far_silence.map(Duration::from_secs), clock::tick())
         .map_err(|error| format!("the bridge can't be built: {error}"))?;
     let mouth = peer.mouth();
-    tell(LineEvent::Opened { answer, places, rtp: SocketAddr::new(towards, rtp_port) }).await;
+    tell(LineEvent::Opened { described, places, rtp: SocketAddr::new(towards, rtp_port) }).await;
     Ok(Open { line, peer, mouth, seat, rtp, rtcp })
+}
+
+/// The candidates that a socket bound to `listen_ip` can reach.
+fn reachable(remotes: &[SocketAddr], listen_ip: IpAddr) -> Vec<SocketAddr> {
+    remotes.iter().copied().filter(|remote| listen_ip.is_ipv6() || remote.is_ipv4()).collect()
+}
+
+/// Meta's answer to our offer: the port may be shared from now on, and ICE begins. Says what is wrong, if anything.
+async fn take_answer(
+    peer: &Peer,
+    seat: &Seat,
+    listen_ip: IpAddr,
+    answer: String,
+    remotes: &[SocketAddr],
+) -> Option<&'static str> {
+    let remotes = reachable(remotes, listen_ip);
+    if remotes.is_empty() {
+        return Some("Meta's answer has no candidate that our listen_ip can reach");
+    }
+    if !seat.add_remotes(&remotes) {
+        return Some("another call on this port has the same relay");
+    }
+    match peer.accept(answer).await {
+        Ok(()) => None,
+        Err(error) => {
+            tracing::info!(%error, "the WebRTC stack does not take Meta's answer");
+            Some("the WebRTC stack does not take Meta's answer")
+        }
+    }
 }
 
 /// Our addresses for candidates: never empty.
@@ -407,6 +455,7 @@ fn pair(shared: &Shared, media: &MediaConfig) -> Result<(UdpSocket, UdpSocket), 
 async fn run<F: Future<Output = ()>>(
     open: &mut Open,
     orders: &mut mpsc::Receiver<LineOrder>,
+    listen_ip: IpAddr,
     tell: &impl Fn(LineEvent) -> F,
 ) -> (Quality, Quality) {
     let Open { line, peer, mouth, seat, rtp, rtcp } = open;
@@ -426,7 +475,14 @@ async fn run<F: Future<Output = ()>>(
                 Some(LineOrder::Far { media, speaks, rtp, rtcp }) => {
                     line.set_far(media, speaks, rtp, rtcp, clock::tick());
                 }
-                Some(LineOrder::OpenGate) => line.open_gate(clock::tick()),
+                Some(LineOrder::Remote { sdp, remotes, .. }) => {
+                    if let Some(what) = take_answer(peer, seat, listen_ip, sdp, &remotes).await {
+                        tell(LineEvent::Lost(what)).await;
+                    }
+                }
+                Some(LineOrder::Alone(heard)) => line.alone(heard, clock::tick()),
+                Some(LineOrder::OpenGate { early: true }) => line.warm(),
+                Some(LineOrder::OpenGate { early: false }) => line.open_gate(clock::tick()),
                 Some(LineOrder::Close | LineOrder::Open(_)) | None => return line.quality(),
             },
             _ = ticker.tick() => {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use rusqlite::{OptionalExtension as _, Transaction, params};
 
-use super::{Ledger, LedgerError, MAX_LIST, spool};
+use super::{Ledger, LedgerError, MAX_LIST, Spooled, spool};
 use crate::clock::Wall;
 
 /// A webhook is disabled after this many failed attempts in a row.
@@ -113,6 +113,22 @@ impl Ledger {
                 params![webhook_id, attempt.at.0, MAX_FAILURES],
             )?;
             Ok(disabled > 0)
+        })
+    }
+
+    /// An event was sent to these webhooks at once, past the spool: for the log, and not to be repeated by itself.
+    ///
+    /// # Errors
+    /// A full or failing disk: [`LedgerError::retry`] says whether trying again later can help.
+    pub fn fired(&mut self, event: &Spooled, attempt: &Attempt) -> Result<(), LedgerError> {
+        self.write(attempt.at, |on| {
+            spool::put(on, std::slice::from_ref(event))?;
+            let seq: i64 =
+                on.query_row("SELECT seq FROM events WHERE id = ?1", [&event.id], |row| row.get(0))?;
+            for webhook in &event.webhooks {
+                settle(on, webhook, seq, attempt, attempt.error.is_none(), None)?;
+            }
+            Ok(())
         })
     }
 

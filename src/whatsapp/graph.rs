@@ -245,6 +245,12 @@ pub fn connected_wacid(body: &[u8]) -> Option<String> {
     json.get("calls")?.as_array()?.iter().find_map(|call| call_id(call.get("id")))
 }
 
+/// Meta's id of the message in the reply to [`Action::RequestPermission`]: `{"messages":[{"id":"wamid…"}]}`.
+pub fn message_id(body: &[u8]) -> Option<String> {
+    let json: Value = serde_json::from_slice(body).ok()?;
+    json.get("messages")?.as_array()?.iter().find_map(|message| call_id(message.get("id")))
+}
+
 /// What came back for a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Reply {

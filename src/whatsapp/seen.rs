@@ -123,6 +123,11 @@ impl Seen {
         }
     }
 
+    /// A call that is known to be over, though Meta has not said so: whatever comes of it changes nothing.
+    pub fn bury(&mut self, wacid: &str, now: Now) {
+        self.touch(wacid, now).ended = true;
+    }
+
     /// Whether the end of this call has come. An outgoing call may be over before Graph has told us
     /// its id.
     pub fn has_ended(&self, wacid: &str) -> bool {

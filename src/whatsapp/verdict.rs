@@ -137,6 +137,12 @@ fn known(code: i64) -> Option<Row> {
             Never,
             "the account has no valid payment method: add one in Meta Business Manager, Billing",
         ),
+        131_047 => row(
+            Refused,
+            403,
+            Never,
+            "the user has not written in the last 24 hours: send an approved template that asks for the permission",
+        ),
         131_055 => row(
             Misconfigured,
             503,
@@ -292,6 +298,12 @@ impl Verdict {
         );
         let text = format!("the connection to Graph broke: {why}");
         Verdict { in_doubt: true, ..Verdict::from_row(row, None, &text, None) }
+    }
+
+    /// An answer that can't be read: `what` was asked about.
+    pub fn of_nonsense(what: &str) -> Verdict {
+        let row = row(VerdictKind::Refused, 503, Again::Never, "Meta has changed its answer: report it");
+        Verdict::from_row(row, None, &format!("Graph's answer about {what} can't be read"), None)
     }
 
     /// No connection; `why` in the words of the client.

@@ -1,0 +1,163 @@
+//! What the shell does for the doors of `control`: questions to the hall, to the disk and to the file.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use futures_util::Stream;
+use tokio::sync::{broadcast, mpsc, oneshot};
+
+use super::config_file::{ConfigFile, EditError};
+use super::deliver::Post;
+use super::disk::Disk;
+use super::live::Newsroom;
+use super::{clock, random};
+use crate::call::leg::Why;
+use crate::clock::Now;
+use crate::config::edit::Edit;
+use crate::config::{Config, WebhookConfig};
+use crate::control::{Backend, EditFault, Fired, Live, events};
+use crate::gateway::desk::{Answer, Command, Refusal, Ticket};
+use crate::gateway::{Input, Settings};
+use crate::ledger::{Ledger, LedgerError};
+
+/// The hall answers at once, or when Meta has: Graph's own patience is shorter.
+const PATIENCE: Duration = Duration::from_secs(19);
+
+type Waiting = oneshot::Sender<Result<Answer, Refusal>>;
+
+/// The desk of a running gateway.
+pub struct Desk {
+    to_gateway: mpsc::Sender<Input>,
+    waiting: Mutex<BTreeMap<Ticket, Waiting>>,
+    next: AtomicU64,
+    disk: Disk,
+    news: Arc<Newsroom>,
+    post: Post,
+    file: Option<PathBuf>,
+}
+
+impl Desk {
+    /// A desk where nobody waits. Without a `file` nothing can be changed for good.
+    pub fn new(
+        to_gateway: mpsc::Sender<Input>,
+        disk: Disk,
+        news: Arc<Newsroom>,
+        post: Post,
+        file: Option<PathBuf>,
+    ) -> Desk {
+        Desk {
+            to_gateway,
+            waiting: Mutex::new(BTreeMap::new()),
+            next: AtomicU64::new(1),
+            disk,
+            news,
+            post,
+            file,
+        }
+    }
+
+    /// The hall has answered.
+    pub fn told(&self, ticket: Ticket, answer: Result<Answer, Refusal>) {
+        let waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner).remove(&ticket);
+        if let Some(waiting) = waiting {
+            let _ = waiting.send(answer);
+        }
+    }
+
+    fn forget(&self, ticket: Ticket) {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).remove(&ticket);
+    }
+}
+
+/// A question that is given up, by time or by a client that leaves, waits no longer.
+struct Asked<'a>(&'a Desk, Ticket);
+
+impl Drop for Asked<'_> {
+    fn drop(&mut self) {
+        self.0.forget(self.1);
+    }
+}
+
+impl Backend for Desk {
+    fn now(&self) -> Now {
+        clock::now()
+    }
+
+    fn config(&self) -> Arc<Config> {
+        self.news.config()
+    }
+
+    async fn command(&self, command: Command) -> Result<Answer, Refusal> {
+        let ticket = Ticket(self.next.fetch_add(1, Ordering::Relaxed));
+        let (tell, told) = oneshot::channel();
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).insert(ticket, tell);
+        let asked = Asked(self, ticket);
+        if self.to_gateway.try_send(Input::Asked { ticket, command }).is_err() {
+            return Err(Refusal::Full);
+        }
+        let answer = tokio::time::timeout(PATIENCE, told).await;
+        drop(asked);
+        match answer {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(_)) | Err(_) => Err(Refusal::Failed {
+                id: String::new(),
+                why: Why::Fault,
+                detail: "the gateway did not answer in time".to_owned(),
+            }),
+        }
+    }
+
+    async fn read<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Ledger) -> Result<T, LedgerError> + Send + 'static,
+    ) -> Result<T, LedgerError> {
+        self.disk.read(work).await
+    }
+
+    async fn write<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Ledger) -> Result<T, LedgerError> + Send + 'static,
+    ) -> Result<T, LedgerError> {
+        self.disk.write(work).await
+    }
+
+    async fn edit(&self, edits: Vec<Edit>) -> Result<Arc<Config>, EditFault> {
+        let Some(path) = self.file.clone() else {
+            return Err(EditFault::Unwritable("this gateway was started without a file".to_owned()));
+        };
+        let edited = tokio::task::spawn_blocking(move || ConfigFile::new(path).edit(&edits)).await;
+        let config = match edited {
+            Ok(Ok(config)) => config,
+            Ok(Err(EditError::Edit(fault))) => return Err(fault.into()),
+            Ok(Err(error)) => return Err(EditFault::Unwritable(error.to_string())),
+            Err(error) => return Err(EditFault::Unwritable(error.to_string())),
+        };
+        let settings = Settings::from_config(&config);
+        let config = self.news.replace(config);
+        let _ = self.to_gateway.send(Input::Reload(Box::new(settings))).await;
+        Ok(config)
+    }
+
+    fn live(&self) -> impl Stream<Item = Live> + Send + use<> {
+        futures_util::stream::unfold(self.news.listen(), |mut heard| async move {
+            loop {
+                match heard.recv().await {
+                    Ok(event) => return Some((event, heard)),
+                    Err(broadcast::error::RecvError::Lagged(_)) => {}
+                    Err(broadcast::error::RecvError::Closed) => return None,
+                }
+            }
+        })
+    }
+
+    async fn fire(&self, webhook: WebhookConfig, event: events::Event) -> Fired {
+        self.post.fire(&webhook, &event).await
+    }
+
+    fn request_id(&self) -> String {
+        random::uuid()
+    }
+}
