@@ -195,6 +195,39 @@ pub struct Record {
 }
 
 impl Record {
+    /// What remains of a call whose process died. When it did nobody knows, so no second of it is counted.
+    pub fn interrupted(running: Running, found_at: Wall) -> Record {
+        Record {
+            id: running.id,
+            wacid: running.wacid,
+            number: running.number,
+            account: running.account,
+            phone_number_id: running.phone_number_id,
+            direction: running.direction,
+            from: running.from,
+            profile_name: running.profile_name,
+            user_id: running.user_id,
+            to: running.to,
+            destination: running.destination,
+            offered_at: running.offered_at,
+            answered_at: running.answered_at,
+            connected_at: running.answered_at,
+            transferred_at: running.transferred_at,
+            ended_at: found_at,
+            talk_seconds: 0.0,
+            billed_seconds: 0.0,
+            recording: running.recording,
+            placed_by: running.placed_by,
+            why: Why::Interrupted,
+            detail: "the gateway was cut off while the call ran".to_owned(),
+            sip_code: None,
+            meta_code: None,
+            errors: Vec::new(),
+            whatsapp: Quality::default(),
+            far: Quality::default(),
+        }
+    }
+
     /// Whether anyone ever talked.
     pub fn answered(&self) -> bool {
         self.answered_at.is_some()

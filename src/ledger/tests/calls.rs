@@ -131,11 +131,15 @@ fn calls_that_a_crash_has_interrupted_are_found_at_the_next_start() {
 
     let mut ledger = folder.open();
     assert_eq!(ledger.interrupted().unwrap(), [ringing(1), answered(3)]);
-    for n in [1, 3] {
-        ledger.close(&Record { why: Why::Interrupted, ..call(n) }, &Billing::default(), &[event(n)]).unwrap();
+    for (found, n) in ledger.interrupted().unwrap().into_iter().zip([1, 3]) {
+        let record = Record::interrupted(found, Wall(1_700_000_099_000));
+        ledger.close(&record, &Billing::default(), &[event(n)]).unwrap();
     }
     assert_eq!(ledger.interrupted().unwrap(), []);
-    assert_eq!(ledger.call(&call(3).id).unwrap().unwrap().status, ApiStatus::Failed);
+    let row = ledger.call(&call(3).id).unwrap().unwrap();
+    assert_eq!((row.status, row.call), (ApiStatus::Failed, answered(3)));
+    let end = row.end.unwrap();
+    assert_eq!((end.why, end.ended_at, end.answered()), (Why::Interrupted, Wall(1_700_000_099_000), true));
     assert_eq!(ledger.due(Wall(10), 10).unwrap().len(), 2);
 }
 
