@@ -6,6 +6,8 @@ use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, value_parser};
 
 use crate::call::leg::{Direction, Why};
+use crate::call::record::ApiStatus;
+use crate::clock::Wall;
 use crate::config::DEFAULT_PATH;
 use crate::ledger::MAX_LIST;
 
@@ -34,8 +36,25 @@ pub(super) enum Verb {
         #[command(subcommand)]
         what: ConfigVerb,
     },
-    /// List finished calls, the latest first
+    /// Call a WhatsApp user and connect the call to the number's destination
+    ///
+    /// Shows how far the call has come until the user answers; it goes on then. Exits with 1 and the reason if nobody
+    /// answers.
+    Call(CallArgs),
+    /// List calls, the latest first
+    ///
+    /// The running gateway is asked. If there is none, finished calls are read from the history file.
     Calls(CallsArgs),
+    /// End a running call
+    Hangup(HangupArgs),
+    /// Say whether a WhatsApp user may be called, or ask the user for permission
+    Permissions(PermissionsArgs),
+    /// List the WhatsApp business numbers
+    Numbers(LookArgs),
+    /// List the trunks and whether they are up
+    Trunks(LookArgs),
+    /// Say how the running gateway is
+    Status(LookArgs),
     /// Print the man page (roff)
     Man,
     /// Print the completions for a shell
@@ -70,46 +89,143 @@ pub(super) struct DemoArgs {
     pub json: bool,
 }
 
+/// Which gateway is asked, and how its answer is shown.
+#[derive(Debug, Args)]
+pub(super) struct ApiArgs {
+    /// Where the gateway's API is, as in https://calls.example.com; if not given, the config file says it
+    #[arg(long, value_name = "URL", env = "WATRUNK_API")]
+    pub api: Option<String>,
+    /// A key of the API; if neither this nor --api is given, the best one in the config file
+    #[arg(long, value_name = "KEY", env = "WATRUNK_KEY", hide_env_values = true)]
+    pub key: Option<String>,
+    /// The config file: it says where the gateway is
+    #[arg(long, value_name = "FILE", default_value = DEFAULT_PATH)]
+    pub config: PathBuf,
+    /// Print the API's answer (JSON) instead of words for people
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct LookArgs {
+    #[command(flatten)]
+    pub api: ApiArgs,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct CallArgs {
+    /// Whom to call: a number like +491512345678, or a user id
+    #[arg(value_name = "+E164")]
+    pub to: String,
+    /// The number that calls, by its id; may be left out if only one is enabled
+    #[arg(long, value_name = "ID")]
+    pub number: Option<String>,
+    /// Connect the user to this destination instead of the number's: tel:+E164, sip:user@trunk or wss://…
+    #[arg(long, value_name = "URI")]
+    pub forward_to: Option<String>,
+    /// Record this call
+    #[arg(long)]
+    pub record: bool,
+    /// Don't wait until the user answers
+    #[arg(long)]
+    pub no_wait: bool,
+    #[command(flatten)]
+    pub api: ApiArgs,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct HangupArgs {
+    /// Which call: its id, as `watrunk calls` shows it
+    #[arg(value_name = "ID")]
+    pub id: String,
+    #[command(flatten)]
+    pub api: ApiArgs,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct PermissionsArgs {
+    /// Whom: a number like +491512345678, or a user id
+    #[arg(value_name = "+E164")]
+    pub to: String,
+    /// The number that would call, by its id; may be left out if only one is enabled
+    #[arg(long, value_name = "ID")]
+    pub number: Option<String>,
+    /// Send the user a message that asks for permission, with these words
+    #[arg(long, value_name = "TEXT", num_args = 0..=1, default_missing_value = "")]
+    pub request: Option<String>,
+    #[command(flatten)]
+    pub api: ApiArgs,
+}
+
 #[derive(Debug, Args)]
 pub(super) struct CallsArgs {
     /// Only calls of this direction
     #[arg(long, value_name = "DIRECTION", value_parser = directions())]
     pub direction: Option<Direction>,
-    /// Only calls that were answered, that were not, or that ended for one reason
+    /// Only calls that have come so far, or that ended for one reason
     #[arg(long, value_name = "STATUS", value_parser = statuses(), hide_possible_values = true,
         long_help = status_help())]
     pub status: Option<Status>,
+    /// Only calls of this number, by its id or as +E164
+    #[arg(long, value_name = "ID")]
+    pub number: Option<String>,
+    /// Only calls that began then or later, as in 2026-11-22 or 2026-11-22T10:00:00Z
+    #[arg(long, value_name = "TIME", value_parser = moment)]
+    pub since: Option<Wall>,
+    /// Only calls that began then or earlier
+    #[arg(long, value_name = "TIME", value_parser = moment)]
+    pub until: Option<Wall>,
     /// How many at most
     #[arg(long, value_name = "N", default_value_t = 50, value_parser = value_parser!(u32).range(1..=MAX_LIST as i64))]
     pub limit: u32,
-    /// Print one JSON object instead of a table
-    #[arg(long)]
-    pub json: bool,
-    /// The config file: it says where the history is
-    #[arg(long, value_name = "FILE", default_value = DEFAULT_PATH)]
-    pub config: PathBuf,
+    /// Read finished calls from the history file, without asking the gateway
+    #[arg(long, conflicts_with_all = ["api", "key"])]
+    pub offline: bool,
+    #[command(flatten)]
+    pub api: ApiArgs,
+}
+
+/// A date-time (RFC 3339), or a date: its first moment in UTC.
+fn moment(text: &str) -> Result<Wall, String> {
+    use time::format_description::well_known::Rfc3339;
+    use time::macros::format_description;
+    use time::{Date, OffsetDateTime};
+
+    let date =
+        || Date::parse(text, format_description!("[year]-[month]-[day]")).map(|d| d.midnight().assume_utc());
+    let moment = OffsetDateTime::parse(text, &Rfc3339).or_else(|_| date());
+    let moment = moment.map_err(|_| "must be like 2026-11-22 or 2026-11-22T10:00:00Z".to_owned())?;
+    Ok(Wall(moment.unix_timestamp().saturating_mul(1_000).saturating_add(i64::from(moment.millisecond()))))
 }
 
 /// What `--status` may ask for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Status {
-    Answered,
+    /// As the API has it. In the history file an answered call is one that was answered.
+    Api(ApiStatus),
+    /// Only in the history file.
     Unanswered,
+    /// Only in the history file.
     Ended(Why),
 }
 
 impl Status {
     fn all() -> impl Iterator<Item = (&'static str, Status)> {
+        let api = ApiStatus::ALL.into_iter().map(|status| (status.as_str(), Status::Api(status)));
         let ended = Why::ALL.into_iter().map(|why| (why.as_str(), Status::Ended(why)));
-        [("answered", Status::Answered), ("unanswered", Status::Unanswered)].into_iter().chain(ended)
+        api.chain([("unanswered", Status::Unanswered)]).chain(ended)
     }
 }
 
 fn status_help() -> String {
-    let words: Vec<&str> = Status::all().map(|(word, _)| word).collect();
+    let words = |file: bool| -> String {
+        let words = Status::all().filter(|(_, status)| matches!(status, Status::Api(_)) != file);
+        words.map(|(word, _)| word).collect::<Vec<_>>().join(", ")
+    };
     format!(
-        "Only calls that were answered, that were not, or that ended for one reason\n\nOne of {}",
-        words.join(", ")
+        "Only calls that have come so far, or that ended for one reason\n\nOne of {}; or, read from the history file, {}",
+        words(false),
+        words(true)
     )
 }
 

@@ -1,34 +1,188 @@
-//! `watrunk calls`: finished calls as a table for people or as JSON for programs.
+//! `watrunk calls`: calls as a table for people or as JSON for programs, from the gateway or from the history file.
+
+use std::io::Write;
 
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 use time::macros::format_description;
 
-use crate::call::record::{Quality, Record};
+use crate::call::record::{ApiStatus, Quality, Record, status_of};
 use crate::clock::Wall;
+use crate::config::Config;
+use crate::ledger::{Filter, Ledger, LedgerError, MAX_LIST};
 
-const HEAD: [&str; 8] = ["TIME (UTC)", "DIRECTION", "FROM", "TO", "DESTINATION", "ANSWERED", "TALK", "WHY"];
+use super::api::{self, Api, No};
+use super::args::{CallsArgs, Status};
+use super::table::{table, talk};
+use super::{Failed, fail, read, say};
 
-/// Widest a column gets, in characters: a table of longer ones can't be read.
-const WIDEST: usize = 48;
+/// Most calls that the API puts on a page.
+const PAGE: usize = 200;
 
-/// One line per call under a line of headings.
-pub(super) fn table(records: &[Record]) -> String {
-    if records.is_empty() {
-        return "no calls\n".to_owned();
+/// `watrunk calls`
+pub(super) fn list(args: &CallsArgs, out: &mut dyn Write, err: &mut dyn Write) -> Result<(), Failed> {
+    let elsewhere = args.api.api.is_some();
+    let in_file_only = matches!(args.status, Some(Status::Unanswered | Status::Ended(_)));
+    if in_file_only && elsewhere {
+        return Err(fail(
+            "the API doesn't know this --status: only the history file does, on the gateway's machine",
+            err,
+        ));
     }
-    let rows: Vec<[String; 8]> =
-        std::iter::once(HEAD.map(str::to_owned)).chain(records.iter().map(row)).collect();
-    let widths: [usize; 8] =
-        std::array::from_fn(|column| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0));
-    let mut text = String::new();
-    for row in &rows {
-        let cells: Vec<String> =
-            row.iter().zip(widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
-        text.push_str(cells.join("  ").trim_end());
-        text.push('\n');
+    if !args.offline && !in_file_only {
+        let why = match Api::of(&args.api, err)? {
+            Err(why) => why,
+            Ok(api) => match of_gateway(&api, args) {
+                Ok(text) => return say(&text, out, err),
+                Err(No::Absent(why)) => why,
+                Err(no) => return Err(no.tell(args.api.json, out, err)),
+            },
+        };
+        if elsewhere {
+            return Err(fail(&why, err));
+        }
+        let _ = writeln!(err, "watrunk: {why}; this is from the history file");
     }
-    text
+    of_file(args, out, err)
+}
+
+/// What the gateway says, page by page.
+fn of_gateway(api: &Api, args: &CallsArgs) -> Result<String, No> {
+    let number = match args.number.as_deref() {
+        Some(phone) if phone.starts_with('+') => Some(phone.to_owned()),
+        Some(id) => Some(api::number(api, Some(id))?.phone),
+        None => None,
+    };
+    let status = match args.status {
+        Some(Status::Api(status)) => Some(status.as_str()),
+        Some(Status::Unanswered | Status::Ended(_)) | None => None,
+    };
+    let text = |at: Wall| stamp(at).as_str().unwrap_or_default().to_owned();
+    let (since, until) = (args.since.map(text), args.until.map(text));
+    let given = [
+        ("direction", args.direction.map(|direction| direction.as_str())),
+        ("status", status),
+        ("number", number.as_deref()),
+        ("since", since.as_deref()),
+        ("until", until.as_deref()),
+    ];
+    let most = usize::try_from(args.limit).unwrap_or(usize::MAX);
+    let mut calls: Vec<Value> = Vec::new();
+    let mut before: Option<String> = None;
+    loop {
+        let limit = most.saturating_sub(calls.len()).min(PAGE).to_string();
+        let mut query: Vec<(&str, &str)> =
+            given.iter().filter_map(|(name, text)| Some((*name, (*text)?))).collect();
+        query.push(("limit", &limit));
+        if let Some(before) = &before {
+            query.push(("before", before));
+        }
+        let said = api.get("/v1/calls", &query)?;
+        let page = said.value["calls"].as_array().cloned().unwrap_or_default();
+        let next = said.value["nextCursor"].as_str().map(str::to_owned);
+        let last = page.is_empty() || next.is_none() || calls.len() + page.len() >= most;
+        if last && calls.is_empty() && args.api.json {
+            return Ok(format!("{}\n", said.text.trim_end()));
+        }
+        calls.extend(page);
+        if last {
+            let whole = json!({ "calls": calls, "nextCursor": next });
+            return Ok(if args.api.json { format!("{whole:#}\n") } else { rows(&calls) });
+        }
+        before = next;
+    }
+}
+
+/// The API's rows for people.
+fn rows(calls: &[Value]) -> String {
+    const HEAD: [&str; 9] =
+        ["TIME (UTC)", "ID", "DIRECTION", "FROM", "TO", "DESTINATION", "STATUS", "TALK", "COST (USD)"];
+    let row = |call: &Value| {
+        let text = |key: &str| call[key].as_str().unwrap_or("").to_owned();
+        let time = text("startedAt").chars().take(19).map(|c| if c == 'T' { ' ' } else { c }).collect();
+        let mut status = text("status");
+        if let Some(why) = call["endReason"].as_str().filter(|why| *why != "hangup") {
+            status.push_str(&format!(" ({why})"));
+        }
+        let talked = call["durationSeconds"].as_f64().filter(|_| !call["answeredAt"].is_null());
+        let cost = call["billing"]["totalCostUSD"].as_f64();
+        [
+            time,
+            text("_id"),
+            text("direction"),
+            text("from"),
+            text("to"),
+            text("forwardTo"),
+            status,
+            talked.map(talk).unwrap_or_default(),
+            cost.map(|cost| format!("{cost:.4}")).unwrap_or_default(),
+        ]
+    };
+    table(HEAD, &calls.iter().map(row).collect::<Vec<_>>(), "no calls")
+}
+
+/// What the history file says of finished calls.
+fn of_file(args: &CallsArgs, out: &mut dyn Write, err: &mut dyn Write) -> Result<(), Failed> {
+    // The history needs no secrets, and the operator who asks may not be allowed to read them.
+    let path = &args.api.config;
+    let (config, _) = read(Config::read_without_secrets(path), path, err)?;
+    let records = match Ledger::open_read_only(&config.gateway.state_dir) {
+        Ok(ledger) => finished(&ledger, args).map_err(|error| fail(&error.to_string(), err))?,
+        Err(LedgerError::Missing(_)) => Vec::new(),
+        Err(error) => return Err(fail(&error.to_string(), err)),
+    };
+    let text = if args.api.json { object(&records) } else { records_table(&records) };
+    say(&text, out, err)
+}
+
+fn finished(ledger: &Ledger, args: &CallsArgs) -> Result<Vec<Record>, LedgerError> {
+    let (answered, why) = match args.status {
+        Some(Status::Api(ApiStatus::Answered)) => (Some(true), None),
+        Some(Status::Unanswered) => (Some(false), None),
+        Some(Status::Ended(why)) => (None, Some(why)),
+        Some(Status::Api(_)) | None => (None, None),
+    };
+    let fits = |record: &Record| {
+        let status = match args.status {
+            Some(Status::Api(wanted @ (ApiStatus::Ended | ApiStatus::Failed))) => {
+                status_of(record.why, record.answered()) == wanted
+            }
+            Some(Status::Api(ApiStatus::Ringing)) => false,
+            Some(Status::Api(ApiStatus::Answered) | Status::Unanswered | Status::Ended(_)) | None => true,
+        };
+        let is = |number: &String| [&record.number, &record.from, &record.to].contains(&number);
+        status
+            && args.number.as_ref().is_none_or(is)
+            && args.since.is_none_or(|since| record.offered_at >= since)
+            && args.until.is_none_or(|until| record.offered_at <= until)
+    };
+    let most = usize::try_from(args.limit).unwrap_or(usize::MAX);
+    let mut records: Vec<Record> = Vec::new();
+    // A page is as long as the answer, unless some of it is left out here.
+    let all_fit =
+        !matches!(args.status, Some(Status::Api(ApiStatus::Ended | ApiStatus::Failed | ApiStatus::Ringing)))
+            && args.number.is_none()
+            && args.since.is_none()
+            && args.until.is_none();
+    let limit = if all_fit { most } else { MAX_LIST };
+    let mut filter = Filter { direction: args.direction, answered, why, limit, before: None };
+    loop {
+        let page = ledger.list(&filter)?;
+        let last = page.last().map(|record| record.id.clone()).filter(|_| page.len() == filter.limit);
+        records.extend(page.into_iter().filter(fits));
+        records.truncate(most);
+        if last.is_none() || records.len() >= most {
+            return Ok(records);
+        }
+        filter.before = last;
+    }
+}
+
+/// One line per record under a line of headings.
+pub(super) fn records_table(records: &[Record]) -> String {
+    const HEAD: [&str; 8] =
+        ["TIME (UTC)", "DIRECTION", "FROM", "TO", "DESTINATION", "ANSWERED", "TALK", "WHY"];
+    table(HEAD, &records.iter().map(row).collect::<Vec<_>>(), "no calls")
 }
 
 fn row(record: &Record) -> [String; 8] {
@@ -39,7 +193,7 @@ fn row(record: &Record) -> [String; 8] {
     if let Some(code) = record.meta_code {
         why.push_str(&format!(" (Meta {code})"));
     }
-    let cells = [
+    [
         seconds(record.offered_at),
         record.direction.as_str().to_owned(),
         record.from.clone(),
@@ -48,25 +202,7 @@ fn row(record: &Record) -> [String; 8] {
         if record.answered() { "yes" } else { "no" }.to_owned(),
         if record.answered() { talk(record.talk_seconds) } else { "-".to_owned() },
         why,
-    ];
-    cells.map(|cell| plain(&cell))
-}
-
-/// Much of a record was said by strangers: it must neither break the table nor steer the terminal.
-fn plain(text: &str) -> String {
-    let mut cell: String = text.chars().take(WIDEST).map(|c| if c.is_control() { '?' } else { c }).collect();
-    if text.chars().nth(WIDEST).is_some() {
-        cell.pop();
-        cell.push('…');
-    }
-    if cell.is_empty() { "-".to_owned() } else { cell }
-}
-
-/// `0:07`, `12:30`, `1:02:03`; whole seconds, rounded.
-fn talk(seconds: f64) -> String {
-    let whole = seconds.max(0.0).round() as u64;
-    let (hours, minutes, seconds) = (whole / 3_600, whole / 60 % 60, whole % 60);
-    if hours > 0 { format!("{hours}:{minutes:02}:{seconds:02}") } else { format!("{minutes}:{seconds:02}") }
+    ]
 }
 
 fn moment(at: Wall) -> Option<OffsetDateTime> {

@@ -1,9 +1,13 @@
 //! Arguments in, exit code out. Exit codes: 0 done, 1 failed (the reason on stderr), 2 wrong usage.
 
+mod api;
 mod args;
 mod board;
+mod call;
 mod calls;
+mod look;
 mod man;
+mod table;
 #[cfg(test)]
 mod tests;
 
@@ -15,9 +19,8 @@ use clap::{CommandFactory as _, Parser as _};
 
 use crate::clock::Wall;
 use crate::config::{Config, EXAMPLE, Fault, Note};
-use crate::ledger::{Filter, Ledger, LedgerError};
 
-use args::{CallsArgs, Cli, ConfigVerb, Status, Verb};
+use args::{Cli, ConfigVerb, Verb};
 
 /// A record as `watrunk calls --json` shows it.
 #[cfg(all(feature = "demo", not(target_env = "musl")))]
@@ -81,7 +84,13 @@ fn carry_out(verb: Verb, out: &mut dyn Write, err: &mut dyn Write) -> Result<(),
             outcome
         }
         Verb::Config { what: ConfigVerb::Example } => say(EXAMPLE, out, err),
-        Verb::Calls(args) => list_calls(&args, out, err),
+        Verb::Call(args) => call::place(&args, call::PACE, out, err),
+        Verb::Calls(args) => calls::list(&args, out, err),
+        Verb::Hangup(args) => call::hang_up(&args, out, err),
+        Verb::Permissions(args) => call::permissions(&args, out, err),
+        Verb::Numbers(args) => look::numbers(&args, out, err),
+        Verb::Trunks(args) => look::trunks(&args, out, err),
+        Verb::Status(args) => look::status(&args, out, err),
         Verb::Man => {
             let mut page = Vec::new();
             man::render(Cli::command(), &mut page).map_err(|error| fail(&error.to_string(), err))?;
@@ -93,26 +102,6 @@ fn carry_out(verb: Verb, out: &mut dyn Write, err: &mut dyn Write) -> Result<(),
             say(&String::from_utf8_lossy(&script), out, err)
         }
     }
-}
-
-fn list_calls(args: &CallsArgs, out: &mut dyn Write, err: &mut dyn Write) -> Result<(), Failed> {
-    // The history needs no secrets, and the operator who asks may not be allowed to read them.
-    let (config, _) = read(Config::read_without_secrets(&args.config), &args.config, err)?;
-    let (answered, why) = match args.status {
-        None => (None, None),
-        Some(Status::Answered) => (Some(true), None),
-        Some(Status::Unanswered) => (Some(false), None),
-        Some(Status::Ended(why)) => (None, Some(why)),
-    };
-    let limit = usize::try_from(args.limit).unwrap_or(usize::MAX);
-    let filter = Filter { direction: args.direction, answered, why, limit, before: None };
-    let records = match Ledger::open_read_only(&config.gateway.state_dir) {
-        Ok(ledger) => ledger.list(&filter).map_err(|error| fail(&error.to_string(), err))?,
-        Err(LedgerError::Missing(_)) => Vec::new(),
-        Err(error) => return Err(fail(&error.to_string(), err)),
-    };
-    let text = if args.json { calls::object(&records) } else { calls::table(&records) };
-    say(&text, out, err)
 }
 
 /// A config that could be read, or else all its faults on stderr.

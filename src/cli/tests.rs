@@ -7,6 +7,9 @@ use super::*;
 use crate::call::leg::{Direction, Why};
 use crate::call::record::{PlacedBy, Quality, Record};
 use crate::clock::Wall;
+use crate::ledger::Ledger;
+
+mod gateway;
 
 /// Runs a command line: its outcome, stdout and stderr.
 fn watrunk(line: &[&str]) -> (Result<(), Failed>, String, String) {
@@ -135,7 +138,7 @@ fn run_and_check_take_the_usual_file_unless_told_otherwise() {
 
 #[test]
 fn wrong_usage_exits_with_2_and_help_and_version_with_0() {
-    let wrong: [&[&str]; 9] = [
+    let wrong: [&[&str]; 15] = [
         &[],
         &["rnu"],
         &["run", "--confg", "x"],
@@ -145,6 +148,12 @@ fn wrong_usage_exits_with_2_and_help_and_version_with_0() {
         &["calls", "--direction", "sideways"],
         &["calls", "--status", "odd"],
         &["calls", "--limit", "0"],
+        &["calls", "--since", "yesterday"],
+        &["calls", "--offline", "--api", "http://127.0.0.1:1"],
+        &["call"],
+        &["call", "+4915112345678", "--forward-to"],
+        &["hangup"],
+        &["status", "more"],
     ];
     for line in wrong {
         assert_eq!(refused(line).0, 2, "{line:?}");
@@ -233,7 +242,7 @@ fn calls_lists_a_table_without_reading_any_secret() {
     ledger.insert(&call("call_1")).unwrap();
     ledger.insert(&missed("call_2")).unwrap();
     // The gateway goes on running: `ledger` stays open.
-    let (outcome, out, err) = watrunk(&["calls", "--config", &here.config()]);
+    let (outcome, out, err) = watrunk(&["calls", "--offline", "--config", &here.config()]);
     assert_eq!((outcome, err.as_str()), (Ok(()), ""));
     assert_eq!(
         out,
@@ -259,7 +268,7 @@ fn calls_leaves_out_what_was_not_asked_for() {
     }
     let ids = |more: &[&str]| -> Vec<String> {
         let config = here.config();
-        let line = [&["calls", "--json", "--config", &config], more].concat();
+        let line = [&["calls", "--offline", "--json", "--config", &config], more].concat();
         let (outcome, out, err) = watrunk(&line);
         assert_eq!((outcome, err.as_str()), (Ok(()), ""));
         let read: serde_json::Value = serde_json::from_str(&out).unwrap();
@@ -272,13 +281,23 @@ fn calls_leaves_out_what_was_not_asked_for() {
     assert_eq!(ids(&["--status", "unanswered", "--limit", "1"]), ["call_3"]);
     assert_eq!(ids(&["--status", "far_busy"]), ["call_3", "call_1"]);
     assert_eq!(ids(&["--status", "fault"]), Vec::<String>::new());
+    assert_eq!(ids(&["--status", "ended", "--limit", "3"]), ["call_3", "call_2", "call_1"]);
+    assert_eq!(ids(&["--status", "failed"]), Vec::<String>::new());
+    assert_eq!(ids(&["--status", "ringing"]), Vec::<String>::new());
+    assert_eq!(ids(&["--number", "support", "--limit", "2"]), ["call_3", "call_2"]);
+    assert_eq!(ids(&["--number", "+15550100200"]), ["call_2", "call_0"]);
+    assert_eq!(ids(&["--number", "sales"]), Vec::<String>::new());
+    assert_eq!(ids(&["--since", "2023-11-14T22:13:20.123Z"]).len(), 4);
+    assert_eq!(ids(&["--since", "2023-11-14T22:13:20.124Z"]).len(), 0);
+    assert_eq!(ids(&["--until", "2023-11-15", "--since", "2023-11-14"]).len(), 4);
+    assert_eq!(ids(&["--until", "2023-11-14"]).len(), 0);
 }
 
 #[test]
 fn calls_as_json_holds_every_field() {
     let here = Box1::new(SEALED);
     Ledger::open(&here.state(), Wall(0)).unwrap().insert(&call("call_1")).unwrap();
-    let (_, out, _) = watrunk(&["calls", "--json", "--config", &here.config()]);
+    let (_, out, _) = watrunk(&["calls", "--offline", "--json", "--config", &here.config()]);
     let read: serde_json::Value = serde_json::from_str(&out).unwrap();
     let nothing = serde_json::json!({ "received": 0, "sent": 0, "lost": 0, "discarded": 0, "concealed": 0,
         "repaired": 0, "jitter_ms": 0.0, "mos": 0.0 });
@@ -301,8 +320,9 @@ fn calls_as_json_holds_every_field() {
 #[test]
 fn before_the_first_call_there_is_an_empty_list_and_no_failure() {
     let here = Box1::new(SEALED);
-    assert_eq!(watrunk(&["calls", "--config", &here.config()]), (Ok(()), "no calls\n".into(), String::new()));
-    let (outcome, out, _) = watrunk(&["calls", "--json", "--config", &here.config()]);
+    let (outcome, out, err) = watrunk(&["calls", "--offline", "--config", &here.config()]);
+    assert_eq!((outcome, out.as_str(), err.as_str()), (Ok(()), "no calls\n", ""));
+    let (outcome, out, _) = watrunk(&["calls", "--offline", "--json", "--config", &here.config()]);
     assert_eq!(outcome, Ok(()));
     assert_eq!(serde_json::from_str::<serde_json::Value>(&out).unwrap(), serde_json::json!({ "calls": [] }));
     assert!(!here.state().exists(), "looking makes nothing");
@@ -314,7 +334,7 @@ fn a_damaged_history_is_told_on_stderr() {
     std::fs::create_dir_all(here.state()).unwrap();
     std::fs::write(here.state().join("calls.db"), "not a database, whatever else it may be ".repeat(50))
         .unwrap();
-    let (outcome, out, err) = watrunk(&["calls", "--config", &here.config()]);
+    let (outcome, out, err) = watrunk(&["calls", "--offline", "--config", &here.config()]);
     assert_eq!((outcome, out.as_str()), (Err(Failed), ""));
     assert!(err.starts_with("watrunk: the call history is damaged: "), "{err}");
 }
@@ -324,11 +344,11 @@ fn talk_time_reads_like_a_clock() {
     let mut record = call("call_1");
     for (seconds, told) in [(0.4, "0:00"), (59.6, "1:00"), (750.0, "12:30"), (3_723.0, "1:02:03")] {
         record.talk_seconds = seconds;
-        assert!(calls::table(&[record.clone()]).contains(&format!("  {told} ")), "{seconds}");
+        assert!(calls::records_table(&[record.clone()]).contains(&format!("  {told} ")), "{seconds}");
     }
     // A stamp beyond the calendar is shown as the number it is.
     record.offered_at = Wall(i64::MAX);
-    assert!(calls::table(&[record]).contains("9223372036854775807"));
+    assert!(calls::records_table(&[record]).contains("9223372036854775807"));
 }
 
 #[test]
@@ -340,6 +360,13 @@ fn the_man_page_has_every_verb_and_option_and_completions_too() {
         "watrunk check",
         "watrunk config example",
         "watrunk calls",
+        "watrunk call",
+        "watrunk hangup",
+        "watrunk permissions",
+        "watrunk numbers",
+        "watrunk trunks",
+        "watrunk status",
+        "WATRUNK_KEY",
         "EXIT STATUS",
         "\\-\\-status",
     ] {
@@ -348,7 +375,9 @@ fn the_man_page_has_every_verb_and_option_and_completions_too() {
     for shell in ["bash", "zsh", "fish"] {
         let (outcome, script, _) = watrunk(&["completions", shell]);
         assert_eq!(outcome, Ok(()));
-        assert!(script.contains("calls") && script.contains("far_busy"), "{shell}");
+        for word in ["calls", "far_busy", "hangup", "permissions", "forward-to"] {
+            assert!(script.contains(word), "{word} for {shell}");
+        }
     }
 }
 

@@ -64,6 +64,13 @@ impl Config {
         Inspected::read(path, &secret::Unread).map(|found| (found.config, found.notes))
     }
 
+    /// Reads the file, and those of its secrets that may be read; the others are stand-ins
+    /// ([`Secret::is_stand_in`]).
+    pub fn read_what_may_be_read(path: &Path) -> Result<Config, Vec<Fault>> {
+        let secrets = SystemSecrets::beside(path.parent().unwrap_or(Path::new(".")));
+        Inspected::read(path, &secret::Readable(secrets)).map(|found| found.config)
+    }
+
     /// Reads the file, and tells where its values came from.
     pub fn inspect(path: &Path) -> Result<Inspected, Vec<Fault>> {
         Inspected::read(path, &SystemSecrets::beside(path.parent().unwrap_or(Path::new("."))))

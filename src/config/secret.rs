@@ -21,6 +21,11 @@ impl Secret {
         Secret(value.into())
     }
 
+    /// Whether it stands for a value that could not be read: see [`super::Config::read_what_may_be_read`].
+    pub fn is_stand_in(&self) -> bool {
+        self.0.starts_with(UNREAD)
+    }
+
     /// The value itself: for a header, a hash or a comparison, never for a log line.
     pub fn expose(&self) -> &str {
         &self.0
@@ -122,16 +127,32 @@ impl SecretSource for SystemSecrets {
     }
 }
 
+/// What a stand-in begins with. A real secret may do so too: then nobody but ourselves is told that it is none.
+const UNREAD: &str = "(unread) ";
+
 /// Nothing is read: each secret is a stand-in of its own, since some must differ.
 pub(super) struct Unread;
 
 impl SecretSource for Unread {
     fn file(&self, path: &Path) -> Result<String, String> {
-        Ok(format!("unread file {}", path.display()))
+        Ok(format!("{UNREAD}file {}", path.display()))
     }
 
     fn variable(&self, name: &str) -> Option<String> {
-        Some(format!("unread variable {name}"))
+        Some(format!("{UNREAD}variable {name}"))
+    }
+}
+
+/// What can't be read is a stand-in.
+pub(super) struct Readable(pub SystemSecrets);
+
+impl SecretSource for Readable {
+    fn file(&self, path: &Path) -> Result<String, String> {
+        self.0.file(path).or_else(|_| Unread.file(path))
+    }
+
+    fn variable(&self, name: &str) -> Option<String> {
+        self.0.variable(name).or_else(|| Unread.variable(name))
     }
 }
 

@@ -1,6 +1,7 @@
 //! The edge: the only room with tokio, nix, sockets, files, clocks and randomness.
 
 mod backend;
+pub mod client;
 pub mod clock;
 pub mod config_file;
 mod deliver;
