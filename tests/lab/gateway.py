@@ -156,8 +156,8 @@ codecs = [{quoted}]
         return done.stdout.decode()
 
     def records(self):
-        """What `watrunk calls --json` lists: one dict a call."""
-        text = self.run("calls", "--json", "--limit", "100")
+        """What `watrunk calls --offline --json` lists, out of the history file: one dict a call."""
+        text = self.run("calls", "--offline", "--json", "--limit", "100")
         try:
             found = json.loads(text)
         except ValueError:
