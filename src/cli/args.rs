@@ -87,6 +87,9 @@ pub(super) struct DemoArgs {
     /// Print the result as one JSON object
     #[arg(long)]
     pub json: bool,
+    /// The PBX calls the WhatsApp user, instead of the other way round
+    #[arg(long)]
+    pub outbound: bool,
 }
 
 /// Which gateway is asked, and how its answer is shown.

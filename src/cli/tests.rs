@@ -169,7 +169,9 @@ fn wrong_usage_exits_with_2_and_help_and_version_with_0() {
 fn demo_understands_its_options() {
     let cli = Cli::try_parse_from(["watrunk", "demo", "--record", "a.wav", "--json"]).unwrap();
     let Verb::Demo(args) = cli.verb else { panic!("not demo") };
-    assert_eq!((args.record, args.json), (Some(PathBuf::from("a.wav")), true));
+    assert_eq!((args.record, args.json, args.outbound), (Some(PathBuf::from("a.wav")), true, false));
+    let cli = Cli::try_parse_from(["watrunk", "demo", "--outbound"]).unwrap();
+    assert!(matches!(cli.verb, Verb::Demo(args) if args.outbound));
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! The call: who does what when, and what is kept of it.
 
+mod outbound;
+
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -12,6 +14,7 @@ use super::measure::{Finding, compare};
 use super::pbx::{self, Pbx};
 use super::phone::{self, Phone};
 use super::{DemoOptions, Event, Fault};
+use crate::call::leg::Direction as Way;
 use crate::call::record::Record;
 use crate::clock::Tick;
 use crate::io::{clock, random};
@@ -33,14 +36,22 @@ pub(super) struct Moments {
     pub pre_accepted: Option<Tick>,
     /// ICE and DTLS were up.
     pub connected: Option<Tick>,
-    /// The INVITE was at the PBX.
+    /// The INVITE was at the PBX, or left it.
     pub invited: Option<Tick>,
-    /// The PBX said 180.
+    /// The PBX said 180, or was told so.
     pub ringing: Option<Tick>,
-    /// The PBX said 200.
+    /// The PBX said 200, or was told so.
     pub answered: Option<Tick>,
     /// Graph took `accept`.
     pub accepted: Option<Tick>,
+    /// Graph was asked for the permission.
+    pub asked: Option<Tick>,
+    /// Graph took `connect`.
+    pub dialled: Option<Tick>,
+    /// The user's phone rang: the webhook RINGING was sent.
+    pub rang: Option<Tick>,
+    /// The user picked up: the webhook ACCEPTED was sent.
+    pub picked_up: Option<Tick>,
 }
 
 impl Moments {
@@ -79,6 +90,7 @@ impl Direction {
 
 /// Everything that is left.
 pub(super) struct Outcome {
+    pub way: Way,
     pub moments: Moments,
     pub to_pbx: Direction,
     pub to_whatsapp: Direction,
@@ -98,9 +110,12 @@ impl Outcome {
 struct Stage {
     events: mpsc::Receiver<(Tick, Event)>,
     phone: mpsc::Sender<phone::Order>,
+    way: Way,
     wacid: String,
     moments: Moments,
     faults: Vec<Fault>,
+    /// The answer of the relay before the phone that is called.
+    described: Option<String>,
     registered: bool,
     acknowledged: bool,
     unregistered: bool,
@@ -156,8 +171,32 @@ impl Stage {
                     self.faults.push(format!("the INVITE has a wrong {what}"));
                 }
             }
-            Event::Ringing => self.moments.ringing = now,
-            Event::Answered => self.moments.answered = now,
+            Event::Ringing => {
+                self.moments.ringing = now;
+                if self.way == Way::Outbound && self.moments.rang.is_none() {
+                    self.faults.push("the PBX got 180 before the user's phone rang".to_owned());
+                }
+            }
+            Event::Answered => {
+                self.moments.answered = now;
+                if self.way == Way::Outbound && self.moments.picked_up.is_none() {
+                    self.faults.push("the PBX got 200 before the user had picked up".to_owned());
+                }
+            }
+            Event::Asked => self.moments.asked = now,
+            Event::Dialled(offer) => {
+                self.moments.dialled = now;
+                if self.moments.asked.is_none() {
+                    self.faults.push("Graph was not asked whether the user may be called".to_owned());
+                }
+                let _ = self.phone.send(phone::Order::Offer(offer)).await;
+            }
+            Event::Looked => {}
+            Event::Described(answer) => self.described = Some(answer),
+            Event::Refused(why) => {
+                self.faults.push(format!("the gateway refused the PBX's call: {why}"));
+                self.ended = true;
+            }
             Event::Acknowledged => self.acknowledged = true,
             Event::HungUp => self.hung_up = true,
             Event::Connected => self.moments.connected = now,
@@ -180,10 +219,9 @@ pub(super) async fn make(options: &DemoOptions) -> Result<Outcome, String> {
     let wacid = format!("wacid.{}==", random::token(46));
     let (events_in, events) = mpsc::channel(64);
 
-    let cloud = Cloud::start(secrets.clone(), wacid.clone(), ladder, events_in.clone()).await?;
+    let way = if options.outbound { Way::Outbound } else { Way::Inbound };
+    let cloud = Cloud::start(secrets.clone(), wacid.clone(), way, ladder, events_in.clone()).await?;
     let pbx = Pbx::bind(password.clone(), ladder, origin, events_in.clone()).await?;
-    let phone = Phone::new(ladder, origin, events_in).await?;
-    let offer = phone.offer().to_owned();
     let config = config(&Setting {
         state_dir: folder.path(),
         graph_url: cloud.graph_url(),
@@ -196,14 +234,24 @@ pub(super) async fn make(options: &DemoOptions) -> Result<Outcome, String> {
     let (to_pbx, pbx_orders) = mpsc::channel(4);
     let (to_phone, phone_orders) = mpsc::channel(4);
     let pbx = tokio::spawn(pbx.run(pbx_orders));
-    let phone = tokio::spawn(phone.run(phone_orders));
+    let mut offer = String::new();
+    let phone = match way {
+        Way::Inbound => {
+            let phone = Phone::calling(ladder, origin, events_in).await?;
+            phone.sdp().clone_into(&mut offer);
+            tokio::spawn(phone.run(phone_orders))
+        }
+        Way::Outbound => tokio::spawn(Phone::called(ladder, origin, events_in, phone_orders)),
+    };
     let gateway = Gateway::start(config).await?;
     let mut stage = Stage {
         events,
         phone: to_phone,
+        way,
         wacid,
         moments: Moments::default(),
         faults: Vec::new(),
+        described: None,
         registered: false,
         acknowledged: false,
         unregistered: false,
@@ -212,7 +260,13 @@ pub(super) async fn make(options: &DemoOptions) -> Result<Outcome, String> {
         said: false,
     };
 
-    talk(&mut stage, &cloud, &gateway, &offer, &to_pbx).await;
+    let done = match way {
+        Way::Inbound => inbound(&mut stage, &cloud, &gateway, &offer).await,
+        Way::Outbound => outbound::place(&mut stage, &cloud, &gateway, &to_pbx).await,
+    };
+    if done.is_some() {
+        finish(&mut stage, &cloud, &gateway, &to_pbx).await;
+    }
 
     if !gateway.stop().await {
         stage.faults.push("the gateway did not stop in time".to_owned());
@@ -227,10 +281,14 @@ pub(super) async fn make(options: &DemoOptions) -> Result<Outcome, String> {
     drop(to_phone);
     let at_pbx = pbx.await.map_err(|error| format!("the PBX's stand-in failed: {error}"))?;
     let at_phone = phone.await.map_err(|error| format!("the phone's stand-in failed: {error}"))??;
-    if at_phone.early > 0 {
-        faults.push(format!("{} packets came to the user before accept was taken", at_phone.early));
+    match way {
+        Way::Inbound if at_phone.early > 0 => {
+            faults.push(format!("{} packets came to the user before accept was taken", at_phone.early));
+        }
+        Way::Outbound => faults.extend(outbound::early(&moments, at_phone.early, at_phone.early_dbfs)),
+        Way::Inbound => {}
     }
-    if at_pbx.digits != phone::DIGITS && moments.accepted.is_some() {
+    if at_pbx.digits != phone::DIGITS && (moments.accepted.is_some() || moments.picked_up.is_some()) {
         faults.push(format!("the PBX read the digits {:?}, not {:?}", at_pbx.digits, phone::DIGITS));
     }
     let record =
@@ -253,6 +311,7 @@ pub(super) async fn make(options: &DemoOptions) -> Result<Outcome, String> {
         pcm: ear.track.pcm().to_vec(),
     };
     Ok(Outcome {
+        way,
         moments,
         to_pbx: direction(&phone::VOICE, &at_phone.said, &at_pbx.ear),
         to_whatsapp: direction(&pbx::VOICE, &at_pbx.said, &at_phone.ear),
@@ -262,16 +321,9 @@ pub(super) async fn make(options: &DemoOptions) -> Result<Outcome, String> {
     })
 }
 
-/// From the registration to the hanging up; what does not happen is in `stage.faults`, and ends it.
-async fn talk(
-    stage: &mut Stage,
-    cloud: &Cloud,
-    gateway: &Gateway,
-    offer: &str,
-    pbx: &mpsc::Sender<pbx::Order>,
-) -> Option<()> {
-    let ok = |done: bool| done.then_some(());
-    ok(stage.until("the gateway registers at the PBX", SOON, |s| s.registered).await)?;
+/// Until the gateway has registered at the PBX and says that it is ready.
+async fn ready(stage: &mut Stage, cloud: &Cloud, gateway: &Gateway) -> Option<()> {
+    stage.until("the gateway registers at the PBX", SOON, |s| s.registered).await.then_some(())?;
     let deadline = Instant::now() + SOON;
     while !cloud.gateway_ready(gateway.http).await {
         if Instant::now() > deadline {
@@ -280,7 +332,13 @@ async fn talk(
         }
         sleep(Duration::from_millis(10)).await;
     }
+    Some(())
+}
 
+/// The user calls the business, up to the answer; what does not happen is in `stage.faults`, and ends it.
+async fn inbound(stage: &mut Stage, cloud: &Cloud, gateway: &Gateway, offer: &str) -> Option<()> {
+    let ok = |done: bool| done.then_some(());
+    ready(stage, cloud, gateway).await?;
     stage.moments.webhook = Some(clock::tick());
     let (ringing, again) = tokio::join!(cloud.connect(gateway.http, offer, "webhook connect"), async {
         sleep(REPEAT).await;
@@ -293,8 +351,14 @@ async fn talk(
     }
     ok(stage.until("the PBX rings", SOON, |s| s.moments.ringing.is_some() || s.ended).await)?;
     ok(stage.until("Graph gets accept", SOON, |s| s.moments.accepted.is_some() || s.ended).await)?;
-    ok(stage.until("the PBX gets ACK", SOON, |s| s.acknowledged || s.ended).await)?;
-    ok(stage.until("the user has said all", phone::patience(), |s| s.said || s.ended).await)?;
+    ok(stage.until("the PBX gets ACK", SOON, |s| s.acknowledged || s.ended).await)
+}
+
+/// From the answer to the hanging up.
+async fn finish(stage: &mut Stage, cloud: &Cloud, gateway: &Gateway, pbx: &mpsc::Sender<pbx::Order>) {
+    if !stage.until("the user has said all", phone::patience(), |s| s.said || s.ended).await {
+        return;
+    }
     if stage.ended {
         stage.faults.push("the gateway ended the call".to_owned());
     } else {
@@ -307,5 +371,4 @@ async fn talk(
     if let Err(fault) = cloud.terminated(gateway.http).await {
         stage.faults.push(fault);
     }
-    Some(())
 }

@@ -200,11 +200,11 @@ pub(super) fn compare(said: &Track, heard: &Track) -> Finding {
 }
 
 /// Level of a root mean square in dBFS: a full-scale sine is 0.
-fn dbfs(rms: f64) -> f64 {
+pub(super) fn dbfs(rms: f64) -> f64 {
     20.0 * (rms * std::f64::consts::SQRT_2 / 32_768.0).max(1e-9).log10()
 }
 
-fn rms(pcm: &[i16]) -> f64 {
+pub(super) fn rms(pcm: &[i16]) -> f64 {
     let power: f64 = pcm.iter().map(|sample| f64::from(*sample).powi(2)).sum();
     (power / pcm.len().max(1) as f64).sqrt()
 }

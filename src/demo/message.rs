@@ -40,6 +40,11 @@ impl Message {
         self.start.strip_prefix("SIP/2.0 ")?.get(..3)?.parse().ok()
     }
 
+    /// The status of an answer, with its reason.
+    pub fn reason(&self) -> &str {
+        self.start.strip_prefix("SIP/2.0 ").unwrap_or(&self.start)
+    }
+
     /// The first header of this name.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers
@@ -75,8 +80,8 @@ impl Message {
 }
 
 /// A request of our own, complete.
-pub(super) fn request(start: &str, headers: &[(&str, &str)]) -> Vec<u8> {
-    finish(format!("{start} SIP/2.0\r\n"), headers, None)
+pub(super) fn request(start: &str, headers: &[(&str, &str)], sdp: Option<&str>) -> Vec<u8> {
+    finish(format!("{start} SIP/2.0\r\n"), headers, sdp)
 }
 
 fn finish(mut text: String, headers: &[(&str, &str)], sdp: Option<&str>) -> Vec<u8> {

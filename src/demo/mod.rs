@@ -1,4 +1,4 @@
-//! `watrunk demo`: a whole call on loopback, with the real gateway between two stand-ins.
+//! `watrunk demo`: a whole call on loopback, either way, with the real gateway between two stand-ins.
 //!
 //! ```text
 //!   phone.rs  WebRTC, Opus ──┐                          ┌── pbx.rs  SIP, G.711
@@ -39,6 +39,8 @@ pub struct DemoOptions {
     pub record: Option<PathBuf>,
     /// The result as one JSON object on stdout, and nothing else there.
     pub json: bool,
+    /// The PBX calls the WhatsApp user; else the user calls.
+    pub outbound: bool,
 }
 
 /// Where the stand-ins say what they saw, each with its moment.
@@ -62,14 +64,24 @@ enum Event {
     Accepted(String),
     /// Graph took `reject` or `terminate`.
     Ended,
+    /// Graph was asked whether the user may be called.
+    Asked,
+    /// Graph took `connect`, with this offer.
+    Dialled(String),
+    /// Graph was asked for something else.
+    Looked,
+    /// The phone that is called, or the relay before it, answers with this SDP.
+    Described(String),
     /// An INVITE came to the PBX.
     Invited { uri: String, from: String, wacid: String, payload: String },
-    /// The PBX said 180.
+    /// The PBX said 180, or was told so.
     Ringing,
-    /// The PBX said 200.
+    /// The PBX said 200, or was told so.
     Answered,
-    /// The gateway said ACK to it.
+    /// The called side's 200 was confirmed with ACK.
     Acknowledged,
+    /// The gateway refused the PBX's call, in these words.
+    Refused(String),
     /// The PBX's BYE was answered.
     HungUp,
     /// ICE and DTLS are up.

@@ -1,4 +1,4 @@
-//! The stand-in for a PBX: a registrar that asks for a password, and one telephone that is picked up.
+//! The stand-in for a PBX: a registrar that asks for a password, and one telephone that is picked up or dials.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -20,7 +20,7 @@ use crate::media::{g711, rtp};
 /// The account.
 pub(super) const USER: &str = "watrunk";
 const REALM: &str = "demo-pbx";
-/// The telephone that is called.
+/// The telephone that is called, or that calls.
 pub(super) const EXTENSION: &str = "200";
 
 /// The telephone rings this long.
@@ -43,6 +43,8 @@ pub(super) struct Pbx {
     tag: String,
     ladder: Ladder,
     events: Events,
+    /// The gateway's contact, as it has registered, and where that came from.
+    gateway: Option<(String, SocketAddr)>,
     call: Option<Call>,
     heard: Heard,
 }
@@ -60,30 +62,56 @@ pub(super) struct Heard {
 
 /// What the person at the PBX is told to do.
 pub(super) enum Order {
+    /// To dial this.
+    Dial(String),
     /// To hang up.
     HangUp,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
-    Ringing { answer_at: Tick },
-    Answered { again_at: Option<Tick> },
-    HangingUp { again_at: Tick },
+    /// Our INVITE is on its way; again until something comes back.
+    Dialling {
+        again_at: Option<Tick>,
+    },
+    Ringing {
+        answer_at: Tick,
+    },
+    Answered {
+        again_at: Option<Tick>,
+    },
+    HangingUp {
+        again_at: Tick,
+    },
     Over,
 }
 
 struct Call {
-    invite: Message,
+    dialog: Dialog,
+    /// The INVITE that is to be answered.
+    invite: Option<Message>,
     from: SocketAddr,
     state: State,
     last: Vec<u8>,
-    media: Media,
+    /// What was agreed on; nothing before the answer to our own offer.
+    media: Option<Media>,
     mouth: Mouth,
     sequence: u16,
     timestamp: u32,
 }
 
-/// What the offer says, as far as this PBX listens.
+/// Who talks with whom (RFC 3261 §12).
+#[derive(Debug, Clone, Default)]
+struct Dialog {
+    /// Our From, with its tag, and the other side's To.
+    local: String,
+    remote: String,
+    call_id: String,
+    /// Where requests go.
+    target: String,
+}
+
+/// What the offer or the answer says, as far as this PBX listens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Media {
     to: SocketAddr,
@@ -112,6 +140,7 @@ impl Pbx {
             tag: random::token(8),
             ladder,
             events,
+            gateway: None,
             call: None,
             heard,
         })
@@ -130,6 +159,7 @@ impl Pbx {
         loop {
             tokio::select! {
                 order = orders.recv() => match order {
+                    Some(Order::Dial(number)) => self.dial(&number),
                     Some(Order::HangUp) => self.hang_up(),
                     None => return self.heard,
                 },
@@ -155,9 +185,12 @@ impl Pbx {
 
     fn receive(&mut self, message: &Message, from: SocketAddr) {
         if let Some(status) = message.status() {
-            let bye = message.header("CSeq").is_some_and(|cseq| cseq.ends_with("BYE"));
-            self.ladder.arrow(Lane::Watrunk, Lane::Pbx, &format!("{status}"));
-            if bye && status >= 200 && self.over() {
+            let about = |method| message.header("CSeq").is_some_and(|cseq| cseq.ends_with(method));
+            let sdp = if message.body.is_empty() { "" } else { " (SDP)" };
+            self.ladder.arrow(Lane::Watrunk, Lane::Pbx, &format!("{}{sdp}", message.reason()));
+            if about("INVITE") {
+                self.told(message, status, from);
+            } else if about("BYE") && status >= 200 && self.over() {
                 tell(&self.events, Event::HungUp);
             }
             return;
@@ -209,6 +242,7 @@ impl Pbx {
         let headers = [("Contact", contact.as_str())];
         let headers = if gone { &[][..] } else { &headers[..] };
         self.send(&message.answer("200 OK", &self.tag, headers, None), from, "200 OK");
+        self.gateway = message.address("Contact").filter(|_| !gone).map(|uri| (uri.to_owned(), from));
         tell(&self.events, if gone { Event::Unregistered } else { Event::Registered });
     }
 
@@ -249,16 +283,87 @@ impl Pbx {
         let ringing = invite.answer("180 Ringing", &self.tag, &[("Contact", contact.as_str())], None);
         self.send(&ringing, from, "180 Ringing");
         tell(&self.events, Event::Ringing);
-        self.call = Some(Call {
-            invite: invite.clone(),
-            from,
-            state: State::Ringing { answer_at: clock::tick() + RINGING },
-            last: ringing,
-            media,
-            mouth: Mouth::new(VOICE, RATE),
-            sequence: random::word() as u16,
-            timestamp: random::word(),
-        });
+        let dialog = Dialog {
+            local: format!("{};tag={}", header("To"), self.tag),
+            remote: header("From"),
+            call_id: header("Call-ID"),
+            target: invite.address("Contact").unwrap_or_default().to_owned(),
+        };
+        let state = State::Ringing { answer_at: clock::tick() + RINGING };
+        self.call = Some(Call::new(dialog, from, state, ringing));
+        if let Some(call) = &mut self.call {
+            (call.invite, call.media) = (Some(invite.clone()), Some(media));
+        }
+    }
+
+    /// The person at the PBX dials a number through the gateway, as a PBX does: to the contact that has
+    /// registered.
+    fn dial(&mut self, number: &str) {
+        let Some((contact, to)) = self.gateway.clone() else {
+            tell(&self.events, Event::Fault("the PBX has no registration to dial through".to_owned()));
+            return;
+        };
+        let place = contact.split('@').next_back().unwrap_or_default().split(';').next().unwrap_or_default();
+        let target = format!("sip:{number}@{place}");
+        let dialog = Dialog {
+            local: format!("\"Reception\" <sip:{EXTENSION}@{}>;tag={}", self.address, self.tag),
+            remote: format!("<{target}>"),
+            call_id: random::token(20),
+            target,
+        };
+        let state = State::Dialling { again_at: Some(clock::tick() + AGAIN) };
+        let contact = self.contact();
+        let sdp = self.sdp(&[8, 0], Some(101));
+        let headers = [("Contact", contact.as_str()), ("Allow", "INVITE, ACK, CANCEL, BYE, OPTIONS")];
+        let mut call = Call::new(dialog, to, state, Vec::new());
+        call.last = call.request("INVITE", "1 INVITE", self.address, &headers, Some(&sdp));
+        self.send(&call.last, to, "INVITE (SDP)");
+        self.call = Some(call);
+    }
+
+    /// What the gateway says to our INVITE.
+    fn told(&mut self, message: &Message, status: u16, from: SocketAddr) {
+        let address = self.address;
+        let Some(call) = &mut self.call else { return };
+        let ours = message.header("Call-ID") == Some(call.dialog.call_id.as_str());
+        if !ours || call.invite.is_some() {
+            return;
+        }
+        let dialling = matches!(call.state, State::Dialling { .. });
+        if status < 200 {
+            if dialling {
+                call.state = State::Dialling { again_at: None };
+            }
+            if status > 100 && dialling {
+                tell(&self.events, Event::Ringing);
+            }
+            return;
+        }
+        call.dialog.remote = message.header("To").unwrap_or_default().to_owned();
+        if let (200..300, Some(target)) = (status, message.address("Contact")) {
+            call.dialog.target = target.to_owned();
+        }
+        // Every final answer is confirmed as often as it comes (RFC 3261 §13.2.2.4, §17.1.1.3). The
+        // confirmation of a refusal belongs to the INVITE's transaction: it bears its branch.
+        let mut ack = call.request("ACK", "1 ACK", address, &[], None);
+        if status >= 300 {
+            ack = with_via_of(&ack, &call.last);
+        }
+        self.send(&ack, from, "ACK");
+        let Some(call) = self.call.as_mut().filter(|_| dialling) else { return };
+        if status >= 300 {
+            call.state = State::Over;
+            let why = message.header("Warning").map_or(String::new(), |warning| format!(" ({warning})"));
+            tell(&self.events, Event::Refused(format!("{}{why}", message.reason())));
+            return;
+        }
+        call.state = State::Answered { again_at: None };
+        call.media = Media::read(&message.body);
+        if call.media.is_none() {
+            tell(&self.events, Event::Fault("the PBX can't use the 200's SDP".to_owned()));
+        }
+        tell(&self.events, Event::Answered);
+        tell(&self.events, Event::Acknowledged);
     }
 
     fn contact(&self) -> String {
@@ -269,47 +374,60 @@ impl Pbx {
     fn tick(&mut self) {
         let now = clock::tick();
         let contact = self.contact();
-        let sdp = self.sdp();
+        let agreed = self.call.as_ref().and_then(|call| call.media);
+        let sdp = agreed.map_or(String::new(), |media| self.sdp(&[media.law], media.dtmf));
         let Some(call) = &mut self.call else { return };
         let mut send: Option<&str> = None;
         match &mut call.state {
             State::Ringing { answer_at } if *answer_at <= now => {
-                call.last =
-                    call.invite.answer("200 OK", &self.tag, &[("Contact", contact.as_str())], Some(&sdp));
+                let contact = [("Contact", contact.as_str())];
+                if let Some(invite) = &call.invite {
+                    call.last = invite.answer("200 OK", &self.tag, &contact, Some(&sdp));
+                }
                 call.state = State::Answered { again_at: Some(now + AGAIN) };
                 send = Some("200 OK (SDP)");
                 tell(&self.events, Event::Answered);
             }
-            State::Answered { again_at: Some(at) } | State::HangingUp { again_at: at } if *at <= now => {
+            State::Dialling { again_at: Some(at) }
+            | State::Answered { again_at: Some(at) }
+            | State::HangingUp { again_at: at }
+                if *at <= now =>
+            {
                 *at = now + AGAIN;
                 send = Some("the same again");
             }
-            State::Ringing { .. } | State::Answered { .. } | State::HangingUp { .. } | State::Over => {}
+            State::Dialling { .. }
+            | State::Ringing { .. }
+            | State::Answered { .. }
+            | State::HangingUp { .. }
+            | State::Over => {}
         }
-        if let State::Answered { .. } = call.state {
-            let (datagram, frame) = call.speak();
+        if let (State::Answered { .. }, Some(media)) = (call.state, call.media) {
+            let (datagram, frame) = call.speak(media.law);
             self.heard.said.append(now, &frame);
-            let _ = self.rtp.try_send_to(&datagram, call.media.to);
+            let _ = self.rtp.try_send_to(&datagram, media.to);
         }
         if let (Some(label), Some(call)) = (send, &self.call) {
             self.send(&call.last, call.from, label);
         }
     }
 
-    fn sdp(&self) -> String {
+    /// These laws of G.711, and telephone-event.
+    fn sdp(&self, laws: &[u8], dtmf: Option<u8>) -> String {
         let port = |socket: &UdpSocket| socket.local_addr().map_or(0, |address| address.port());
-        let Some(Call { media: Media { law, dtmf, .. }, .. }) = &self.call else { return String::new() };
-        let name = if *law == 0 { "PCMU" } else { "PCMA" };
-        let (list, map) = match dtmf {
-            Some(pt) => {
-                (format!("{law} {pt}"), format!("a=rtpmap:{pt} telephone-event/8000\r\na=fmtp:{pt} 0-16\r\n"))
-            }
-            None => (law.to_string(), String::new()),
-        };
+        let (mut list, mut map) = (String::new(), String::new());
+        for law in laws {
+            let name = if *law == 0 { "PCMU" } else { "PCMA" };
+            list.push_str(&format!(" {law}"));
+            map.push_str(&format!("a=rtpmap:{law} {name}/8000\r\n"));
+        }
+        if let Some(pt) = dtmf {
+            list.push_str(&format!(" {pt}"));
+            map.push_str(&format!("a=rtpmap:{pt} telephone-event/8000\r\na=fmtp:{pt} 0-16\r\n"));
+        }
         format!(
             "v=0\r\no=pbx 1 1 IN IP4 127.0.0.1\r\ns=-\r\nc=IN IP4 127.0.0.1\r\nt=0 0\r\n\
-             m=audio {} RTP/AVP {list}\r\na=rtcp:{}\r\na=rtpmap:{law} {name}/8000\r\n{map}\
-             a=ptime:20\r\na=sendrecv\r\n",
+             m=audio {} RTP/AVP{list}\r\na=rtcp:{}\r\n{map}a=ptime:20\r\na=sendrecv\r\n",
             port(&self.rtp),
             port(&self.rtcp)
         )
@@ -321,19 +439,7 @@ impl Pbx {
         if !matches!(call.state, State::Answered { .. }) {
             return;
         }
-        let header = |name| call.invite.header(name).unwrap_or_default();
-        let uri = call.invite.address("Contact").unwrap_or_default();
-        let via = format!("SIP/2.0/UDP {};branch=z9hG4bK{}", self.address, random::token(12));
-        let from = format!("{};tag={}", header("To"), self.tag);
-        let headers = [
-            ("Via", via.as_str()),
-            ("Max-Forwards", "70"),
-            ("From", &from),
-            ("To", header("From")),
-            ("Call-ID", header("Call-ID")),
-            ("CSeq", "1 BYE"),
-        ];
-        call.last = request(&format!("BYE {uri}"), &headers);
+        call.last = call.request("BYE", "2 BYE", self.address, &[], None);
         call.state = State::HangingUp { again_at: clock::tick() + AGAIN };
         if let Some(call) = &self.call {
             self.send(&call.last, call.from, "BYE");
@@ -341,13 +447,14 @@ impl Pbx {
     }
 
     fn hear(&mut self, datagram: &[u8]) {
-        let (Some(call), Ok(packet)) = (&self.call, rtp::read(datagram)) else { return };
+        let Ok(packet) = rtp::read(datagram) else { return };
+        let Some(media) = self.call.as_ref().and_then(|call| call.media) else { return };
         self.heard.ear.count(packet.sequence);
-        if packet.payload_type == call.media.law {
+        if packet.payload_type == media.law {
             let decode = if packet.payload_type == 0 { g711::from_pcmu } else { g711::from_pcma };
             let pcm: Vec<i16> = packet.payload.iter().map(|code| decode(*code)).collect();
             self.heard.ear.hear(clock::tick(), packet.timestamp, RATE, &pcm);
-        } else if Some(packet.payload_type) == call.media.dtmf
+        } else if Some(packet.payload_type) == media.dtmf
             && let Some(code) = packet.payload.first()
             && self.heard.last_digit != Some(packet.timestamp)
         {
@@ -360,15 +467,62 @@ impl Pbx {
     }
 }
 
+/// The request with the Via of another one.
+fn with_via_of(request: &[u8], other: &[u8]) -> Vec<u8> {
+    let via = |text: &str| text.lines().find(|line| line.starts_with("Via: ")).map(str::to_owned);
+    let (request, other) = (String::from_utf8_lossy(request), String::from_utf8_lossy(other));
+    match (via(&request), via(&other)) {
+        (Some(mine), Some(theirs)) => request.replacen(&mine, &theirs, 1).into_bytes(),
+        _ => request.into_owned().into_bytes(),
+    }
+}
+
 impl Call {
+    fn new(dialog: Dialog, from: SocketAddr, state: State, last: Vec<u8>) -> Call {
+        Call {
+            dialog,
+            invite: None,
+            from,
+            state,
+            last,
+            media: None,
+            mouth: Mouth::new(VOICE, RATE),
+            sequence: random::word() as u16,
+            timestamp: random::word(),
+        }
+    }
+
+    /// A request of ours, of this call.
+    fn request(
+        &self,
+        method: &str,
+        cseq: &str,
+        address: SocketAddr,
+        more: &[(&str, &str)],
+        sdp: Option<&str>,
+    ) -> Vec<u8> {
+        let Dialog { local, remote, call_id, target } = &self.dialog;
+        let via = format!("SIP/2.0/UDP {address};branch=z9hG4bK{}", random::token(12));
+        let mut headers = vec![
+            ("Via", via.as_str()),
+            ("Max-Forwards", "70"),
+            ("From", local),
+            ("To", remote),
+            ("Call-ID", call_id),
+            ("CSeq", cseq),
+        ];
+        headers.extend(more);
+        request(&format!("{method} {target}"), &headers, sdp)
+    }
+
     /// The next 20 ms: as a packet, and as samples.
-    fn speak(&mut self) -> (Vec<u8>, [i16; FRAME]) {
+    fn speak(&mut self, law: u8) -> (Vec<u8>, [i16; FRAME]) {
         let first = self.mouth.fresh();
         let mut frame = [0; FRAME];
         self.mouth.say(&mut frame);
         let mut payload = [0; FRAME];
-        g711::encode(&frame, &mut payload, if self.media.law == 0 { g711::to_pcmu } else { g711::to_pcma });
-        let mut datagram = vec![0x80, self.media.law | if first { 0x80 } else { 0 }];
+        g711::encode(&frame, &mut payload, if law == 0 { g711::to_pcmu } else { g711::to_pcma });
+        let mut datagram = vec![0x80, law | if first { 0x80 } else { 0 }];
         datagram.extend_from_slice(&self.sequence.to_be_bytes());
         datagram.extend_from_slice(&self.timestamp.to_be_bytes());
         datagram.extend_from_slice(&0x7062_7821_u32.to_be_bytes());
@@ -380,7 +534,7 @@ impl Call {
 }
 
 impl Media {
-    /// The first law of G.711 in the offer, and telephone-event.
+    /// The first law of G.711, and telephone-event.
     fn read(sdp: &str) -> Option<Media> {
         let value = |begin: &str| sdp.lines().find_map(|line| line.strip_prefix(begin));
         let ip = value("c=IN IP4 ")?.trim().parse().ok()?;

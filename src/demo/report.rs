@@ -8,29 +8,46 @@ use serde_json::{Value, json};
 use super::call::{Direction, Moments, Outcome};
 use super::measure::RATE;
 use super::phone;
+use crate::call::leg::Direction as Way;
 
 /// To a tenth: more would be noise.
 fn tenth(value: Option<f64>) -> Option<f64> {
     value.map(|value| (value * 10.0).round() / 10.0)
 }
 
-/// The times between the steps, each with its key and its words.
-fn times(moments: &Moments) -> [(&'static str, &'static str, Option<f64>); 6] {
-    let Moments { webhook, pre_accepted, connected, invited, ringing, answered, accepted } = *moments;
-    [
-        ("setup_ms", "webhook to accept's 200", Moments::between(webhook, accepted)),
-        ("pre_accept_ms", "webhook to pre_accept's 200", Moments::between(webhook, pre_accepted)),
-        ("media_ready_ms", "pre_accept's 200 to ICE and DTLS up", Moments::between(pre_accepted, connected)),
-        ("invite_ms", "webhook to INVITE", Moments::between(webhook, invited)),
-        ("ringing_ms", "INVITE to 180", Moments::between(invited, ringing)),
-        ("accept_ms", "PBX's answer to accept's 200", Moments::between(answered, accepted)),
-    ]
+/// A time between two steps: its key, its words and its milliseconds.
+type Time = (&'static str, &'static str, Option<f64>);
+
+/// The times between the steps of the call.
+fn times(way: Way, moments: &Moments) -> Vec<Time> {
+    let Moments { webhook, pre_accepted, connected, invited, ringing, answered, accepted, .. } = *moments;
+    let Moments { asked, dialled, rang, picked_up, .. } = *moments;
+    let time = |key, words, from, to| (key, words, Moments::between(from, to));
+    match way {
+        Way::Inbound => vec![
+            time("setup_ms", "webhook to accept's 200", webhook, accepted),
+            time("pre_accept_ms", "webhook to pre_accept's 200", webhook, pre_accepted),
+            time("media_ready_ms", "pre_accept's 200 to ICE and DTLS up", pre_accepted, connected),
+            time("invite_ms", "webhook to INVITE", webhook, invited),
+            time("ringing_ms", "INVITE to 180", invited, ringing),
+            time("accept_ms", "PBX's answer to accept's 200", answered, accepted),
+        ],
+        Way::Outbound => vec![
+            time("setup_ms", "INVITE to the PBX's 200", invited, answered),
+            time("permission_ms", "INVITE to call_permissions", invited, asked),
+            time("connect_ms", "INVITE to connect's 200", invited, dialled),
+            time("media_ready_ms", "webhook connect to ICE and DTLS up", webhook, connected),
+            time("ringing_ms", "webhook RINGING to 180", rang, ringing),
+            time("answer_ms", "webhook ACCEPTED to the PBX's 200", picked_up, answered),
+        ],
+    }
 }
 
 /// One JSON object.
 pub(super) fn json(outcome: &Outcome) -> Value {
     let mut result = json!({
         "ok": outcome.ok(),
+        "call": outcome.way.as_str(),
         "to_pbx": direction(&outcome.to_pbx),
         "to_whatsapp": direction(&outcome.to_whatsapp),
         "digits": outcome.digits,
@@ -38,7 +55,7 @@ pub(super) fn json(outcome: &Outcome) -> Value {
         "record": outcome.record.as_ref().map(crate::cli::record_object),
         "faults": outcome.faults,
     });
-    for (key, _, millis) in times(&outcome.moments) {
+    for (key, _, millis) in times(outcome.way, &outcome.moments) {
         result[key] = json!(tenth(millis));
     }
     result
@@ -65,7 +82,7 @@ fn direction(direction: &Direction) -> Value {
 pub(super) fn text(outcome: &Outcome) -> String {
     let mut text = String::from("\n");
     let millis = |value: Option<f64>| value.map_or("never".to_owned(), |value| format!("{value:.0} ms"));
-    for (_, what, value) in times(&outcome.moments) {
+    for (_, what, value) in times(outcome.way, &outcome.moments) {
         let _ = writeln!(text, "{what:<36} {:>9}", millis(value));
     }
     text.push('\n');
