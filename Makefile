@@ -7,7 +7,7 @@ PYTEST = -m pytest -q -p no:cacheprovider -p plugin --durations=5 --color=no
 
 TARGETS = aarch64-unknown-linux-musl armv7-unknown-linux-musleabihf x86_64-unknown-linux-musl
 
-.PHONY: build demo check test real cross cross-test deb package-test deps
+.PHONY: build demo check test real cross cross-test deb package-test box-test deps
 
 build: ## the binary, for looking around: target/debug/watrunk
 	@tests/lab/need.sh build
@@ -58,6 +58,14 @@ package-test: deb ## installed, upgraded, purged, and calls inside the sandbox, 
 	@$(SUDO) tests/package/trees.sh "$(WATRUNK_CACHE)"   # here, where there is a network: the tests have none
 	$(SUDO) env WATRUNK_CACHE="$(WATRUNK_CACHE)" PYTHONPATH=tests/lab PYTHONDONTWRITEBYTECODE=1 \
 		"$$(cat target/lab-python)" $(PYTEST) tests/package
+
+box-test: ## the arm64 package on a whole emulated board; some minutes, and not in CI. Needs `make deb` once
+	@tests/lab/need.sh test machine
+	@tests/lab/prepare.sh >target/lab-python
+	@$(SUDO) tests/package/trees.sh "$(WATRUNK_CACHE)"
+	@tests/machine/kernel.sh "$(WATRUNK_CACHE)/machine"
+	$(SUDO) env WATRUNK_CACHE="$(WATRUNK_CACHE)" PYTHONPATH=tests/lab:tests/package PYTHONDONTWRITEBYTECODE=1 \
+		"$$(cat target/lab-python)" $(PYTEST) tests/machine
 
 deps: ## installs what is missing on this machine to build and to test
 	@tests/lab/need.sh build test

@@ -1,6 +1,6 @@
 #!/bin/bash
-# Installs what a machine lacks to build (need.sh build), cross-compile (cross), package and test (test) watrunk: Debian's
-# own packages, and only those that are missing. Says nothing when there is nothing to do.
+# Installs what a machine lacks to build (need.sh build), cross-compile (cross), package, test (test) watrunk, and to test it
+# on an emulated board (machine): Debian's own packages, and only those that are missing. Says nothing when there is nothing to do.
 set -euo pipefail
 
 lacking=()
@@ -31,7 +31,11 @@ for purpose in "$@"; do
             need lintian has lintian
             need binutils has readelf
             ;;
-        *) echo "need.sh: build, cross, package or test, not '$purpose'" >&2; exit 2 ;;
+        machine)
+            need qemu-system-arm has qemu-system-aarch64
+            need e2fsprogs has mke2fs
+            ;;
+        *) echo "need.sh: build, cross, package, test or machine, not '$purpose'" >&2; exit 2 ;;
     esac
 done
 [ ${#lacking[@]} = 0 ] && exit 0

@@ -21,6 +21,10 @@ OFF = ["serial-getty@ttyAMA0.service", "serial-getty@hvc0.service", "getty.targe
        "systemd-update-utmp.service", "systemd-update-utmp-runlevel.service"]
 
 
+def _disk(path, size, *options):
+    subprocess.run(["mke2fs", "-q", "-F", "-t", "ext4", *options, str(path), size], check=True, stdout=subprocess.DEVNULL)
+
+
 class Machine(Box):
     """One machine. `run()` runs a command in it, like in a box; its files can't be reached from outside."""
 
@@ -40,11 +44,11 @@ class Machine(Box):
             (units / name).symlink_to("/dev/null")
         (root / "var" / "lib" / "watrunk").mkdir()                   # where the second disk is mounted if it is
         (root / "etc" / "hostname").write_text("board\n")
-        subprocess.run(["mke2fs", "-q", "-F", "-t", "ext4", "-d", str(root), str(self.folder / "disk"), "900M"], check=True)
-        subprocess.run(["mke2fs", "-q", "-F", "-t", "ext4", str(self.folder / "state"), "32M"], check=True)
+        _disk(self.folder / "disk", "900M", "-d", str(root))
+        _disk(self.folder / "state", "32M")
         shutil.rmtree(root)
 
-    def boot(self, timeout=300.0, options=""):
+    def boot(self, timeout=900.0, options=""):
         """Switches it on at the turn of the year 1970, as a board without a battery; returns when systemd has started."""
         at = self.folder / "port"
         disks = [word for name in ("disk", "state") for word in

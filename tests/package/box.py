@@ -54,6 +54,8 @@ def tree(arch=None):
 class Box:
     """One box. Its files are under `root`; `boot()` starts it, `run()` runs a command in it."""
 
+    cursor = None                        # where in the journal `said()` begins
+
     def __init__(self, root, arch=None):
         self.root = pathlib.Path(root)
         subprocess.run(["cp", "-a", "--reflink=auto", str(tree(arch)), str(self.root)], check=True)
@@ -119,16 +121,17 @@ class Box:
     def said(self):
         """What the program itself wrote to the journal since the last `forget()`, line by line."""
         self.run("journalctl", "--sync")
-        text = self.run("journalctl", "--unit=watrunk", "--output=cat", "--no-pager", "SYSLOG_IDENTIFIER=watrunk",
-                        f"--since=@{getattr(self, 'since', 0)}").stdout
+        after = [f"--after-cursor={self.cursor}"] if self.cursor else []
+        text = self.run("journalctl", "--unit=watrunk", "--output=cat", "--no-pager", "SYSLOG_IDENTIFIER=watrunk", *after).stdout
         return [re.sub(r"\x1b\[[0-9;]*m", "", line) for line in text.splitlines()]
 
     def forget(self):
         """What was said until now doesn't count, nor what failed."""
         self.run("systemctl", "stop", "watrunk")
         self.run("systemctl", "reset-failed", "watrunk")
-        time.sleep(1.1)
-        self.since = int(time.time())
+        self.run("journalctl", "--sync")
+        # A place in the journal, not a time: clocks may be set.
+        self.cursor = self.run("journalctl", "--lines=1", "--output=cat", "--show-cursor").stdout.split("-- cursor: ")[-1].strip()
 
     def path(self, inside):
         """Where a file of the box is for us."""
