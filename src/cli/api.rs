@@ -62,9 +62,9 @@ impl Api {
     /// # Errors
     /// There is no telling where it is or what key to show; the reason is given, not told yet.
     pub fn of(args: &ApiArgs, err: &mut dyn Write) -> Result<Result<Api, String>, Failed> {
-        let given = |option: &Option<String>| option.clone().filter(|text| !text.is_empty());
-        let place = match (given(&args.api), given(&args.key)) {
-            (Some(base), Some(key)) => Ok(Where { base, key }),
+        let key = args.key.clone().filter(|key| !key.is_empty());
+        let place = match (args.base(), key) {
+            (Some(base), Some(key)) => Ok(Where { base: base.to_owned(), key }),
             // A key out of the file is for that gateway: it must not reach whatever host was typed.
             (Some(_), None) => Err("--api needs --key (or WATRUNK_KEY) too".to_owned()),
             (None, key) => {

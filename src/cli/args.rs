@@ -96,7 +96,7 @@ pub(super) struct DemoArgs {
 #[derive(Debug, Args)]
 pub(super) struct ApiArgs {
     /// Where the gateway's API is, as in https://calls.example.com; if not given, the config file says it
-    #[arg(long, value_name = "URL", env = "WATRUNK_API")]
+    #[arg(long, value_name = "URL", env = "WATRUNK_API", hide_env_values = true)]
     pub api: Option<String>,
     /// A key of the API; if neither this nor --api is given, the best one in the config file
     #[arg(long, value_name = "KEY", env = "WATRUNK_KEY", hide_env_values = true)]
@@ -107,6 +107,13 @@ pub(super) struct ApiArgs {
     /// Print the API's answer (JSON) instead of words for people
     #[arg(long)]
     pub json: bool,
+}
+
+impl ApiArgs {
+    /// The address that was given. An empty one, as of a variable that was emptied, is none.
+    pub fn base(&self) -> Option<&str> {
+        self.api.as_deref().filter(|base| !base.is_empty())
+    }
 }
 
 #[derive(Debug, Args)]
@@ -181,8 +188,8 @@ pub(super) struct CallsArgs {
     /// How many at most
     #[arg(long, value_name = "N", default_value_t = 50, value_parser = value_parser!(u32).range(1..=MAX_LIST as i64))]
     pub limit: u32,
-    /// Read finished calls from the history file, without asking the gateway
-    #[arg(long, conflicts_with_all = ["api", "key"])]
+    /// Read finished calls from the history file of this machine, without asking any gateway
+    #[arg(long)]
     pub offline: bool,
     #[command(flatten)]
     pub api: ApiArgs,

@@ -21,7 +21,7 @@ const PAGE: usize = 200;
 
 /// `watrunk calls`
 pub(super) fn list(args: &CallsArgs, out: &mut dyn Write, err: &mut dyn Write) -> Result<(), Failed> {
-    let elsewhere = args.api.api.is_some();
+    let elsewhere = args.api.base().is_some() && !args.offline;
     let in_file_only = matches!(args.status, Some(Status::Unanswered | Status::Ended(_)));
     if in_file_only && elsewhere {
         return Err(fail(

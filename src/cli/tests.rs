@@ -138,7 +138,7 @@ fn run_and_check_take_the_usual_file_unless_told_otherwise() {
 
 #[test]
 fn wrong_usage_exits_with_2_and_help_and_version_with_0() {
-    let wrong: [&[&str]; 15] = [
+    let wrong: [&[&str]; 14] = [
         &[],
         &["rnu"],
         &["run", "--confg", "x"],
@@ -149,7 +149,6 @@ fn wrong_usage_exits_with_2_and_help_and_version_with_0() {
         &["calls", "--status", "odd"],
         &["calls", "--limit", "0"],
         &["calls", "--since", "yesterday"],
-        &["calls", "--offline", "--api", "http://127.0.0.1:1"],
         &["call"],
         &["call", "+4915112345678", "--forward-to"],
         &["hangup"],
