@@ -5,7 +5,7 @@ use super::live::Live;
 use super::requests::Owner;
 use super::{CallKey, Gateway, LineOrder, Output};
 use crate::call::leg::{Direction, Why};
-use crate::call::record::{PlacedBy, Quality, Record, Running};
+use crate::call::record::{PlacedBy, Record, Running};
 use crate::clock::{Now, Wall};
 use crate::config::Destination;
 use crate::sip::TrunkView;
@@ -309,7 +309,7 @@ impl Gateway {
             self.next += 1;
             let key = CallKey(self.next);
             let (id, wacid) = (running.phone_number_id.clone(), running.wacid.clone());
-            let record = Box::new(interrupted(running, now));
+            let record = Box::new(Record::interrupted(running, now.wall));
             if wacid.is_empty() {
                 self.outputs.push_back(Output::Record { call: key, record });
             } else {
@@ -359,39 +359,5 @@ impl Gateway {
     /// Whether at least one trunk can take calls and we are not draining.
     pub fn ready(&self) -> bool {
         self.drain_until.is_none() && self.agent.trunks().iter().any(|trunk| trunk.state.is_up())
-    }
-}
-
-/// What remains of a call that nobody saw the end of: when it ended can only be said to be now, and what was
-/// talked is not known.
-fn interrupted(running: Running, now: Now) -> Record {
-    Record {
-        id: running.id,
-        wacid: running.wacid,
-        number: running.number,
-        account: running.account,
-        phone_number_id: running.phone_number_id,
-        direction: running.direction,
-        placed_by: running.placed_by,
-        from: running.from,
-        profile_name: running.profile_name,
-        user_id: running.user_id,
-        to: running.to,
-        destination: running.destination,
-        offered_at: running.offered_at,
-        connected_at: running.answered_at,
-        answered_at: running.answered_at,
-        transferred_at: running.transferred_at,
-        ended_at: now.wall,
-        talk_seconds: 0.0,
-        billed_seconds: 0.0,
-        recording: running.recording,
-        why: Why::Interrupted,
-        detail: "the gateway stopped while the call ran; closed when it started again".to_owned(),
-        sip_code: None,
-        meta_code: None,
-        errors: Vec::new(),
-        whatsapp: Quality::default(),
-        far: Quality::default(),
     }
 }

@@ -31,16 +31,19 @@ const TRIES: u32 = 5;
 const PAUSE: Duration = Duration::from_secs(2);
 
 type Work = Box<dyn FnOnce(&mut Ledger) + Send>;
-type Question = Box<dyn FnOnce(&Ledger) + Send>;
+/// `None`: no more of them.
+type Question = Option<Box<dyn FnOnce(&Ledger) + Send>>;
 
 enum Job {
     Note { running: Box<Running>, received: bool },
     Record { call: CallKey, record: Box<Record> },
     Consent { number: String, reply: Box<PermissionReply> },
     Work(Work),
+    /// Everything before is written; nothing after will be.
+    Close,
 }
 
-/// The handle to both threads: cheap to clone. The threads end when the last one is dropped.
+/// The handle to both threads: cheap to clone.
 #[derive(Clone)]
 pub struct Disk {
     jobs: SyncSender<Job>,
@@ -49,12 +52,18 @@ pub struct Disk {
 }
 
 /// The threads themselves, to be waited for.
-pub struct Threads(Vec<std::thread::JoinHandle<()>>);
+pub struct Threads {
+    disk: Disk,
+    threads: Vec<std::thread::JoinHandle<()>>,
+}
 
 impl Threads {
-    /// Waits until everything is written and the history is closed: it is in its one file then.
-    pub fn join(self) {
-        for thread in self.0 {
+    /// Waits until everything is written and the history is closed: it is in its one file then. Handles that are still
+    /// held by somebody, a client that has not hung up, have nobody to talk to from then on.
+    pub fn close(self) {
+        let _ = self.disk.jobs.send(Job::Close);
+        let _ = self.disk.questions.send(None);
+        for thread in self.threads {
             if thread.join().is_err() {
                 tracing::error!("a thread of the disk panicked: this is a bug");
             }
@@ -84,12 +93,13 @@ impl Disk {
         let read = std::thread::Builder::new()
             .name("history".to_owned())
             .spawn(move || {
-                while let Ok(question) = asked.recv() {
+                while let Ok(Some(question)) = asked.recv() {
                     question(&reader);
                 }
             })
             .map_err(said)?;
-        Ok((Disk { jobs, questions, to_gateway }, Threads(vec![write, read])))
+        let disk = Disk { jobs, questions, to_gateway };
+        Ok((disk.clone(), Threads { disk, threads: vec![write, read] }))
     }
 
     /// Keeps what is known of a running call.
@@ -141,9 +151,9 @@ impl Disk {
         work: impl FnOnce(&Ledger) -> Result<T, LedgerError> + Send + 'static,
     ) -> Result<T, LedgerError> {
         let (tell, told) = oneshot::channel();
-        let question: Question = Box::new(move |ledger| {
+        let question: Question = Some(Box::new(move |ledger| {
             let _ = tell.send(work(ledger));
-        });
+        }));
         self.questions.try_send(question).map_err(full)?;
         told.await.unwrap_or_else(|_| Err(gone()))
     }
@@ -163,6 +173,7 @@ fn gone() -> LedgerError {
 fn write(mut ledger: Ledger, waiting: &Receiver<Job>, news: &Newsroom, written: &mpsc::Sender<Input>) {
     while let Ok(job) = waiting.recv() {
         match job {
+            Job::Close => return,
             Job::Work(work) => work(&mut ledger),
             Job::Note { running, received } => note(&mut ledger, &running, received, news),
             Job::Consent { number, reply } => consent(&mut ledger, &number, &reply, news),

@@ -232,11 +232,7 @@ impl Running {
         }
         // Nobody listens any more: a record that is still being written must not wait for that.
         drop(self.inputs);
-        for task in self.tasks {
-            let _ = task.await;
-        }
-        drop((self.desk, self.disk));
-        self.disk_threads.join();
+        self.disk_threads.close();
         tracing::info!("stopped");
     }
 
