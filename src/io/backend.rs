@@ -37,6 +37,8 @@ pub struct Desk {
     news: Arc<Newsroom>,
     post: Post,
     file: Option<PathBuf>,
+    /// Whoever edits the file puts it into force before the next one edits: the last to write is the last to say.
+    editing: tokio::sync::Mutex<()>,
 }
 
 impl Desk {
@@ -56,6 +58,7 @@ impl Desk {
             news,
             post,
             file,
+            editing: tokio::sync::Mutex::new(()),
         }
     }
 
@@ -128,6 +131,7 @@ impl Backend for Desk {
         let Some(path) = self.file.clone() else {
             return Err(EditFault::Unwritable("this gateway was started without a file".to_owned()));
         };
+        let _turn = self.editing.lock().await;
         let edited = tokio::task::spawn_blocking(move || ConfigFile::new(path).edit(&edits)).await;
         let config = match edited {
             Ok(Ok(config)) => config,

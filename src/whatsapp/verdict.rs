@@ -420,7 +420,7 @@ fn refusal(why: Why) -> (u16, &'static str, Option<u32>) {
         Why::UserNoAnswer => (480, "the WhatsApp user did not answer"),
         Why::UserHungUp | Why::UserGaveUp | Why::UserSilent => (480, "the WhatsApp user is gone"),
         Why::UserBusy => (486, "there is a call with this WhatsApp user already"),
-        Why::NoPermission => (403, "the WhatsApp user has not allowed calls"),
+        Why::NoPermission => (403, "no call permission: the WhatsApp user has not allowed calls"),
         Why::NotOnWhatsApp => (404, "no WhatsApp that can be called"),
         Why::GraphRefused => (503, "WhatsApp refused the call"),
         Why::Throttled => return (503, "WhatsApp allows no more calls now", Some(AFTER_THROTTLING)),
