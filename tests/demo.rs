@@ -3,6 +3,7 @@
 
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::{Mutex, PoisonError};
 
 use serde_json::Value;
 
@@ -15,11 +16,18 @@ impl Drop for Scratch {
     }
 }
 
-#[test]
-fn a_call_between_a_whatsapp_user_and_a_pbx_carries_sound_both_ways_and_is_recorded_in_the_history() {
-    let wav = Scratch(std::env::temp_dir().join(format!("watrunk-demo-{}.wav", std::process::id())));
+/// What the demo measures is time: one after the other.
+static ALONE: Mutex<()> = Mutex::new(());
+
+/// Runs the demo, with the sound kept in a file: the result and the file's bytes.
+fn demo(options: &[&str]) -> (Value, Vec<u8>) {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let name = format!("watrunk-demo-{}{}.wav", std::process::id(), options.concat());
+    let wav = Scratch(std::env::temp_dir().join(name));
     let output = Command::new(env!("CARGO_BIN_EXE_watrunk"))
-        .args(["demo", "--json", "--record"])
+        .arg("demo")
+        .args(options)
+        .args(["--json", "--record"])
         .arg(&wav.0)
         .env_remove("WATRUNK_LOG")
         .output()
@@ -28,28 +36,61 @@ fn a_call_between_a_whatsapp_user_and_a_pbx_carries_sound_both_ways_and_is_recor
     let result: Value = serde_json::from_str(&stdout).unwrap_or_else(|error| {
         panic!("stdout is one JSON object and nothing else: {error}\n{stdout}\n{stderr}")
     });
-    let number = |pointer: &str| {
-        result.pointer(pointer).and_then(Value::as_f64).unwrap_or_else(|| panic!("{pointer}: {result:#}"))
-    };
-
     assert_eq!(result["faults"], serde_json::json!([]), "{result:#}");
     assert_eq!((&result["ok"], output.status.code()), (&Value::Bool(true), Some(0)), "{result:#}\n{stderr}");
+    (result, std::fs::read(&wav.0).unwrap())
+}
+
+fn number(result: &Value, pointer: &str) -> f64 {
+    result.pointer(pointer).and_then(Value::as_f64).unwrap_or_else(|| panic!("{pointer}: {result:#}"))
+}
+
+/// Sound both ways, the digits, the record and the file: the same in every call.
+fn assert_talked(result: &Value, wav: &[u8]) {
     for direction in ["to_pbx", "to_whatsapp"] {
-        let of = |key: &str| number(&format!("/{direction}/{key}"));
+        let of = |key: &str| number(result, &format!("/{direction}/{key}"));
         assert!((of("frequency_hz") / of("expected_hz") - 1.0).abs() < 0.01, "{result:#}");
         assert!((of("level_dbfs") - of("expected_dbfs")).abs() < 6.0, "{result:#}");
         assert!(of("longest_gap_ms") < 60.0, "{result:#}");
         assert!((0.0..300.0).contains(&of("delay_ms")), "{result:#}");
         assert!(of("packets") > 150.0, "{result:#}");
     }
-    assert!(number("/to_pbx/expected_hz") != number("/to_whatsapp/expected_hz"), "no one heard themselves");
+    let (to_pbx, to_whatsapp) =
+        (number(result, "/to_pbx/expected_hz"), number(result, "/to_whatsapp/expected_hz"));
+    assert!(to_pbx != to_whatsapp, "no one heard themselves");
     assert_eq!(result["digits"], "42#");
-    assert!((900.0..5_000.0).contains(&number("/setup_ms")), "the PBX rings for a second: {result:#}");
     assert_eq!(result["record"]["why"], "far_hung_up", "{result:#}");
     assert_eq!(result["record"]["answered"], true, "{result:#}");
-    assert!((3.0..8.0).contains(&number("/record/talk_seconds")), "{result:#}");
+    assert!((3.0..8.0).contains(&number(result, "/record/talk_seconds")), "{result:#}");
+    assert_eq!((&wav[..4], &wav[8..12]), (&b"RIFF"[..], &b"WAVE"[..]));
+    assert!(wav.len() > 8_000 * 4 * 3, "some seconds of two channels: {} bytes", wav.len());
+}
 
-    let bytes = std::fs::read(&wav.0).unwrap();
-    assert_eq!((&bytes[..4], &bytes[8..12]), (&b"RIFF"[..], &b"WAVE"[..]));
-    assert!(bytes.len() > 8_000 * 4 * 3, "some seconds of two channels: {} bytes", bytes.len());
+#[test]
+fn a_call_between_a_whatsapp_user_and_a_pbx_carries_sound_both_ways_and_is_recorded_in_the_history() {
+    let (result, wav) = demo(&[]);
+    assert_talked(&result, &wav);
+    assert!(
+        (900.0..5_000.0).contains(&number(&result, "/setup_ms")),
+        "the PBX rings for a second: {result:#}"
+    );
+    assert_eq!(result["record"]["direction"], "inbound", "{result:#}");
+}
+
+#[test]
+fn a_pbx_calls_a_whatsapp_user_who_hears_nothing_before_picking_up_and_then_both_talk() {
+    // That what came to the user while it rang was an open line is among the faults.
+    let (result, wav) = demo(&["--outbound"]);
+    assert_talked(&result, &wav);
+    assert!((900.0..5_000.0).contains(&number(&result, "/setup_ms")), "it rings for a second: {result:#}");
+    for step in ["/permission_ms", "/connect_ms", "/media_ready_ms", "/ringing_ms", "/answer_ms"] {
+        assert!((0.0..2_000.0).contains(&number(&result, step)), "{result:#}");
+    }
+    let record = &result["record"];
+    assert_eq!(record["direction"], "outbound", "{result:#}");
+    assert_eq!(
+        (&record["from"], &record["to"]),
+        (&"+15550100100".into(), &"+15557654321".into()),
+        "{result:#}"
+    );
 }

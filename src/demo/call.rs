@@ -299,8 +299,12 @@ pub(super) async fn make(options: &DemoOptions) -> Result<Outcome, String> {
                 None
             }
         };
-    if record.is_none() {
-        faults.push("no record of the call was written".to_owned());
+    match &record {
+        Some(record) if record.direction != way => {
+            faults.push(format!("the record says that the call was {}", record.direction.as_str()));
+        }
+        Some(_) => {}
+        None => faults.push("no record of the call was written".to_owned()),
     }
     let direction = |voice: &super::tone::Bursts, said, ear: &super::measure::Ear| Direction {
         expected_hz: voice.hz,

@@ -262,7 +262,7 @@ async fn permissions(
             Some(CALLER) => Ok((Event::Asked, permission())),
             _ => Err(invalid("unknown user_wa_id")),
         });
-    respond(&shared, "call_permissions", outcome)
+    respond(&shared, "permissions", outcome)
 }
 
 /// The user has allowed calls for a week, and was not called yet.

@@ -106,17 +106,14 @@ pub(super) fn text(outcome: &Outcome) -> String {
     }
     let _ = writeln!(text, "digits       {} (pressed {})", outcome.digits, phone::DIGITS);
     if let Some(record) = &outcome.record {
+        let (from, to) = match outcome.way {
+            Way::Inbound => (&record.from, &record.destination),
+            Way::Outbound => (&record.destination, &record.to),
+        };
         let _ = writeln!(
             text,
-            "record       {} {} -> {}: {:.1} s, {} ({}), MOS {:.1} from WhatsApp, {:.1} from the PBX",
-            record.id,
-            record.from,
-            record.destination,
-            record.talk_seconds,
-            record.why,
-            record.detail,
-            record.whatsapp.mos,
-            record.far.mos
+            "record       {} {from} -> {to}: {:.1} s, {} ({}), MOS {:.1} from WhatsApp, {:.1} from the PBX",
+            record.id, record.talk_seconds, record.why, record.detail, record.whatsapp.mos, record.far.mos
         );
     }
     for fault in &outcome.faults {

@@ -31,7 +31,7 @@ pub(super) async fn place(
     wait(stage, "the relay answers", |s| s.described.is_some()).await?;
     let answer = stage.described.clone()?;
     stage.moments.webhook = Some(clock::tick());
-    note(stage, cloud.connect(gateway.http, &answer, "webhook connect (SDP)").await);
+    note(stage, cloud.connect(gateway.http, &answer, "webhook connect").await);
     wait(stage, "ICE and DTLS are up", |s| s.moments.connected.is_some()).await?;
 
     stage.moments.rang = Some(clock::tick());
