@@ -14,9 +14,9 @@ use crate::clock::Wall;
 pub struct Query(pub Vec<(String, String)>);
 
 impl Query {
-    /// The first value with this name; an empty one is none.
+    /// The value with this name.
     pub fn get(&self, name: &str) -> Option<&str> {
-        self.0.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str()).filter(|v| !v.is_empty())
+        self.0.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
     }
 
     /// The same, which must be there.
@@ -24,7 +24,7 @@ impl Query {
     /// # Errors
     /// 400 `missing_required_field`.
     pub fn required(&self, name: &str) -> Result<&str, Fault> {
-        self.get(name).ok_or_else(|| Fault::missing(name))
+        self.get(name).filter(|value| !value.is_empty()).ok_or_else(|| Fault::missing(name))
     }
 
     /// A whole number.
@@ -49,8 +49,8 @@ impl Query {
     pub fn boolean(&self, name: &str) -> Result<Option<bool>, Fault> {
         match self.get(name) {
             None => Ok(None),
-            Some("true" | "1") => Ok(Some(true)),
-            Some("false" | "0") => Ok(Some(false)),
+            Some("true") => Ok(Some(true)),
+            Some("false") => Ok(Some(false)),
             Some(_) => Err(Fault::invalid(name, "must be true or false")),
         }
     }
@@ -268,7 +268,7 @@ mod tests {
     #[test]
     fn a_field_of_the_wrong_type_is_named() {
         let body = fields(r#"{"a": 1, "b": "x", "c": ["US", 5], "d": {"k": 1}, "e": "long"}"#);
-        let param = |fault: Fault| fault.param.unwrap();
+        let param = |fault: Fault| fault.param.clone().unwrap();
         assert_eq!(param(body.text("a", 10).unwrap_err()), "a");
         assert_eq!(param(body.boolean("b").unwrap_err()), "b");
         assert_eq!(param(body.list("c", 10).unwrap_err()), "c[1]");

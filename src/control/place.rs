@@ -49,12 +49,16 @@ pub async fn place<B: Backend>(backend: &B, ask: &Ask) -> Outcome {
 /// The client's name of this request.
 fn key(ask: &Ask) -> Result<Option<String>, Fault> {
     let Some(value) = ask.headers.get("idempotency-key") else { return Ok(None) };
-    let plain = value.to_str().ok().filter(|key| (1..=MAX_KEY).contains(&key.len()));
+    let plain = value
+        .to_str()
+        .ok()
+        .filter(|key| (1..=MAX_KEY).contains(&key.len()) && key.bytes().all(|byte| byte.is_ascii_graphic()));
     match plain {
         Some(key) => Ok(Some(key.to_owned())),
-        None => {
-            Err(Fault::invalid("Idempotency-Key", format!("must have 1 to {MAX_KEY} printable characters")))
-        }
+        None => Err(Fault::invalid(
+            "Idempotency-Key",
+            format!("must have 1 to {MAX_KEY} printable characters, no blanks"),
+        )),
     }
 }
 

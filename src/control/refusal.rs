@@ -102,8 +102,7 @@ pub fn denied(denied: &Denied) -> Fault {
         }
         Denied::LimitReached { .. } | Denied::Unavailable => "",
     };
-    let fault =
-        Fault::new(status, kind, code, format!("{denied}{cure}")).at("to").said_by("meta", None);
+    let fault = Fault::new(status, kind, code, format!("{denied}{cure}")).at("to").said_by("meta", None);
     if details.as_object().is_some_and(Map::is_empty) { fault } else { fault.with(details) }
 }
 
@@ -161,27 +160,28 @@ pub fn graph(verdict: &Verdict) -> Fault {
 
 /// A call that could not be set up after it had got an id.
 fn failed(id: &str, why: Why, detail: &str) -> Fault {
-    let platform = match why {
-        Why::GraphRefused
-        | Why::GraphUnreachable
-        | Why::Throttled
-        | Why::NoPermission
-        | Why::NotOnWhatsApp
-        | Why::UserBusy
-        | Why::UserDeclined
-        | Why::UserNoAnswer
-        | Why::UserHungUp
-        | Why::UserGaveUp
-        | Why::UserSilent => Some("meta"),
+    const BAD: StatusCode = StatusCode::BAD_GATEWAY;
+    let meta = Some("meta");
+    let (status, kind, code, platform) = match why {
+        Why::NoPermission => (StatusCode::CONFLICT, Kind::Permission, "call_permission_required", meta),
+        Why::UserBusy => (StatusCode::CONFLICT, Kind::InvalidRequest, "invalid_resource_state", meta),
+        Why::NotOnWhatsApp => (StatusCode::UNPROCESSABLE_ENTITY, Kind::Platform, "platform_api_error", meta),
+        Why::Throttled => (StatusCode::TOO_MANY_REQUESTS, Kind::RateLimit, "platform_rate_limited", meta),
+        Why::GraphRefused | Why::GraphUnreachable => (BAD, Kind::Platform, "platform_api_error", meta),
+        Why::TrunkDown => (BAD, Kind::Platform, "trunk_down", Some("sip")),
         Why::FarHungUp
         | Why::FarGaveUp
         | Why::FarBusy
         | Why::FarDeclined
         | Why::FarNoAnswer
         | Why::FarUnreachable
-        | Why::FarSilent
-        | Why::TrunkDown => Some("sip"),
-        Why::MediaFailed
+        | Why::FarSilent => (BAD, Kind::Platform, "call_failed", Some("sip")),
+        Why::UserDeclined
+        | Why::UserNoAnswer
+        | Why::UserHungUp
+        | Why::UserGaveUp
+        | Why::UserSilent
+        | Why::MediaFailed
         | Why::OverLimit
         | Why::TooLong
         | Why::Draining
@@ -189,12 +189,15 @@ fn failed(id: &str, why: Why, detail: &str) -> Fault {
         | Why::BadOffer
         | Why::NotRouted
         | Why::Operator
-        | Why::Fault => None,
+        | Why::Fault => (BAD, Kind::Platform, "call_failed", None),
     };
-    let mut fault = Fault::new(StatusCode::BAD_GATEWAY, Kind::Platform, "call_failed", detail)
-        .with(json!({ "callId": id, "why": why.as_str() }));
+    let mut fault = Fault::new(status, kind, code, detail).with(json!({ "callId": id, "why": why.as_str() }));
     fault.platform = platform;
+    // The call has a record: doing it again would be a second call.
     fault.done = true;
+    if status == StatusCode::TOO_MANY_REQUESTS {
+        fault.retry_after = Some(PAUSE);
+    }
     fault
 }
 

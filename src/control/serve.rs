@@ -367,13 +367,16 @@ pub(super) fn pairs(text: &str) -> Result<Vec<(String, String)>, Fault> {
         }
         String::from_utf8(bytes).map_err(|_| bad("it is not UTF-8"))
     };
-    text.split('&')
-        .filter(|pair| !pair.is_empty())
-        .map(|pair| {
-            let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-            Ok((decode(key)?, decode(value)?))
-        })
-        .collect()
+    let mut pairs: Vec<(String, String)> = Vec::new();
+    for pair in text.split('&').filter(|pair| !pair.is_empty()) {
+        let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+        let key = decode(key)?;
+        if pairs.iter().any(|(known, _)| *known == key) {
+            return Err(bad("a field is there twice").at(&shortened(&key)));
+        }
+        pairs.push((key, decode(value)?));
+    }
+    Ok(pairs)
 }
 
 async fn read_body(headers: &HeaderMap, body: Body) -> Result<Bytes, Fault> {

@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
-use super::fault::Fault;
 use super::numbers::{self, pick};
 use super::permissions::callee_of;
 use super::refusal::forgotten;
@@ -60,9 +59,6 @@ pub async fn usage<B: Backend>(backend: &B, ask: &Ask) -> Outcome {
     let until = ask.query.moment("until")?.unwrap_or(ask.now.wall);
     let window = i64::try_from(WINDOW.as_millis()).unwrap_or(i64::MAX);
     let since = ask.query.moment("since")?.unwrap_or(Wall(until.0.saturating_sub(window)));
-    if since > until {
-        return Err(Fault::invalid("since", "must not be later than until"));
-    }
     let group = ask.query.word("groupBy", GROUPS)?;
     let query = UsageQuery {
         since,
