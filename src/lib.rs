@@ -18,6 +18,8 @@
 //! * [`media`] is sound, 20 ms at a time and in fixed memory: jitter buffer, codecs, digits, and the
 //!   [`Bridge`](media::Bridge) that crosses two ports on one tick.
 //! * [`ledger`] is memory: one row for every call that ever was.
+//! * [`control`] is the doors: the REST API with its description, live events, who may ask what. It renders the
+//!   hall's vocabulary ([`gateway::desk`]) and the ledger; whatever goes wrong leaves in one envelope.
 //! * [`config`] is the TOML file, with a line and a key for every fault in it; [`clock`] is time, told and
 //!   never asked.
 //!
@@ -50,8 +52,8 @@
 //! # Floors
 //!
 //! A room uses rooms below it only: `clock`, `config` < `call`, `media` < `whatsapp`, `sip`, `ledger` <
-//! `gateway` < `io` < `cli`. Each foreign crate has one door: `webrtc` in `io::peer` and `io::mux`, `rsip` in
-//! `sip::wire`, `rtp-rs` in `media::rtp`, `audiopus` in `media::opus`, SQLite in `ledger`.
+//! `gateway` < `control` < `io` < `cli`. Each foreign crate has one door: `webrtc` in `io::peer` and
+//! `io::mux`, `rsip` in `sip::wire`, `rtp-rs` in `media::rtp`, `audiopus` in `media::opus`, SQLite in `ledger`.
 
 pub mod call;
 pub mod cli;
