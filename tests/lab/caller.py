@@ -34,10 +34,12 @@ class Caller:
         self.heard = []
         self.seq = 0
 
-    def _send(self, method, uri, to, cseq, extra="", body=""):
+    def _send(self, method, uri, to, cseq, extra="", body="", again=False):
+        # The ACK of a refusal belongs to the transaction of its INVITE (RFC 3261 17.1.1.3): the branch is the same.
+        self.branch = self.branch if again else secrets.token_hex(6)
         kind = "Content-Type: application/sdp\r\n" if body else ""
         self.sip.sendto((
-            f"{method} {uri} SIP/2.0\r\nVia: SIP/2.0/UDP {self.address}:5060;branch=z9hG4bK{secrets.token_hex(6)}\r\n"
+            f"{method} {uri} SIP/2.0\r\nVia: SIP/2.0/UDP {self.address}:5060;branch=z9hG4bK{self.branch}\r\n"
             f"From: {self.sender};tag={self.tag}\r\nTo: {to}\r\nCall-ID: {self.id}\r\nCSeq: {cseq} {method}\r\n"
             f"Contact: <sip:{self.user}@{self.address}:5060>\r\nMax-Forwards: 70\r\n{extra}{kind}"
             f"Content-Length: {len(body)}\r\n\r\n{body}").encode(), (self.pbx, 5060))
@@ -47,7 +49,7 @@ class Caller:
         seen = []
         while True:
             text = self._next()
-            if text.startswith("SIP/2.0"):
+            if text.startswith("SIP/2.0") and f"\r\nCall-ID: {self.id}\r\n" in text:
                 code = int(text[8:11])
                 if code >= 200:
                     return code, text, seen
@@ -74,7 +76,7 @@ class Caller:
         if code != 401:
             return code, text, seen
         if method == "INVITE":
-            self._send("ACK", uri, re.search(r"To: (.*)\r", text).group(1), 1)
+            self._send("ACK", uri, re.search(r"To: (.*)\r", text).group(1), 1, again=True)
         self._send(method, uri, to, 2, extra + self._digest(method, uri, text), body)
         return self._final()
 
@@ -100,7 +102,8 @@ class Caller:
         if code == 200:
             self.uri = re.search(r"Contact: <(.*?)>", text).group(1)
             self.target = (re.search(r"c=IN IP4 (\S+)", text).group(1), int(re.search(r"m=audio (\d+)", text).group(1)))
-        self._send("ACK", self.uri, self.to, int(re.search(r"CSeq: (\d+)", text).group(1)), "", body if late and code == 200 else "")
+        self._send("ACK", self.uri, self.to, int(re.search(r"CSeq: (\d+)", text).group(1)), "", body if late and code == 200 else "",
+                   again=code != 200)
         return code, seen
 
     def talk(self, seconds, hertz=700, keys=""):

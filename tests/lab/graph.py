@@ -22,6 +22,7 @@ CODES = {
     130429: (429, "Rate limit hit: throughput"),
     190: (401, "Error validating access token"),
     100: (400, "Invalid parameter"),
+    613: (429, "Calls to this api have exceeded the rate limit"),
     131030: (400, "Recipient phone number not in allowed list"),
     131042: (400, "Business eligibility payment issue"),
     131055: (400, "Graph API calls are not allowed: SIP is enabled for this number"),
