@@ -124,7 +124,10 @@ impl Backend for Desk {
         &self,
         work: impl FnOnce(&mut Ledger) -> Result<T, LedgerError> + Send + 'static,
     ) -> Result<T, LedgerError> {
-        self.disk.write(work).await
+        let written = self.disk.write(work).await;
+        // It may have been an event that is to be sent once more.
+        self.news.wake();
+        written
     }
 
     async fn edit(&self, edits: Vec<Edit>) -> Result<Arc<Config>, EditFault> {

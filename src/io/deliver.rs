@@ -232,9 +232,9 @@ impl Post {
     }
 }
 
-/// How long to wait after this attempt; `None`: it was the last. Together some nineteen hours.
+/// How long to wait after this attempt; `None`: it was the last. Together some eighteen hours.
 fn pause(attempt: u32) -> Option<Duration> {
-    const PAUSES: [u64; 9] = [2, 10, 60, 300, 1_800, 3_600, 7_200, 18_000, 36_000];
+    const PAUSES: [u64; 9] = [2, 10, 30, 120, 600, 1_800, 7_200, 18_000, 36_000];
     let index = usize::try_from(attempt.saturating_sub(1)).unwrap_or(usize::MAX);
     PAUSES.get(index).copied().map(Duration::from_secs)
 }
