@@ -121,6 +121,13 @@ impl Fault {
         Fault::new(StatusCode::BAD_REQUEST, Kind::InvalidRequest, "invalid_field_value", error).at(param)
     }
 
+    /// 422: a field has a value that could be, but not here. `what` as in [`Fault::invalid`].
+    pub fn unfit(param: &str, what: impl std::fmt::Display) -> Fault {
+        let mut fault = Fault::invalid(param, what);
+        fault.status = StatusCode::UNPROCESSABLE_ENTITY;
+        fault
+    }
+
     /// 404: there is no such thing.
     pub fn not_found(what: impl Into<String>) -> Fault {
         Fault::new(StatusCode::NOT_FOUND, Kind::NotFound, "not_found", what)

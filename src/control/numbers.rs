@@ -149,7 +149,7 @@ fn owned<'c>(config: &'c Config, id: &str, account: &str) -> Result<&'c NumberCo
 /// A destination of a request that this version can call.
 ///
 /// # Errors
-/// 400 if it is none, or the number itself; 422 if it is a voice agent's.
+/// 400 if it is none, or the number itself; 422 if nobody here can carry it, and for a voice agent's.
 pub fn destination(
     config: &Config,
     number: &NumberConfig,
@@ -174,13 +174,13 @@ pub fn destination(
             }
             if number.trunk.is_none() {
                 let what = "needs a trunk that carries tel:, and this number has none: use sip:user@trunk";
-                return Err(Fault::invalid(param, what));
+                return Err(Fault::unfit(param, what));
             }
         }
         Destination::Sip { host, .. } => {
             let real = HostPort::parse(host).is_ok_and(|h| h.port.is_some() || h.host.contains(['.', ':']));
             if !real && config.trunk(host).is_none() {
-                return Err(Fault::invalid(param, format!("names the trunk \"{host}\", which there is not")));
+                return Err(Fault::unfit(param, format!("names the trunk \"{host}\", which there is not")));
             }
         }
     }
@@ -416,8 +416,8 @@ pub fn start_caller_id(ask: &Ask) -> Outcome {
 pub fn verify_caller_id(ask: &Ask) -> Outcome {
     by_id(&ask.config, ask.param("id"))?;
     let code = ask.fields.required("code", 10)?;
-    if code.chars().count() < 4 {
-        return Err(Fault::invalid("code", "must have 4 to 10 characters"));
+    if code.len() < 4 || !code.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
+        return Err(Fault::invalid("code", "must be 4 to 10 letters and digits"));
     }
     Ok(Reply::ok(json!({ "verified": true })))
 }

@@ -128,8 +128,9 @@ fn address(config: &Config, text: &str) -> Result<String, Fault> {
     if !matches!(scheme.as_deref(), Some("https" | "http")) {
         return Err(Fault::invalid("url", "must begin with https:// or http://"));
     }
-    if !url.bytes().all(|byte| byte.is_ascii_graphic()) {
-        return Err(Fault::invalid("url", "must hold neither blanks nor letters outside ASCII"));
+    if !url.bytes().all(|byte| byte.is_ascii_graphic() && !b"\"<>\\^`{|}#".contains(&byte)) {
+        let what = "must hold neither blanks, quotes, brackets, #, nor letters outside ASCII";
+        return Err(Fault::invalid("url", what));
     }
     reach::checked(config, "url", url)?;
     Ok(url.to_owned())

@@ -109,6 +109,8 @@ async fn a_wrong_webhook_is_named_and_none_leads_into_the_house() {
         (json!({"url": "ftp://x.example.com"}), "url"),
         (json!({"url": "https://"}), "url"),
         (json!({"url": "https://a b.example.com"}), "url"),
+        (json!({"url": "https://user:word@bi.example.com"}), "url"),
+        (json!({"url": "https://bi.example.com/#x"}), "url"),
         (json!({"url": "http://127.0.0.1:9000/x"}), "url"),
         (json!({"url": "http://localhost/x"}), "url"),
         (json!({"url": "http://169.254.169.254/latest/meta-data"}), "url"),

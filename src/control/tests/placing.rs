@@ -96,7 +96,7 @@ async fn a_wrong_field_is_named_and_nobody_is_called() {
         (json!({"bodyText": "x".repeat(1_025)}), 400, "bodyText"),
         (json!({"biz_opaque_callback_data": "x".repeat(513)}), 400, "biz_opaque_callback_data"),
         (json!({"forwardTo": "ftp://x"}), 400, "forwardTo"),
-        (json!({"forwardTo": "sip:200@nowhere"}), 400, "forwardTo"),
+        (json!({"forwardTo": "sip:200@nowhere"}), 422, "forwardTo"),
         (json!({"forwardTo": "tel:+4930550100100"}), 400, "forwardTo"),
         (json!({"forwardTo": "+4930550100100"}), 400, "forwardTo"),
         (json!({"forwardTo": "wss://agent.example.com/x"}), 422, "forwardTo"),
