@@ -122,7 +122,7 @@ impl Gateway {
             Input::Written { call } => self.written(call),
             Input::Asked { ticket, command } => self.asked(ticket, command, now),
             Input::Interrupted(calls) => self.close_interrupted(calls, now),
-            Input::Reload(settings) => self.reload(*settings),
+            Input::Reload(settings) => self.reload(*settings, now),
             Input::Drain => self.drain(now),
         }
         self.settle(now);
@@ -175,11 +175,21 @@ impl Gateway {
         requests.chain(calls).chain(drain).chain(self.leaving).chain(self.agent.poll_timeout()).min()
     }
 
-    fn reload(&mut self, settings: Settings) {
-        if !self.settings.same_trunks(&settings) {
-            tracing::warn!("reload: a changed [[trunk]] needs a restart, the running ones stay");
+    /// New trunks begin to work, and all the rest is as the file says now; but a trunk that runs goes on as it is.
+    fn reload(&mut self, mut settings: Settings, now: Now) {
+        let mut trunks = std::mem::take(&mut self.settings.trunks);
+        let runs = |name: &str| trunks.iter().any(|trunk| trunk.sip.name == name);
+        let (known, new): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut settings.trunks).into_iter().partition(|trunk| runs(&trunk.sip.name));
+        if !route::same_trunks(&trunks, &known) {
+            tracing::warn!("reload: a changed or removed [[trunk]] needs a restart, the running ones stay");
         }
-        let trunks = std::mem::take(&mut self.settings.trunks);
+        for trunk in new {
+            tracing::info!(trunk = %trunk.sip.name, "reload: a new trunk");
+            self.agent.add_trunk(trunk.sip.clone(), now);
+            self.outputs.push_back(Output::Find { trunk: trunk.sip.name.clone() });
+            trunks.push(trunk);
+        }
         self.settings = Settings { trunks, ..settings };
         tracing::info!(numbers = self.settings.numbers.len(), "reloaded");
     }

@@ -229,6 +229,11 @@ pub enum Output {
         /// What remains of it.
         record: Box<Record>,
     },
+    /// A trunk was added while running: its server is to be looked up, as those of the others.
+    Find {
+        /// Its name.
+        trunk: String,
+    },
     /// A trunk can take calls now, or can't.
     TrunkUp {
         /// Its name.

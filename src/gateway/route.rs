@@ -119,21 +119,21 @@ impl Settings {
             .collect()
     }
 
-    /// Whether two configurations have the same trunks: those can't be changed while running.
-    pub fn same_trunks(&self, other: &Settings) -> bool {
-        let key = |trunk: &Trunk| {
-            let sip = &trunk.sip;
-            let allow: Vec<String> = sip.allow.iter().map(ToString::to_string).collect();
-            let who = (sip.name.clone(), sip.server_uri.clone(), sip.username.clone(), sip.password.clone());
-            (who, sip.register, sip.expires, allow, trunk.laws.clone(), trunk.silence)
-        };
-        self.trunks.iter().map(key).eq(other.trunks.iter().map(key))
-    }
-
     /// The trunk of this name.
     pub fn trunk(&self, name: &str) -> Option<&Trunk> {
         self.trunks.iter().find(|trunk| trunk.sip.name == name)
     }
+}
+
+/// Whether these are the same trunks: those that run can't be changed.
+pub fn same_trunks(ours: &[Trunk], theirs: &[Trunk]) -> bool {
+    let key = |trunk: &Trunk| {
+        let sip = &trunk.sip;
+        let allow: Vec<String> = sip.allow.iter().map(ToString::to_string).collect();
+        let who = (sip.name.clone(), sip.server_uri.clone(), sip.username.clone(), sip.password.clone());
+        (who, sip.register, sip.expires, allow, trunk.laws.clone(), trunk.silence)
+    };
+    ours.iter().map(key).eq(theirs.iter().map(key))
 }
 
 fn laws(codecs: &[Codec]) -> Vec<Law> {

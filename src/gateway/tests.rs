@@ -71,6 +71,7 @@ struct Story {
     noted: Vec<Running>,
     received: usize,
     consents: usize,
+    sought: Vec<String>,
     finished: bool,
     write_records: bool,
     answers_options: bool,
@@ -93,6 +94,7 @@ impl Story {
             noted: Vec::new(),
             received: 0,
             consents: 0,
+            sought: Vec::new(),
             finished: false,
             write_records: true,
             answers_options: false,
@@ -141,6 +143,7 @@ impl Story {
                     }
                 }
                 Output::TrunkUp { .. } => {}
+                Output::Find { trunk } => self.sought.push(trunk),
                 Output::Told { ticket, answer } => self.told.push_back((ticket, answer)),
                 Output::Note { running, received } => {
                     self.received += usize::from(received);
@@ -683,6 +686,18 @@ fn a_sound_thread_that_never_says_goodbye_does_not_keep_the_call() {
     story.graph_agrees("terminate");
     assert!(matches!(story.lines.pop_front(), Some((_, LineOrder::Close))));
     story.over(Why::FarHungUp);
+}
+
+#[test]
+fn a_destination_that_is_new_in_the_file_is_looked_up_without_a_restart() {
+    let mut story = Story::with_trunk_up();
+    let text = CONFIG.replace("sip:200@pbx", "sip:agents@198.51.100.20");
+    let (config, _) = Config::parse(&text, &SystemSecrets::beside("/tmp")).unwrap();
+    story.tell(Input::Reload(Box::new(Settings::from_config(&config))));
+    assert_eq!(story.sought, ["198.51.100.20"]);
+    assert_eq!(story.gateway.view_trunks().len(), 2, "the old one goes on");
+    story.tell(Input::Reload(Box::new(Settings::from_config(&config))));
+    assert_eq!(story.sought.len(), 1, "once");
 }
 
 #[test]

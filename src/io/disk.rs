@@ -35,9 +35,18 @@ type Work = Box<dyn FnOnce(&mut Ledger) + Send>;
 type Question = Option<Box<dyn FnOnce(&Ledger) + Send>>;
 
 enum Job {
-    Note { running: Box<Running>, received: bool },
-    Record { call: CallKey, record: Box<Record> },
-    Consent { number: String, reply: Box<PermissionReply> },
+    Note {
+        running: Box<Running>,
+        received: bool,
+    },
+    Record {
+        call: CallKey,
+        record: Box<Record>,
+    },
+    Consent {
+        number: String,
+        reply: Box<PermissionReply>,
+    },
     Work(Work),
     /// Everything before is written; nothing after will be.
     Close,

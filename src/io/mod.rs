@@ -236,6 +236,16 @@ impl Running {
         tracing::info!("stopped");
     }
 
+    /// A trunk that was added while running is looked up as the others are.
+    fn find(&mut self, trunk: &str) {
+        let config = self.news.config();
+        let servers = Settings::from_config(&config).servers(&config);
+        let Some((trunk, server)) = servers.into_iter().find(|(name, _)| name == trunk) else { return };
+        let lookup = trunks::Lookup { trunk, host: server.host, port: server.port };
+        let (config, to_gateway) = ((*config).clone(), self.to_gateway.clone());
+        self.tasks.push(tokio::spawn(trunks::follow(lookup, config, self.sip_address, to_gateway)));
+    }
+
     /// A bug in one step must not end the calls that it has nothing to do with.
     fn step(&mut self, action: impl FnOnce(&mut Gateway)) {
         let gateway = &mut self.gateway;
@@ -261,6 +271,7 @@ impl Running {
                 Output::Note { running, received } => self.disk.note(running, received),
                 Output::Told { ticket, answer } => self.desk.told(ticket, answer),
                 Output::Consent { number, reply } => self.disk.consent(number, reply),
+                Output::Find { trunk } => self.find(&trunk),
                 Output::TrunkUp { .. } => {}
                 Output::Finished => finished = true,
             }

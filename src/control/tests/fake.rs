@@ -145,7 +145,9 @@ fn usual(command: &Command) -> Result<Answer, Refusal> {
         Command::RequestPermission { .. } => Answer::Requested(None),
         Command::ReadSettings { .. } => Answer::Settings(Box::default()),
         Command::WriteSettings { .. } => Answer::Changed,
-        Command::SubscribedApps { .. } => Answer::Apps(vec!["app".to_owned()]),
+        Command::SubscribedApps { .. } => {
+            Answer::Apps(vec![crate::whatsapp::settings::SubscribedApp { id: "app".to_owned(), name: None }])
+        }
     })
 }
 

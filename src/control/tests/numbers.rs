@@ -168,7 +168,10 @@ async fn with_the_account_known_it_is_checked_that_an_app_hears_of_its_calls() {
     let got = house.post(FRESH, enable(json!({}))).await;
     assert_eq!(got.fault().0, 409);
     assert!(got.json()["error"].as_str().unwrap().contains("subscribe"));
-    for apps in [Ok(Answer::Apps(vec!["app".to_owned()])), Err(graph(403, 200))] {
+    for apps in [
+        Ok(Answer::Apps(vec![crate::whatsapp::settings::SubscribedApp { id: "app".to_owned(), name: None }])),
+        Err(graph(403, 200)),
+    ] {
         house.fake.says(off());
         house.fake.says(apps);
         house.fake.says(Ok(Answer::Changed));
