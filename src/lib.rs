@@ -15,6 +15,7 @@
 //! * [`whatsapp`] is Meta's side: webhooks in ([`webhook`](whatsapp::webhook), [`seen`](whatsapp::seen)),
 //!   Graph actions out ([`graph`](whatsapp::graph)), and the two SDPs ([`sdp`](whatsapp::sdp)).
 //! * [`sip`] is the PBX's side: a small user agent, sans-I/O, from bytes to dialogs.
+//! * [`agent`] is the voice agent's side: one leg over a WebSocket, many dialects.
 //! * [`media`] is sound, 20 ms at a time and in fixed memory: jitter buffer, codecs, digits, and the
 //!   [`Bridge`](media::Bridge) that crosses two ports on one tick.
 //! * [`ledger`] is memory: one row for every call that ever was.
@@ -51,10 +52,11 @@
 //!
 //! # Floors
 //!
-//! A room uses rooms below it only: `clock`, `config` < `call`, `media` < `whatsapp`, `sip`, `ledger` <
+//! A room uses rooms below it only: `clock`, `config` < `call`, `media` < `whatsapp`, `sip`, `agent`, `ledger` <
 //! `gateway` < `control` < `io` < `cli`. Each foreign crate has one door: `webrtc` in `io::peer` and
 //! `io::mux`, `rsip` in `sip::wire`, `rtp-rs` in `media::rtp`, `audiopus` in `media::opus`, SQLite in `ledger`.
 
+pub mod agent;
 pub mod call;
 pub mod cli;
 pub mod clock;
