@@ -184,7 +184,7 @@ impl Fields {
     /// # Errors
     /// 400 if it is none, or not in the range.
     pub fn integer(&self, name: &str, range: RangeInclusive<u64>) -> Result<Given<u64>, Fault> {
-        self.each(name, |value| match value.as_u64() {
+        self.each(name, |value| match whole(value) {
             Some(number) if range.contains(&number) => Ok(number),
             _ => Err(Fault::invalid(
                 name,
@@ -235,6 +235,12 @@ impl Fields {
                 .collect()
         })
     }
+}
+
+/// A whole number; JSON knows no other kind, so `60.0` is one.
+fn whole(value: &Value) -> Option<u64> {
+    let fraction = || value.as_f64().filter(|number| number.fract() == 0.0 && (0.0..=1e15).contains(number));
+    value.as_u64().or_else(|| fraction().map(|number| number as u64))
 }
 
 fn text(name: &str, value: &Value, most: usize) -> Result<String, Fault> {

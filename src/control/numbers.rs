@@ -207,13 +207,21 @@ fn changes(
             Given::Absent => {}
             Given::Null => set.push((key, None)),
             Given::Value(text) if text.is_empty() => set.push((key, None)),
-            Given::Value(text) if text.chars().any(char::is_control) => {
-                return Err(Fault::invalid(field, "must not hold control characters"));
-            }
             Given::Value(text) if key == "sip_auth_password" => {
+                if text.chars().any(char::is_control) {
+                    return Err(Fault::invalid(field, "must not hold control characters"));
+                }
                 set.push((key, Some(EditValue::Secret(Secret::new(text)))));
             }
-            Given::Value(text) => set.push((key, Some(EditValue::Text(text)))),
+            Given::Value(text) => {
+                // RFC 3261 §25.1, user, without escapes.
+                let fits = |b: u8| b.is_ascii_alphanumeric() || b"-_.!~*'()&=+$,;?/".contains(&b);
+                if text.len() > 128 || !text.bytes().all(fits) {
+                    let what = "must be a SIP user without \"@\" and blanks, at most 128 characters";
+                    return Err(Fault::invalid(field, what));
+                }
+                set.push((key, Some(EditValue::Text(text))));
+            }
         }
     }
     match fields.boolean("recordingEnabled")? {
@@ -230,7 +238,8 @@ fn changes(
         Given::Null => set.push(("call_icon_countries", None)),
         Given::Value(countries) => {
             let list = icon_countries(&countries)?;
-            set.push(("call_icon_countries", Some(EditValue::Texts(list))));
+            let list = Some(list).filter(|list| !list.is_empty()).map(EditValue::Texts);
+            set.push(("call_icon_countries", list));
         }
     }
     match fields.integer("maxCallDurationSeconds", DURATION)? {
@@ -249,27 +258,51 @@ fn changes(
     Ok(set)
 }
 
-/// Two letters each, in upper case.
+/// Two letters each, in upper case, none twice. None at all are all.
 fn icon_countries(countries: &[String]) -> Result<Vec<String>, Fault> {
-    let each = countries.iter().enumerate().map(|(at, country)| {
-        let two = country.len() == 2 && country.bytes().all(|b| b.is_ascii_alphabetic());
-        if two {
-            return Ok(country.to_ascii_uppercase());
+    let mut list = Vec::new();
+    for (at, country) in countries.iter().enumerate() {
+        let country = country.to_ascii_uppercase();
+        if country.len() != 2 || !country.bytes().all(|b| b.is_ascii_uppercase()) {
+            let param = format!("callIconCountries[{at}]");
+            return Err(Fault::invalid(&param, "must be a country like \"DE\" (ISO 3166-1)"));
         }
-        Err(Fault::invalid(&format!("callIconCountries[{at}]"), "must be a country like \"DE\" (ISO 3166-1)"))
-    });
-    each.collect()
+        if !list.contains(&country) {
+            list.push(country);
+        }
+    }
+    Ok(list)
 }
+
+/// Keys of the file that a body can set, by their names there.
+const KEYS: [(&str, &str); 11] = [
+    (".forward_to", "forwardTo"),
+    (".sip_auth_username", "sipAuthUsername"),
+    (".sip_auth_password", "sipAuthPassword"),
+    (".max_call_seconds", "maxCallDurationSeconds"),
+    (".call_icon_countries", "callIconCountries"),
+    (".caller_id", "forwardCallerId"),
+    (".headers", "customHeaders"),
+    (".secret", "secret"),
+    (".events", "events"),
+    (".name", "name"),
+    (".url", "url"),
+];
 
 /// A fault of the file, in terms of the request.
 pub fn not_edited(fault: EditFault) -> Fault {
     match fault {
-        EditFault::Invalid(what) => Fault::new(
-            StatusCode::BAD_REQUEST,
-            Kind::InvalidRequest,
-            "invalid_field_value",
-            format!("the configuration would not be valid: {what}"),
-        ),
+        EditFault::Invalid(what) => {
+            let param = KEYS.iter().find(|(key, _)| what.contains(key)).map(|(_, param)| *param);
+            let mut fault = Fault::new(
+                StatusCode::UNPROCESSABLE_ENTITY,
+                Kind::InvalidRequest,
+                "invalid_field_value",
+                format!("the configuration would not be valid: {what}"),
+            );
+            fault.param = param.map(str::to_owned);
+            fault
+        }
         EditFault::Unwritable(what) => Fault::new(
             StatusCode::INTERNAL_SERVER_ERROR,
             Kind::Api,

@@ -101,6 +101,9 @@ fn edit(
     match fields.text("secret", 256)? {
         Given::Absent => {}
         Given::Null => edit.secret = Some(Secret::default()),
+        Given::Value(secret) if secret.chars().any(char::is_control) => {
+            return Err(Fault::invalid("secret", "must not hold control characters"));
+        }
         Given::Value(secret) => edit.secret = Some(Secret::new(secret)),
     }
     match fields.list("events", 64)? {
@@ -169,11 +172,13 @@ fn custom_headers(
         };
         // RFC 9110 §5.6.2, §5.5.
         let token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
-        if name.is_empty() || !name.bytes().all(token) {
+        if !(1..=64).contains(&name.len()) || !name.bytes().all(token) {
             return Err(Fault::invalid(&param, "is not the name of a header"));
         }
-        if !value.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic()) {
-            return Err(Fault::invalid(&param, "must hold printable ASCII characters only"));
+        let printable = value.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic());
+        if !printable || value.is_empty() || value.trim() != value {
+            let what = "must be printable ASCII, with no blanks at its ends";
+            return Err(Fault::invalid(&param, what));
         }
         headers.insert(name, value);
     }

@@ -124,7 +124,10 @@ async fn a_wrong_webhook_is_named_and_none_leads_into_the_house() {
         (json!({"isActive": "yes"}), "isActive"),
         (json!({"customHeaders": {"a b": "1"}}), "customHeaders.a b"),
         (json!({"customHeaders": {"A": "1\r\nB: 2"}}), "customHeaders.A"),
+        (json!({"customHeaders": {"A": ""}}), "customHeaders.A"),
+        (json!({"customHeaders": {"A": "1 "}}), "customHeaders.A"),
         (json!({"customHeaders": []}), "customHeaders"),
+        (json!({"secret": "a\nb"}), "secret"),
     ] {
         let mut body = json!({"name": "n", "url": "https://bi.example.com", "events": ["call.ended"]});
         for (name, value) in more.as_object().unwrap() {
@@ -133,6 +136,10 @@ async fn a_wrong_webhook_is_named_and_none_leads_into_the_house() {
         let got = house.post(SETTINGS, body).await.fault();
         assert_eq!((got.0, got.2.as_str()), (400, param), "{more}");
     }
+    let body = json!({"name": "n", "url": "https://bi.example.com", "events": ["call.ended"],
+                      "customHeaders": {"Host": "elsewhere"}});
+    let got = house.post(SETTINGS, body).await.fault();
+    assert_eq!(got, (422, "invalid_field_value".to_owned(), "customHeaders".to_owned()));
     assert_eq!(house.fake.file(), before);
     let open = House::with(&FILE.replace("[http]", "[http]\nallow_private = true"));
     let body = json!({"name": "n", "url": "http://127.0.0.1:9000/x", "events": ["call.ended"]});

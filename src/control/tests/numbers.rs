@@ -210,6 +210,9 @@ async fn an_update_writes_what_is_there_clears_what_is_null_and_keeps_the_rest()
     );
     assert_eq!(got["callIconCountries"], json!(["DE"]));
     assert_eq!(patch(json!({"callIconCountries": null})).await.json()["callIconCountries"], json!(null));
+    let got = patch(json!({"callIconCountries": ["de", "DE"], "maxCallDurationSeconds": 60.0})).await.json();
+    assert_eq!((&got["callIconCountries"], &got["maxCallDurationSeconds"]), (&json!(["DE"]), &json!(60)));
+    assert_eq!(patch(json!({"callIconCountries": []})).await.json()["callIconCountries"], json!(null));
     assert!(house.fake.commands().is_empty(), "Meta is not asked");
     let before = house.fake.file();
     assert_eq!(patch(json!({})).await.status, 200);
@@ -243,6 +246,8 @@ async fn a_wrong_setting_is_named_and_changes_nothing() {
         ("forwardCallerId", json!("both"), 400),
         ("forwardCallerId", json!(null), 400),
         ("sipAuthUsername", json!({"a": 1}), 400),
+        ("sipAuthUsername", json!("a b"), 400),
+        ("sipAuthUsername", json!("u@host"), 400),
         ("sipAuthPassword", json!("a\u{0}b"), 400),
         ("accountId", json!("fresh"), 404),
         ("accountId", json!(null), 400),
