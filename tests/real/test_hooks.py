@@ -86,6 +86,17 @@ def test_an_application_that_stumbles_gets_every_event_in_order(desk, dial, othe
     print(f"first taken {first[-1].at - first[0].at:.1f} s after the first try, {len(first)} tries")
 
 
+def test_a_slow_application_does_not_hold_up_the_others(desk, dial, other, hook, talk):
+    other.delay = 2.5
+    call = dial.answered("desk")
+    talk(0.3)
+    call.hang_up()
+    ended = hook.wait(lambda h: next((d for d in h.of(event="call.ended") if d.json["call"]["metaCallId"] == call.id), None))
+    print(f"call.ended at the quick one {1000 * (ended.at - call.ended_at):.0f} ms after the end")
+    assert ended.at - call.ended_at < 1.5
+    other.delay = 0.0
+
+
 def test_webhooks_are_made_changed_tested_and_removed(api, desk, other):
     listed = api.get("/v1/webhooks/settings")
     assert listed.status == 200, listed

@@ -96,8 +96,9 @@ REFUSALS = {
     "daily limit": ({}, [refusal(138012)], 486, "17", None, ""),
     "too many calls": ({}, [refusal(138005)], 503, "34", "throttled", ""),
     "throttled": ({}, [refusal(130429, always=True)], 503, "34", "throttled", ""),
-    "Graph is down": ({}, [Fault(status=500, code=2, always=True)], 503, "34", "graph_unreachable", ""),
-    "Graph hangs up": ({}, [Fault(hang=True, always=True)], 503, "34", "graph_unreachable", ""),
+    # Here nobody knows whether Meta has begun the call: it is kept open for a while, to end it if a webhook tells of it.
+    "Graph is down": ({}, [Fault(status=500, code=2, always=True)], 503, "34", "in doubt", ""),
+    "Graph hangs up": ({}, [Fault(hang=True, always=True)], 503, "34", "in doubt", ""),
     "the app can't reach the relay": ({"fail": (0.5, 138020, "the client could not reach the relay")}, [], 480, "19", None, ""),
 }
 
@@ -118,12 +119,9 @@ def refused(desk, cloud, pbx):
         except AssertionError as error:
             print(f"{case}: {error}")
             pbx.cli("channel request hangup all")
-    until = time.monotonic() + 12
-    while time.monotonic() < until and not all(found[case][2] for case in found):
-        records = desk.records()
-        for case, person in everyone.items():
-            found[case][2] = [r for r in records if any(person.phone in str(v) for v in r.values())]
-    for person in everyone.values():
+    records = desk.records()
+    for case, person in everyone.items():
+        found[case][2] = [r for r in records if any(person.phone in str(v) for v in r.values())]
         for call in person.calls:
             if not call.ended_at:
                 call.hang_up()
@@ -144,6 +142,9 @@ def test_the_pbx_is_told_why_a_user_can_not_be_called(refused, case):
         assert answer[2].get("warning"), "no Warning says why"
     if code == 503:
         assert int(answer[2]["retry-after"]) > 0
+    if why == "in doubt":
+        assert records == [] or records[0]["why"] == "graph_unreachable"
+        return
     assert len(records) == 1 and records[0]["answered"] is False
     assert why is None or records[0]["why"] == why, records[0]
 

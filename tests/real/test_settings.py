@@ -75,7 +75,8 @@ def test_enabling_sets_it_at_meta_and_in_the_file_and_keeps_every_comment(api, d
     reply = api.ask("PATCH", path, {"accountId": "fresh", "maxCallDurationSeconds": None, "forwardTo": "sip:milliwatt@pbx"})
     assert reply.status == 200, reply
     kept = number_in(desk, "fresh")
-    assert "max_call_seconds" not in kept and kept["forward_to"] == "sip:milliwatt@pbx" and kept["caller_id"] == "business"
+    assert kept["max_call_seconds"] == 0 and kept["forward_to"] == "sip:milliwatt@pbx" and kept["caller_id"] == "business"
+    assert api.get(path)["maxCallDurationSeconds"] is None, "0 in the file is no limit"
     assert len(cloud.graph.asked("settings", "POST")) == asked, "an update of our own keys is none of Meta's business"
     reply = api.ask("PATCH", path, {"accountId": "fresh", "sipAuthUsername": "u", "sipAuthPassword": "a-secret-5521"})
     assert reply.status == 200 and b"a-secret-5521" not in reply.raw
