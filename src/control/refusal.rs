@@ -161,6 +161,12 @@ pub fn graph(verdict: &Verdict) -> Fault {
 /// A call that could not be set up after it had got an id.
 fn failed(id: &str, why: Why, detail: &str) -> Fault {
     const BAD: StatusCode = StatusCode::BAD_GATEWAY;
+    if id.is_empty() {
+        // Not a call, but a question that nobody has answered; what it asked for may happen all the same.
+        let mut fault = Fault::unavailable("no_answer", detail, 5);
+        fault.done = true;
+        return fault;
+    }
     let meta = Some("meta");
     let (status, kind, code, platform) = match why {
         Why::NoPermission => (StatusCode::CONFLICT, Kind::Permission, "call_permission_required", meta),

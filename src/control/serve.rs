@@ -271,9 +271,13 @@ fn admit<B: Backend>(
         Credentials::Bearer | Credentials::None => auth::bearer(&parts.headers),
         Credentials::Basic => auth::basic(&parts.headers).or_else(|| auth::bearer(&parts.headers)),
     };
-    let holder = presented.and_then(|key| auth::who(&config.http.keys, &key));
+    let holder = presented.as_ref().and_then(|key| auth::who(&config.http.keys, key));
     let Some(holder) = holder else {
-        let left = limiter.failed(source, now);
+        // No key at all is no guess: a lost browser must not shut its address out.
+        let left = match (presented, limiter.source(source, now)) {
+            (Some(_), _) => limiter.failed(source, now),
+            (None, Ok(left) | Err(left)) => left,
+        };
         let fault =
             Fault::new(StatusCode::UNAUTHORIZED, Kind::Authentication, "unauthorized", "Unauthorized");
         return Err(Stopped { fault, left });

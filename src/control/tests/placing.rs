@@ -141,6 +141,12 @@ async fn every_refusal_says_who_said_no_and_what_can_be_done() {
         (Refusal::Full, 429, "too_many_calls", ""),
         (Refusal::Draining, 503, "shutting_down", ""),
         (Refusal::NoSuchNumber, 404, "not_found", ""),
+        (
+            Refusal::Failed { id: String::new(), why: Why::Fault, detail: "no answer in time".to_owned() },
+            503,
+            "no_answer",
+            "",
+        ),
         (failed(Why::NoPermission), 409, "call_permission_required", "meta"),
         (failed(Why::NotOnWhatsApp), 422, "platform_api_error", "meta"),
         (failed(Why::Throttled), 429, "platform_rate_limited", "meta"),
