@@ -548,3 +548,116 @@ impl Media {
         Some(Media { to: SocketAddr::new(ip, port), law, dtmf })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The gateway's end of the wire, and what the PBX says about itself.
+    struct Stage {
+        gateway: UdpSocket,
+        pbx: SocketAddr,
+        orders: mpsc::Sender<Order>,
+        told: mpsc::Receiver<(Tick, Event)>,
+        running: tokio::task::JoinHandle<Heard>,
+    }
+
+    impl Stage {
+        /// A PBX at which the gateway has registered, and that dials.
+        async fn dialling() -> Stage {
+            let gateway = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+            let at = gateway.local_addr().unwrap();
+            let (events, told) = mpsc::channel(16);
+            let mut pbx =
+                Pbx::bind("secret".to_owned(), Ladder::new(true), clock::tick(), events).await.unwrap();
+            pbx.gateway = Some((format!("sip:{USER}@{at};transport=udp"), at));
+            let (orders, given) = mpsc::channel(4);
+            let (pbx, running) = (pbx.address(), tokio::spawn(pbx.run(given)));
+            orders.send(Order::Dial("+15557654321".to_owned())).await.unwrap();
+            Stage { gateway, pbx, orders, told, running }
+        }
+
+        async fn next(&self) -> Message {
+            let mut buffer = [0; 4_096];
+            let waiting = self.gateway.recv_from(&mut buffer);
+            let (length, _) = tokio::time::timeout(Duration::from_secs(10), waiting).await.unwrap().unwrap();
+            Message::read(&buffer[..length]).unwrap()
+        }
+
+        async fn answer(&self, request: &Message, status: &str, headers: &[(&str, &str)], sdp: Option<&str>) {
+            let answer = request.answer(status, "ours", headers, sdp);
+            self.gateway.send_to(&answer, self.pbx).await.unwrap();
+        }
+
+        async fn event(&mut self) -> Event {
+            let told = tokio::time::timeout(Duration::from_secs(10), self.told.recv());
+            told.await.unwrap().unwrap().1
+        }
+    }
+
+    #[tokio::test]
+    async fn the_pbx_dials_through_the_contact_that_has_registered_and_hangs_up_in_the_same_dialog() {
+        let mut stage = Stage::dialling().await;
+        let (invite, place) = (stage.next().await, stage.gateway.local_addr().unwrap());
+        assert_eq!(
+            (invite.method(), invite.uri()),
+            (Some("INVITE"), format!("sip:+15557654321@{place}").as_str())
+        );
+        assert!(invite.header("From").unwrap().contains(&format!("<sip:{EXTENSION}@")));
+        assert!(invite.body.contains(" RTP/AVP 8 0 101\r\n"), "{}", invite.body);
+        stage.answer(&invite, "180 Ringing", &[], None).await;
+        assert!(matches!(stage.event().await, Event::Ringing));
+
+        let sound = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let sdp = format!(
+            "v=0\r\nc=IN IP4 127.0.0.1\r\nm=audio {} RTP/AVP 8 101\r\na=rtpmap:101 telephone-event/8000\r\n",
+            sound.local_addr().unwrap().port()
+        );
+        let contact = [("Contact", "<sip:elsewhere@192.0.2.1>")];
+        // Our 200 is repeated: its ACK was lost.
+        for _ in 0..2 {
+            stage.answer(&invite, "200 OK", &contact, Some(&sdp)).await;
+            let ack = stage.next().await;
+            assert_eq!((ack.method(), ack.uri()), (Some("ACK"), "sip:elsewhere@192.0.2.1"));
+            assert_eq!(ack.header("CSeq"), Some("1 ACK"));
+            assert!(ack.header("To").unwrap().ends_with(";tag=ours"));
+            assert_ne!(ack.header("Via"), invite.header("Via"), "a transaction of its own");
+        }
+        let mut packet = [0; 200];
+        let (length, _) = sound.recv_from(&mut packet).await.unwrap();
+        assert_eq!((length, packet[1] & 0x7f), (172, 8), "sound, in the law of the answer");
+
+        stage.orders.send(Order::HangUp).await.unwrap();
+        let bye = stage.next().await;
+        assert_eq!((bye.method(), bye.header("CSeq")), (Some("BYE"), Some("2 BYE")));
+        assert_eq!(bye.header("Call-ID"), invite.header("Call-ID"));
+        stage.answer(&bye, "200 OK", &[], None).await;
+        let told = [stage.event().await, stage.event().await, stage.event().await];
+        assert!(matches!(told, [Event::Answered, Event::Acknowledged, Event::HungUp]), "{told:?}");
+        drop(stage.orders);
+        assert!(
+            stage.running.await.unwrap().said.pcm().iter().all(|sample| *sample == 0),
+            "still the lead-in"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_refusal_is_confirmed_in_its_transaction_and_told_with_the_gateways_words() {
+        let mut stage = Stage::dialling().await;
+        let invite = stage.next().await;
+        let warning = [("Warning", "399 watrunk \"the user has not allowed calls\"")];
+        stage.answer(&invite, "403 Forbidden", &warning, None).await;
+        let ack = stage.next().await;
+        assert_eq!((ack.method(), ack.uri()), (Some("ACK"), invite.uri()));
+        assert_eq!(ack.header("Via"), invite.header("Via"));
+        let Event::Refused(why) = stage.event().await else { panic!("not refused") };
+        assert_eq!(why, "403 Forbidden (399 watrunk \"the user has not allowed calls\")");
+    }
+
+    #[tokio::test]
+    async fn an_invite_that_nobody_answers_is_sent_again() {
+        let stage = Stage::dialling().await;
+        let (first, again) = (stage.next().await, stage.next().await);
+        assert_eq!((again.method(), again.header("Via")), (Some("INVITE"), first.header("Via")));
+    }
+}
