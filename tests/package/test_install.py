@@ -45,7 +45,7 @@ def test_what_is_installed_is_complete_and_nobody_else_reads_the_config(bare, de
                  "/usr/share/zsh/vendor-completions/_watrunk", "/usr/share/fish/vendor_completions.d/watrunk.fish",
                  "/usr/share/doc/watrunk/copyright", "/usr/share/doc/watrunk/install.md"]:
         assert path in listed
-    for path, owner in [("/etc/watrunk", "root:watrunk 750"), ("/etc/watrunk/watrunk.toml", "root:watrunk 640")]:
+    for path, owner in [("/etc/watrunk", "watrunk:watrunk 750"), ("/etc/watrunk/watrunk.toml", "watrunk:watrunk 600")]:
         assert bare.run("stat", "--format=%U:%G %a", path).stdout.strip() == owner, path
     example = bare.run("watrunk", "config", "example").stdout
     assert bare.path("/etc/watrunk/watrunk.toml").read_text() == example
@@ -75,7 +75,7 @@ def test_an_upgrade_keeps_the_config_and_restarts_and_an_operators_choices_stay(
     fresh.install(newer, "--force-confdef")
     assert fresh.run("dpkg-query", "--show", "--showformat=${Version}", "watrunk").stdout.endswith("+newer")
     assert fresh.path("/etc/watrunk/watrunk.toml").read_text() == config
-    assert fresh.run("stat", "--format=%U:%G %a", "/etc/watrunk/watrunk.toml").stdout.strip() == "root:watrunk 640"
+    assert fresh.run("stat", "--format=%U:%G %a", "/etc/watrunk/watrunk.toml").stdout.strip() == "watrunk:watrunk 600"
     assert fresh.unit("ActiveState")[0] == "active" and main_pid(fresh) != before
 
     fresh.run("systemctl", "disable", "--now", "watrunk", check=True)

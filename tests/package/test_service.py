@@ -1,6 +1,8 @@
 """The service under a real systemd: what it survives, what it refuses, what it says."""
 
+import json
 import os
+import urllib.request
 import signal
 import time
 
@@ -147,11 +149,37 @@ def test_no_config(fresh):
 
 def test_a_config_that_the_services_user_can_not_read(fresh):
     path = fresh.path("/etc/watrunk/watrunk.toml")
-    path.chmod(0o600)
+    os.chown(path, 0, 0)
     try:
         refused(fresh, "/etc/watrunk/watrunk.toml: can't be read: Permission denied")
     finally:
-        path.chmod(0o640)
+        fresh.run("chown", "watrunk:watrunk", "/etc/watrunk/watrunk.toml", check=True)
+
+
+def test_what_the_api_changes_is_in_the_file_sandbox_or_not(fresh):
+    key = "sk_" + "k" * 40
+    configure(fresh, GOOD + f"""
+[[http.key]]
+name = "ops"
+key = "{key}"
+role = "admin"
+
+[[number]]
+id = "support"                           # the desk
+phone_number_id = "1001"
+phone_number = "+15550100100"
+forward_to = "sip:200@pbx"
+""")
+    assert start(fresh)[0] == "active"
+    body = json.dumps({"accountId": "support", "forwardTo": "sip:300@pbx"}).encode()
+    request = urllib.request.Request("http://127.0.0.1:8080/v1/phone-numbers/support/whatsapp/calling", body, method="PATCH",
+                                     headers={"Authorization": f"Bearer {key}", "Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=5) as reply:
+        assert reply.status == 200
+    path = fresh.path("/etc/watrunk/watrunk.toml")
+    text = path.read_text()
+    assert 'forward_to = "sip:300@pbx"' in text and "# the desk" in text
+    assert fresh.run("stat", "--format=%U:%G %a", "/etc/watrunk/watrunk.toml").stdout.strip() == "watrunk:watrunk 600"
 
 
 def test_a_key_that_nobody_knows(fresh):
