@@ -242,8 +242,16 @@ fn a_call_may_have_credentials_where_its_trunk_has_none() {
     for invite in std::mem::take(&mut lab.sent) {
         lab.answer(&invite, "401 Unauthorized", &format!("WWW-Authenticate: {CHALLENGE}"), "");
     }
-    assert!(lab.find("INVITE").header("Authorization").contains("ext-77"));
+    let again = lab.find("INVITE");
+    assert!(again.header("Authorization").contains("ext-77"));
     assert!(matches!(lab.take_events().as_slice(), [Event::Ended { leg: LegId(1), .. }]));
+    lab.answer(&again, "200 OK", CONTACT, THEIRS);
+    lab.take("ACK");
+    lab.ua.hang_up(LegId(2), CAUSE, lab.now);
+    lab.drain();
+    let bye = lab.take("BYE");
+    lab.answer(&bye, "407 Proxy", &format!("Proxy-Authenticate: {CHALLENGE}"), "");
+    assert!(lab.take("BYE").header("Proxy-Authorization").contains("ext-77"));
 }
 
 #[test]

@@ -326,6 +326,16 @@ fn a_registered_trunk_whose_calls_are_challenged_for_ever_is_told_apart_from_a_w
     lab.answer(&again, "401 Unauthorized", &MD5.replace("n1", "n2"), "");
     let text = lab.ending().text;
     assert!(text.starts_with("401 Unauthorized: registered, but the PBX does not take calls"), "{text}");
+
+    // A call's own password says nothing about the trunk's.
+    let credentials = Some(("ext-77".to_owned(), "wrong".to_owned()));
+    lab.ua.dial(LegId(2), Dial { credentials, ..dial() }, lab.now).unwrap();
+    lab.drain();
+    let invite = lab.find("INVITE");
+    lab.answer(&invite, "401 Unauthorized", MD5, "");
+    let again = lab.find("INVITE");
+    lab.answer(&again, "401 Unauthorized", &MD5.replace("n1", "n2"), "");
+    assert_eq!(lab.ending().text, "401 Unauthorized: wrong user name or password");
 }
 
 #[test]

@@ -78,6 +78,8 @@ fn the_caller_is_who_the_pbx_vouches_for_and_else_who_from_says() {
 fn ringing_says_how_we_are_reached_and_is_repeated_every_minute() {
     let mut lab = Lab::up();
     lab.alive = true;
+    // Not at the times of the OPTIONS.
+    lab.pass(millis(7));
     let routes =
         "Record-Route: <sip:192.0.2.65;lr>, <sip:192.0.2.66;lr>\r\nRecord-Route: <sip:192.0.2.67;lr>\r\n";
     lab.invite(1, CALLEE, &format!("{routes}{CONTACT}"), THEIRS);
@@ -552,6 +554,17 @@ fn calls_that_come_and_go_faster_than_they_are_forgotten_do_not_pile_up() {
     lab.pass(Duration::from_secs(70));
     assert!(lab.ua.calls.is_empty());
     assert_eq!(lab.ua.core.transactions.sizes(), (0, 0));
+}
+
+#[test]
+fn refused_calls_take_no_room() {
+    let mut lab = Lab::up_with(Settings { seed: 1, max_dialogs: 2, ..Settings::default() });
+    for count in 0..60 {
+        lab.invite(count, CALLEE, CONTACT, THEIRS);
+        lab.take("100");
+        lab.refuse_all(403);
+        lab.take("403");
+    }
 }
 
 #[test]

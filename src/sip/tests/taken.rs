@@ -149,6 +149,44 @@ fn a_change_before_the_ack_shows_that_our_answer_was_heard() {
 }
 
 #[test]
+fn only_its_own_ack_ends_the_repeats_of_an_answer() {
+    let mut lab = Lab::up();
+    let leg = lab.called(1, THEIRS);
+    lab.pick_up(leg, answer());
+    let ok = lab.take("200");
+    lab.ask_in(&ok, "ACK", 6, "", "");
+    lab.ask_in(&ok, "INVITE", 6, "", HOLD);
+    lab.take("491");
+    lab.no_event();
+    lab.ask_in(&ok, "INVITE", 8, "", HOLD);
+    let held = lab.take("200");
+    lab.take_events();
+    lab.ask_in(&ok, "ACK", 7, "", "");
+    lab.pass(millis(500));
+    assert!(lab.sent.iter().any(|sent| sent.text == held.text), "that was the ACK of the first INVITE");
+    lab.sent.clear();
+    lab.ask_in(&ok, "ACK", 8, "", "");
+    lab.pass(millis(20_000));
+    assert!(lab.sent.iter().all(|sent| sent.what() != "200"));
+}
+
+#[test]
+fn a_description_that_nobody_asked_for_is_ignored_in_an_ack() {
+    let mut lab = Lab::up();
+    let leg = lab.called(1, THEIRS);
+    lab.pick_up(leg, answer());
+    let ok = lab.take("200");
+    lab.ask_in(&ok, "ACK", 7, "", HOLD);
+    assert_eq!(lab.take_events(), [Event::Answered { leg, sdp: THEIRS.into() }]);
+    lab.ask_in(&ok, "UPDATE", 7, "", HOLD);
+    assert_eq!(lab.take("500").header("Retry-After"), "2", "no newer than the INVITE");
+    lab.ask_in(&ok, "INVITE", 8, "", THEIRS);
+    lab.take("200");
+    lab.ask_in(&ok, "ACK", 8, "", HOLD);
+    lab.no_event();
+}
+
+#[test]
 fn a_change_while_our_offer_waits_for_its_answer_has_to_wait() {
     let mut lab = Lab::up();
     let leg = lab.called(1, "");
