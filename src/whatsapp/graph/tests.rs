@@ -431,6 +431,19 @@ fn a_connect_in_doubt_stays_in_doubt_whatever_came_before() {
 }
 
 #[test]
+fn a_refusal_after_a_try_that_got_lost_leaves_the_doubt() {
+    let now = Now::default();
+    let change = SettingsChange { enabled: Some(true), ..SettingsChange::default() };
+    let mut attempt = Attempt::new(Action::WriteSettings { body: change }, now);
+    let Next::Retry { at } = attempt.replied(&Reply::Timeout, now, 0) else { panic!("no second try") };
+    let refused = error(400, 100, "Invalid parameter");
+    let Next::Failed(verdict) = attempt.replied(&refused, Now { tick: at, ..now }, 0) else {
+        panic!("refused")
+    };
+    assert!(verdict.in_doubt, "the first try may have changed something");
+}
+
+#[test]
 fn a_limit_of_metas_is_not_knocked_at_again() {
     for (status, code) in [(429, 138_002), (429, 138_005), (400, 138_012), (400, 138_003), (401, 138_006)] {
         let (tries, _, _) = play(connect(), &error(status, code, "no"), 0);

@@ -29,6 +29,7 @@ fn expected() -> Vec<Expected> {
         (131_030, 400, Refused, Never, 403),
         (131_042, 400, Misconfigured, Never, 503),
         (131_044, 400, Misconfigured, Never, 503),
+        (131_047, 400, Refused, Never, 403),
         (131_055, 400, Misconfigured, Never, 503),
         (138_000, 401, Misconfigured, Never, 503),
         (138_001, 400, Refused, Never, 404),
