@@ -95,6 +95,24 @@ impl Line {
         self.far_alive = now;
     }
 
+    /// The far end is an agent that speaks linear sound at this rate, in Hz: what it hears is in
+    /// [`Outgoing::to_agent`] and [`Outgoing::digit`] after each tick. Nothing is sent to the PBX and nothing of it is
+    /// heard; whether the agent is too silent is not judged here.
+    ///
+    /// # Errors
+    /// When Opus is not spoken at that rate, or libopus refuses: the far end is as it was.
+    pub fn set_agent(&mut self, rate: u32, now: Tick) -> Result<(), MediaError> {
+        self.bridge.set_agent(rate)?;
+        self.left = self.far.take().or(self.left);
+        self.far_alive = now;
+        Ok(())
+    }
+
+    /// What the agent says in the next tick: 20 ms at its rate. False if it was not taken.
+    pub fn agent_says(&mut self, frame: &[i16]) -> bool {
+        self.bridge.agent_says(frame)
+    }
+
     /// Meta has confirmed the answer: from now on something leaves for WhatsApp on every tick.
     pub fn open_gate(&mut self, now: Tick) {
         if self.gate.is_none() {

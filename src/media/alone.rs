@@ -26,8 +26,10 @@ const HERTZ: u64 = 425;
 /// Samples at 8 kHz of the tone, and of the tone with the pause after it.
 const TONE: u64 = 8_000;
 const CADENCE: u64 = 40_000;
-/// Samples in which the tone comes, goes, and in which what was cut decays: 5 ms.
+/// Samples in which the tone comes and goes: 5 ms.
 const RAMP: usize = 40;
+/// What was cut decays within this part of a frame: 5 ms.
+const DECAY: usize = 4;
 /// Peak of a sine of -18 dBm0: in G.711, 3.14 dBm0 is full scale (ITU-T G.711 tables 1 and 2).
 const PEAK: f64 = 2_873.0;
 
@@ -54,7 +56,7 @@ impl Waiting {
     }
 
     /// The next 20 ms.
-    pub(super) fn next(&mut self, noise: &mut Noise, out: &mut [i16; FRAME]) {
+    pub(super) fn next(&mut self, noise: &mut Noise, out: &mut [i16]) {
         match self.heard {
             Alone::Silence => noise.fill(out),
             Alone::RingBack => {
@@ -101,15 +103,16 @@ impl Seam {
     }
 
     /// Every frame that is said passes here.
-    pub(super) fn close(&mut self, frame: &mut [i16; FRAME]) {
+    pub(super) fn close(&mut self, frame: &mut [i16]) {
         let rest = i32::from(std::mem::take(&mut self.rest));
         if rest != 0 {
-            for (left, sample) in (0..RAMP as i32).rev().zip(frame.iter_mut()) {
-                let decayed = (rest * left / RAMP as i32) as i16;
+            let decay = (frame.len() / DECAY) as i32;
+            for (left, sample) in (0..decay).rev().zip(frame.iter_mut()) {
+                let decayed = (rest * left / decay) as i16;
                 *sample = sample.saturating_add(decayed);
             }
         }
-        self.last = frame[FRAME - 1];
+        self.last = frame.last().copied().unwrap_or(0);
     }
 }
 

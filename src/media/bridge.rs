@@ -12,10 +12,13 @@ use super::playout::{Noise, Playout, Sounding};
 use super::quality::{self, Quality, Reception};
 use super::rtcp::{self, Report, Sent};
 use super::rtp::{self, NotRtp, Packet};
-use super::{FRAME, OPUS_FRAME, g711, opus};
+use super::{FRAME, OPUS_FRAME, WIDEST, g711, opus};
 use crate::clock::Tick;
 use heapless::Vec;
 use std::time::Duration;
+
+#[path = "bridge_agent.rs"]
+mod agent;
 
 /// The time between two ticks.
 const TICK: Duration = Duration::from_millis(20);
@@ -41,6 +44,9 @@ const USER_PAYLOAD: usize = 400;
 const FAR_RING: usize = 32;
 /// The longest G.711 payload that is kept: 60 ms.
 const FAR_PAYLOAD: usize = 480;
+/// Samples that wait to be played: 160 ms at the highest rate of a side.
+const USER_WAITING: usize = 8 * WIDEST;
+const FAR_WAITING: usize = 8 * FRAME;
 
 /// How to begin a bridge.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -107,12 +113,18 @@ pub enum MediaError {
         /// Its error code (`opus_defines.h`: -7 is "no memory"); 0 if it was not even asked.
         code: i32,
     },
+    /// An agent can be spoken with at 8,000, 16,000 and 24,000 Hz only.
+    Rate {
+        /// What was asked for, in Hz.
+        rate: u32,
+    },
 }
 
 impl std::fmt::Display for MediaError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             MediaError::Opus { code } => write!(f, "no Opus coder for this call: libopus error {code}"),
+            MediaError::Rate { rate } => write!(f, "an agent can't be spoken with at {rate} Hz"),
         }
     }
 }
@@ -158,6 +170,10 @@ pub struct Outgoing {
     pub to_user: Option<UserFrame>,
     /// To the PBX's RTP port: complete datagrams.
     pub to_far: Vec<Vec<u8, 192>, 4>,
+    /// To the agent: 20 ms of what the user says, at the agent's rate. Empty while there is none.
+    pub to_agent: Vec<i16, WIDEST>,
+    /// To the agent: a key that the user has released, and how long it was pressed, in ms. Told once.
+    pub digit: Option<(char, u32)>,
 }
 
 /// Which side of the bridge was heard.
@@ -169,6 +185,23 @@ pub enum HeardSide {
     Far,
 }
 
+/// Who is on the far side.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Far {
+    Nobody,
+    Pbx(FarMedia),
+    Agent,
+}
+
+impl Far {
+    fn pbx(self) -> Option<FarMedia> {
+        match self {
+            Far::Pbx(media) => Some(media),
+            Far::Nobody | Far::Agent => None,
+        }
+    }
+}
+
 /// What a packet of the PBX holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum FarKind {
@@ -178,10 +211,11 @@ enum FarKind {
     Unknown,
 }
 
-/// One call's sound, both ways. Large: box it. Nothing is allocated after [`Bridge::new`].
+/// One call's sound, both ways. Large: box it. Nothing is allocated after [`Bridge::new`] but by
+/// [`Bridge::set_agent`].
 pub struct Bridge {
     settings: BridgeSettings,
-    far: Option<FarMedia>,
+    far: Far,
     /// What the user hears while there is no far end.
     waiting: Waiting,
     seam: Seam,
@@ -189,18 +223,22 @@ pub struct Bridge {
     /// When the next tick should come.
     due: Option<Tick>,
 
-    from_user: Playout<opus::Decoder, USER_RING, USER_PAYLOAD>,
+    from_user: Playout<opus::Decoder, USER_RING, USER_PAYLOAD, USER_WAITING>,
     user_reception: Reception,
     user_heard: Option<Tick>,
     /// Packets from WhatsApp that were not understood.
     user_unknown: u64,
     digits: Digits,
 
-    from_far: Playout<g711::Decoder, FAR_RING, FAR_PAYLOAD>,
+    from_far: Playout<g711::Decoder, FAR_RING, FAR_PAYLOAD, FAR_WAITING>,
     far_reception: Reception,
     far_heard: Option<Tick>,
     /// Packets from the PBX that were not understood.
     far_unknown: u64,
+
+    /// The pair for 8 kHz, while an agent is spoken with at another rate.
+    narrow: Option<agent::Coders>,
+    speech: agent::Speech,
 
     encoder: opus::Encoder,
     noise: Noise,
@@ -238,12 +276,16 @@ impl Bridge {
         let _ =
             std::fmt::write(&mut cname, format_args!("{:08x}{:08x}", seeds.far_ssrc, seeds.far_timestamp));
         Ok(Bridge {
-            far: None,
+            far: Far::Nobody,
             waiting: Waiting::new(),
             seam: Seam::new(),
             open: false,
             due: None,
-            from_user: Playout::new(opus::Decoder::new()?, settings.jitter_ms, seeds.far_ssrc),
+            from_user: Playout::new(
+                opus::Decoder::new(opus::Rate::Narrow)?,
+                settings.jitter_ms,
+                seeds.far_ssrc,
+            ),
             user_reception: Reception::new(48_000),
             user_heard: None,
             user_unknown: 0,
@@ -252,7 +294,9 @@ impl Bridge {
             far_reception: Reception::new(8_000),
             far_heard: None,
             far_unknown: 0,
-            encoder: opus::Encoder::new(settings.complexity, settings.bitrate)?,
+            narrow: None,
+            speech: agent::Speech::new(),
+            encoder: opus::Encoder::new(opus::Rate::Narrow, settings.complexity, settings.bitrate)?,
             noise: Noise::new(seeds.user_ssrc.rotate_left(16)),
             user_sequence: seeds.user_seq,
             user_timestamp: seeds.user_timestamp,
@@ -273,32 +317,43 @@ impl Bridge {
     }
 
     /// What the PBX's SDP agreed on: after its answer, and again after each re-INVITE. From here on sound
-    /// crosses; what either side said before is not in it.
+    /// crosses, at 8 kHz; what either side said before is not in it.
     pub fn set_far(&mut self, far: FarMedia) {
-        if self.far.is_none() {
-            self.waiting = Waiting::new();
+        if self.far.pbx().is_none() {
+            self.leave();
+            self.speak_narrow();
             self.seam.cut();
         }
-        if !self.far.is_some_and(|before| before.sends) {
+        if !self.far.pbx().is_some_and(|before| before.sends) {
             self.far_marker = true;
         }
         if !far.sends || far.dtmf_pt.is_none() {
             self.digits.forget();
         }
-        self.far = Some(far);
+        self.far = Far::Pbx(far);
     }
 
-    /// There is no far end, or not any more: until [`Bridge::set_far`] the user hears this, and nothing of
-    /// what the user says or presses goes anywhere. A key that is down now is not heard by who comes next.
+    /// There is no far end, or not any more: until [`Bridge::set_far`] or [`Bridge::set_agent`] the user hears
+    /// this, and nothing of what the user says or presses goes anywhere. A key that is down now is not heard by
+    /// who comes next.
     ///
     /// The numbers of both streams run on. In [`Bridge::quality`] packets and frames are summed over all far
     /// ends; jitter is the last one's, and the round trip is measured anew.
     pub fn alone(&mut self, heard: Alone) {
-        let left = self.far.take().is_some();
+        let left = self.far != Far::Nobody;
+        if left {
+            self.leave();
+            self.speak_narrow();
+        }
         if self.waiting.hear(heard) || left {
             self.seam.cut();
         }
-        if !left {
+    }
+
+    /// Whoever was on the far side is there no more, and what the user has heard alone begins anew the next time.
+    fn leave(&mut self) {
+        self.waiting = Waiting::new();
+        if std::mem::replace(&mut self.far, Far::Nobody) == Far::Nobody {
             return;
         }
         self.from_far.forget(g711::Decoder::new());
@@ -385,7 +440,7 @@ impl Bridge {
             }
         };
         self.far_heard = Some(now);
-        if self.open && self.far.is_some() {
+        if self.open && self.far.pbx().is_some() {
             let Packet { ssrc, sequence, timestamp, .. } = packet;
             let incoming = Incoming { ssrc, sequence, timestamp, duration, payload_type, payload };
             self.from_far.jitter.push(&incoming, now);
@@ -394,7 +449,7 @@ impl Bridge {
     }
 
     fn far_kind(&self, packet: &Packet<'_>) -> FarKind {
-        let kind = match self.far {
+        let kind = match self.far.pbx() {
             Some(far) if packet.payload_type == far.pt => FarKind::Sound(far.law),
             Some(far) if Some(packet.payload_type) == far.dtmf_pt => FarKind::Digit,
             _ => match packet.payload_type {
@@ -444,21 +499,32 @@ impl Bridge {
     pub fn tick(&mut self, now: Tick, out: &mut Outgoing) {
         out.to_user = None;
         out.to_far.clear();
+        out.to_agent.clear();
+        out.digit = None;
         if !self.open {
             return;
         }
         self.keep_time(now);
         self.digits.pass_time(now);
-        let mut frame = [0i16; FRAME];
-        self.from_user.next(&mut frame);
-        self.say_to_far(&frame, out);
-        if self.far.is_none() {
-            self.waiting.next(&mut self.noise, &mut frame);
-        } else if self.from_far.next(&mut frame) == Sounding::Voice && is_dead(&frame) {
-            self.noise.fill(&mut frame);
+        let mut room = [0i16; WIDEST];
+        let frame = &mut room[..self.from_user.voice.rate().frame()];
+        self.from_user.next(frame);
+        self.say_to_far(frame, out);
+        match self.far {
+            Far::Nobody => self.waiting.next(&mut self.noise, frame),
+            Far::Pbx(_) => {
+                if self.from_far.next(frame) == Sounding::Voice && is_dead(frame) {
+                    self.noise.fill(frame);
+                }
+            }
+            Far::Agent => {
+                if !self.hear_agent(frame) || is_dead(frame) {
+                    self.noise.fill(frame);
+                }
+            }
         }
-        self.seam.close(&mut frame);
-        out.to_user = Some(self.say_to_user(&frame));
+        self.seam.close(frame);
+        out.to_user = Some(self.say_to_user(frame));
     }
 
     fn keep_time(&mut self, now: Tick) {
@@ -474,12 +540,13 @@ impl Bridge {
         self.due = Some(due + TICK);
     }
 
-    fn say_to_far(&mut self, frame: &[i16; FRAME], out: &mut Outgoing) {
+    fn say_to_far(&mut self, frame: &[i16], out: &mut Outgoing) {
         let timestamp = self.far_timestamp;
         self.far_timestamp = timestamp.wrapping_add(FRAME as u32);
-        let Some(far) = self.far.filter(|far| far.sends) else {
-            self.digits.forget();
-            return;
+        let far = match self.far {
+            Far::Pbx(far) if far.sends => far,
+            Far::Agent => return self.say_to_agent(frame, out),
+            Far::Pbx(_) | Far::Nobody => return self.digits.forget(),
         };
         let said = match far.dtmf_pt {
             Some(payload_type) => self.digits.say(timestamp).map(|said| (payload_type, said)),
@@ -525,7 +592,7 @@ impl Bridge {
         }
     }
 
-    fn say_to_user(&mut self, frame: &[i16; FRAME]) -> UserFrame {
+    fn say_to_user(&mut self, frame: &[i16]) -> UserFrame {
         let mut said = UserFrame {
             payload_type: self.settings.opus_pt,
             marker: self.user_sent == 0,
@@ -548,7 +615,7 @@ impl Bridge {
     /// Writes a compound report to the PBX into `out` if one is due: every 5 s once the gate is
     /// open and the PBX is there. `ntp` is the present time as NTP (seconds since 1900, 32.32).
     pub fn rtcp_due(&mut self, now: Tick, ntp: u64, out: &mut Vec<u8, 256>) -> bool {
-        if !self.open || self.far.is_none() {
+        if !self.open || self.far.pbx().is_none() {
             return false;
         }
         let next = *self.next_report.get_or_insert(now + REPORT_EVERY / 2);
@@ -582,17 +649,19 @@ impl Bridge {
         }
     }
 
-    /// How a side was heard so far.
+    /// How a side was heard so far. An agent's frames of 20 ms count as packets, without jitter, loss and opinion
+    /// score: they come by TCP.
     pub fn quality(&self, side: HeardSide) -> Quality {
-        let (reception, counts, unknown, sent, codec) = match side {
+        let (reception, counts, unknown, sent, by_agent, codec) = match side {
             HeardSide::User => {
                 let counts = self.from_user.jitter.counts();
                 let unknown = self.user_unknown + u64::from(self.digits.overflow());
-                (&self.user_reception, counts, unknown, self.user_sent, quality::OPUS)
+                (&self.user_reception, counts, unknown, self.user_sent, 0, quality::OPUS)
             }
             HeardSide::Far => {
                 let counts = self.from_far.jitter.counts();
-                (&self.far_reception, counts, self.far_unknown, self.far_sent, quality::G711)
+                let sent = self.far_sent + self.speech.heard();
+                (&self.far_reception, counts, self.far_unknown, sent, self.speech.said(), quality::G711)
             }
         };
         let frames = counts.played + counts.concealed + counts.repaired;
@@ -607,7 +676,7 @@ impl Bridge {
             quality::mos(codec, counts.concealed as f64 / frames as f64, delay)
         };
         Quality {
-            received: reception.received(),
+            received: reception.received() + by_agent,
             sent,
             lost: reception.lost(),
             discarded: counts.discarded() + unknown,
@@ -625,8 +694,8 @@ impl Bridge {
 }
 
 /// Digital silence: what a muted or held PBX sends.
-fn is_dead(frame: &[i16; FRAME]) -> bool {
-    frame.iter().map(|sample| u32::from(sample.unsigned_abs())).sum::<u32>() < DEAD * FRAME as u32
+fn is_dead(frame: &[i16]) -> bool {
+    frame.iter().map(|sample| u32::from(sample.unsigned_abs())).sum::<u32>() < DEAD * frame.len() as u32
 }
 
 #[cfg(test)]

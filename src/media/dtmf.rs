@@ -267,6 +267,23 @@ impl Digits {
         Some(said)
     }
 
+    /// The next key that was released, and for how many ms it was pressed: for a far side that is told of presses
+    /// instead of hearing them. Flash is no key of its.
+    pub fn released(&mut self) -> Option<(char, u32)> {
+        while self.presses.front().is_some_and(|press| press.over) {
+            let press = self.presses.pop_front()?;
+            let key = match press.code {
+                code @ 0..=9 => char::from(b'0' + code),
+                10 => '*',
+                11 => '#',
+                code @ 12..=15 => char::from(b'A' + code - 12),
+                _ => continue,
+            };
+            return Some((key, press.heard / 8));
+        }
+        None
+    }
+
     /// Forgets what waits to be said: the far side cannot hear it.
     pub fn forget(&mut self) {
         self.presses.clear();

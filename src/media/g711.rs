@@ -138,7 +138,13 @@ impl Decoder {
 }
 
 impl Voice for Decoder {
-    const UNITS_PER_SAMPLE: u32 = 1;
+    fn frame(&self) -> usize {
+        FRAME
+    }
+
+    fn units_per_sample(&self) -> u32 {
+        1
+    }
 
     fn decode(&mut self, payload_type: u8, payload: &[u8], out: &mut [i16]) -> Option<usize> {
         let table = if payload_type == PCMA { &FROM_PCMA } else { &FROM_PCMU };

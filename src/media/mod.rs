@@ -10,8 +10,11 @@
 //!     digits: RFC 4733 in (48 kHz stamps) ─► RFC 4733 out (8 kHz stamps)
 //! ```
 //!
-//! Nothing here reads a clock, opens a socket or draws a random number, and nothing is allocated
-//! after [`Bridge::new`].
+//! In the place of the PBX there can be an agent that speaks linear sound: then Opus is decoded and encoded at
+//! its 8, 16 or 24 kHz, frames of 20 ms come and go as they are, and a digit is told when its key is released.
+//!
+//! Nothing here reads a clock, opens a socket or draws a random number, and nothing is allocated after
+//! [`Bridge::new`] but for a new pair of coders in [`Bridge::set_agent`].
 mod alone;
 mod bridge;
 mod depth;
@@ -31,7 +34,9 @@ pub use bridge::{
 pub use quality::Quality;
 pub use rtp::NotRtp;
 
-/// Samples in one tick of 20 ms at 8 kHz: the only rate at which sound is handled here.
+/// Samples in one tick of 20 ms at 8 kHz, the rate of a PBX.
 pub const FRAME: usize = 160;
+/// Samples in one tick at 24 kHz, the highest rate of an agent.
+pub const WIDEST: usize = 480;
 /// RTP clock units of one tick on the Opus side (RFC 7587 §4.1: always 48 kHz).
 pub const OPUS_FRAME: u32 = 960;

@@ -1,18 +1,19 @@
-//! Opus in and out, at 8 kHz and in mono: the only door of `audiopus` (RFC 6716, RFC 7587).
+//! Opus in and out, at 8, 16 or 24 kHz and in mono: the only door of `audiopus` (RFC 6716, RFC 7587).
 //!
 //! libopus decodes and encodes at the far side's rate, so nothing is resampled here.
 
+use super::OPUS_FRAME;
 use super::bridge::MediaError;
 use super::playout::Voice;
-use audiopus::coder::{Decoder as Decode, Encoder as Encode};
+use audiopus::coder::{Decoder as Decode, Encoder as Encode, GenericCtl};
 use audiopus::packet::{Packet, nb_samples, samples_per_frame};
 use audiopus::{Application, Bitrate, Channels, MutSignals, SampleRate, Signal};
 use heapless::Vec;
 
 /// The longest packet that Opus knows, in samples at 8 kHz: 120 ms.
 pub const LONGEST: usize = 960;
-/// Samples of the shortest Opus frame at 8 kHz, 2.5 ms: libopus conceals in multiples of it.
-const GRANULE: usize = 20;
+/// The shortest Opus frame, 2.5 ms, is this part of 20 ms: libopus conceals in multiples of it.
+const GRANULES: usize = 8;
 /// RTP clock units of one sample at 8 kHz.
 const UNITS: u32 = 6;
 /// We always expect some loss: below this libopus leaves the repair data out.
@@ -22,6 +23,43 @@ const MOST_LOSS: u8 = 30;
 
 /// A whole packet of 20 ms that holds nothing: the TOC byte of SILK, narrowband, mono.
 pub const EMPTY_FRAME: u8 = 1 << 3;
+
+/// How much sound one second is, on our side of Opus.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Rate {
+    Narrow,
+    Wide,
+    SuperWide,
+}
+
+impl Rate {
+    /// `None` if Opus is not spoken at this rate here.
+    pub(super) fn of(hertz: u32) -> Option<Rate> {
+        match hertz {
+            8_000 => Some(Rate::Narrow),
+            16_000 => Some(Rate::Wide),
+            24_000 => Some(Rate::SuperWide),
+            _ => None,
+        }
+    }
+
+    /// Samples of 20 ms.
+    pub(super) const fn frame(self) -> usize {
+        match self {
+            Rate::Narrow => 160,
+            Rate::Wide => 320,
+            Rate::SuperWide => 480,
+        }
+    }
+
+    fn sampled(self) -> SampleRate {
+        match self {
+            Rate::Narrow => SampleRate::Hz8000,
+            Rate::Wide => SampleRate::Hz16000,
+            Rate::SuperWide => SampleRate::Hz24000,
+        }
+    }
+}
 
 fn refused(error: audiopus::Error) -> MediaError {
     match error {
@@ -37,9 +75,9 @@ pub fn duration(payload: &[u8]) -> Option<u32> {
     (1..=LONGEST).contains(&samples).then_some(samples as u32 * UNITS)
 }
 
-/// Samples at 8 kHz of each frame in the packet.
-fn frame_samples(payload: &[u8]) -> Option<usize> {
-    samples_per_frame(Packet::try_from(payload).ok()?, SampleRate::Hz8000).ok()
+/// Samples of each frame in the packet.
+fn frame_samples(payload: &[u8], rate: Rate) -> Option<usize> {
+    samples_per_frame(Packet::try_from(payload).ok()?, rate.sampled()).ok()
 }
 
 /// Whether the packet carries a second, coarser copy of the frame before it.
@@ -65,11 +103,30 @@ pub fn carries_repair(payload: &[u8]) -> bool {
 
 /// Opus heard from WhatsApp.
 #[derive(Debug)]
-pub(super) struct Decoder(Decode);
+pub(super) struct Decoder {
+    decode: Decode,
+    rate: Rate,
+}
 
 impl Decoder {
-    pub(super) fn new() -> Result<Decoder, MediaError> {
-        Decode::new(SampleRate::Hz8000, Channels::Mono).map(Decoder).map_err(refused)
+    pub(super) fn new(rate: Rate) -> Result<Decoder, MediaError> {
+        let decode = Decode::new(rate.sampled(), Channels::Mono).map_err(refused)?;
+        Ok(Decoder { decode, rate })
+    }
+
+    pub(super) fn rate(&self) -> Rate {
+        self.rate
+    }
+
+    /// Forgets what was heard, as if made anew; nothing is allocated.
+    pub(super) fn reset(&mut self) {
+        // It only writes zeroes into memory that is there: it can't fail.
+        let _ = self.decode.reset_state();
+    }
+
+    /// So many of these samples as libopus can conceal at once.
+    fn whole(&self, samples: usize) -> usize {
+        samples - samples % (self.rate.frame() / GRANULES)
     }
 
     /// `None` in `packet` conceals. What libopus does not fill is left as it was.
@@ -78,27 +135,33 @@ impl Decoder {
             Some(bytes) => Some(Packet::try_from(bytes).ok()?),
             None => None,
         };
-        self.0.decode(packet, MutSignals::try_from(out).ok()?, fec).ok()
+        self.decode.decode(packet, MutSignals::try_from(out).ok()?, fec).ok()
     }
 }
 
 impl Voice for Decoder {
-    const UNITS_PER_SAMPLE: u32 = UNITS;
+    fn frame(&self) -> usize {
+        self.rate.frame()
+    }
+
+    fn units_per_sample(&self) -> u32 {
+        OPUS_FRAME / self.rate.frame() as u32
+    }
 
     fn decode(&mut self, _payload_type: u8, payload: &[u8], out: &mut [i16]) -> Option<usize> {
         self.run(Some(payload), out, false)
     }
 
     fn conceal(&mut self, out: &mut [i16]) {
-        let whole = out.len() / GRANULE * GRANULE;
+        let whole = self.whole(out.len());
         let done = self.run(None, &mut out[..whole], false).unwrap_or(0);
         out[done..].fill(0);
     }
 
     fn repair(&mut self, _payload_type: u8, next: &[u8], out: &mut [i16]) -> bool {
-        let whole = out.len() / GRANULE * GRANULE;
+        let whole = self.whole(out.len());
         // The copy is as long as a frame of the packet that holds it; libopus cannot give a part of it.
-        let copy = frame_samples(next).unwrap_or(usize::MAX);
+        let copy = frame_samples(next, self.rate).unwrap_or(usize::MAX);
         if !carries_repair(next) || copy > whole {
             self.conceal(out);
             return false;
@@ -127,9 +190,9 @@ pub(super) struct Encoder {
 }
 
 impl Encoder {
-    pub(super) fn new(complexity: u8, bitrate: u32) -> Result<Encoder, MediaError> {
+    pub(super) fn new(rate: Rate, complexity: u8, bitrate: u32) -> Result<Encoder, MediaError> {
         let build = || -> audiopus::Result<Encode> {
-            let mut encode = Encode::new(SampleRate::Hz8000, Channels::Mono, Application::Voip)?;
+            let mut encode = Encode::new(rate.sampled(), Channels::Mono, Application::Voip)?;
             encode.set_signal(Signal::Voice)?;
             encode.set_complexity(complexity.min(10))?;
             encode.set_bitrate(Bitrate::BitsPerSecond(bitrate.clamp(6_000, 64_000) as i32))?;
@@ -139,6 +202,16 @@ impl Encoder {
             Ok(encode)
         };
         build().map(|encode| Encoder { encode, loss: LEAST_LOSS }).map_err(refused)
+    }
+
+    /// Forgets what was said, as if made anew; settings stay and nothing is allocated. The same is expected to be
+    /// lost as by `before`, which speaks to the same listener.
+    pub(super) fn succeed(&mut self, before: &Encoder) {
+        // It only writes zeroes into memory that is there: it can't fail.
+        let _ = self.encode.reset_state();
+        if self.encode.set_packet_loss_perc(before.loss).is_ok() {
+            self.loss = before.loss;
+        }
     }
 
     /// Takes in what the other side reports as lost, in 1/256 (RFC 3550 §6.4.1).
@@ -251,7 +324,7 @@ mod tests {
 
     /// The frame before `at`, made from what came before it and by `how`.
     fn made(packets: &[std::vec::Vec<u8>], at: usize, how: impl Fn(&mut Decoder, &mut [i16])) -> [i16; 160] {
-        let mut decoder = Decoder::new().unwrap();
+        let mut decoder = Decoder::new(Rate::Narrow).unwrap();
         let mut out = [0i16; 160];
         for packet in &packets[..at - 1] {
             decoder.decode(111, packet, &mut out);
@@ -300,7 +373,7 @@ mod tests {
     fn a_part_of_a_frame_is_invented_and_not_counted_as_repaired() {
         let packets = spoken(60);
         let at = (5..60).find(|at| carries_repair(&packets[*at])).unwrap();
-        let mut decoder = Decoder::new().unwrap();
+        let mut decoder = Decoder::new(Rate::Narrow).unwrap();
         let mut out = [0i16; 160];
         assert!(!decoder.repair(111, &packets[at], &mut out[..80]), "10 ms of a frame of 20 ms");
         assert!(decoder.repair(111, &packets[at], &mut out));
@@ -308,7 +381,7 @@ mod tests {
 
     #[test]
     fn expected_loss_rises_at_once_and_falls_slowly() {
-        let mut encoder = Encoder::new(5, 20_000).unwrap();
+        let mut encoder = Encoder::new(Rate::Narrow, 5, 20_000).unwrap();
         encoder.heard_of_loss(51);
         assert_eq!(encoder.encode.packet_loss_perc().unwrap(), 20);
         encoder.heard_of_loss(0);
@@ -323,7 +396,7 @@ mod tests {
 
     #[test]
     fn the_bit_rate_is_what_was_asked_for() {
-        let mut encoder = Encoder::new(5, 20_000).unwrap();
+        let mut encoder = Encoder::new(Rate::Narrow, 5, 20_000).unwrap();
         let mut bytes = 0;
         for n in 0..250usize {
             let pcm: std::vec::Vec<i16> = (n * 160..(n + 1) * 160).map(|at| voice(at * 6)).collect();
@@ -340,7 +413,7 @@ mod tests {
         fn no_packet_makes_the_decoder_panic(packets in proptest::collection::vec(
             proptest::collection::vec(any::<u8>(), 0..120), 1..20)
         ) {
-            let mut decoder = Decoder::new().unwrap();
+            let mut decoder = Decoder::new(Rate::Narrow).unwrap();
             let mut out = [0i16; LONGEST];
             for packet in &packets {
                 let known = duration(packet);

@@ -4,14 +4,16 @@
 //! When the buffer has drifted from its target, a frame is folded away or one is put in, if
 //! possible while it is quiet.
 
+use super::WIDEST;
 use super::depth::Adjust;
 use super::jitter::{Frame, Jitter};
-use super::{FRAME, opus};
 
-/// A decoder as the playout sees it. Sound is 8 kHz mono.
+/// A decoder as the playout sees it. Sound is mono, at the decoder's own rate.
 pub(super) trait Voice {
-    /// RTP clock units of one sample at 8 kHz.
-    const UNITS_PER_SAMPLE: u32;
+    /// Samples of 20 ms; at most [`WIDEST`].
+    fn frame(&self) -> usize;
+    /// RTP clock units of one sample.
+    fn units_per_sample(&self) -> u32;
     /// Decodes into `out` and says how many samples it made; `None` if the payload is not sound.
     fn decode(&mut self, payload_type: u8, payload: &[u8], out: &mut [i16]) -> Option<usize>;
     /// Invents what was lost, from what was heard before.
@@ -40,10 +42,8 @@ impl Noise {
 
 /// Below this mean magnitude (about -50 dBFS) nobody hears a frame come or go.
 const QUIET: u32 = 80;
-/// What is invented or repaired in one step is at most 60 ms.
-const LONGEST_STEP: usize = 3 * FRAME;
-/// The longest packet and what may wait in front of it.
-const WAITING: usize = opus::LONGEST + 2 * FRAME;
+/// What is invented or repaired in one step is at most 60 ms, in frames.
+const LONGEST_STEP: usize = 3;
 /// A tick is filled by at most this many packets (8 of 2.5 ms); the rest is noise.
 const PACKETS_PER_TICK: usize = 20;
 
@@ -56,22 +56,22 @@ pub(super) enum Sounding {
     Nothing,
 }
 
-/// One direction of a call, up to linear sound.
-pub(super) struct Playout<V, const N: usize, const P: usize> {
+/// One direction of a call, up to linear sound. `W` samples wait: the longest packet and 40 ms in front of it.
+pub(super) struct Playout<V, const N: usize, const P: usize, const W: usize> {
     pub(super) jitter: Jitter<N, P>,
     pub(super) voice: V,
-    waiting: [i16; WAITING],
+    waiting: [i16; W],
     length: usize,
     quiet: bool,
     noise: Noise,
 }
 
-impl<V: Voice, const N: usize, const P: usize> Playout<V, N, P> {
+impl<V: Voice, const N: usize, const P: usize, const W: usize> Playout<V, N, P, W> {
     pub(super) fn new(voice: V, jitter_ms: u32, seed: u32) -> Self {
         Playout {
-            jitter: Jitter::new(jitter_ms, FRAME as u32 * V::UNITS_PER_SAMPLE),
+            jitter: Jitter::new(jitter_ms, voice.frame() as u32 * voice.units_per_sample()),
             voice,
-            waiting: [0; WAITING],
+            waiting: [0; W],
             length: 0,
             quiet: true,
             noise: Noise::new(seed),
@@ -86,15 +86,26 @@ impl<V: Voice, const N: usize, const P: usize> Playout<V, N, P> {
         self.quiet = true;
     }
 
-    /// The next 20 ms.
-    pub(super) fn next(&mut self, out: &mut [i16; FRAME]) -> Sounding {
+    /// The same sender, heard from here on at another rate; the decoder so far is handed back.
+    ///
+    /// What is decoded and not played yet, less than a packet, becomes noise of the same length: the timing is
+    /// left as it was.
+    pub(super) fn change(&mut self, voice: V) -> V {
+        self.length = (self.length * voice.frame() / self.voice.frame()).min(W);
+        self.noise.fill(&mut self.waiting[..self.length]);
+        std::mem::replace(&mut self.voice, voice)
+    }
+
+    /// The next 20 ms: `out` is as long as the decoder's frame.
+    pub(super) fn next(&mut self, out: &mut [i16]) -> Sounding {
         let sounding = match self.jitter.adjust(self.quiet) {
             Adjust::Keep => self.take(out),
             Adjust::Drop => {
-                let mut following = [0i16; FRAME];
+                let mut following = [0i16; WIDEST];
+                let following = &mut following[..out.len()];
                 let first = self.take(out);
-                let second = self.take(&mut following);
-                fold(out, &following);
+                let second = self.take(following);
+                fold(out, following);
                 if first == Sounding::Voice { first } else { second }
             }
             Adjust::Insert => {
@@ -102,36 +113,37 @@ impl<V: Voice, const N: usize, const P: usize> Playout<V, N, P> {
                 Sounding::Voice
             }
         };
-        let level: u32 =
-            out.iter().map(|sample| u32::from(sample.unsigned_abs())).sum::<u32>() / FRAME as u32;
-        self.quiet = level < QUIET;
+        let level: u32 = out.iter().map(|sample| u32::from(sample.unsigned_abs())).sum();
+        self.quiet = level < QUIET * out.len() as u32;
         sounding
     }
 
-    fn take(&mut self, out: &mut [i16; FRAME]) -> Sounding {
+    fn take(&mut self, out: &mut [i16]) -> Sounding {
+        let frame = out.len();
         let mut sounding = if self.length > 0 { Sounding::Voice } else { Sounding::Nothing };
         for _ in 0..PACKETS_PER_TICK {
-            if self.length >= FRAME {
+            if self.length >= frame {
                 break;
             }
             if self.refill() == Sounding::Voice {
                 sounding = Sounding::Voice;
             }
         }
-        if self.length < FRAME {
-            self.noise.fill(&mut self.waiting[self.length..FRAME]);
-            self.length = FRAME;
+        if self.length < frame {
+            self.noise.fill(&mut self.waiting[self.length..frame]);
+            self.length = frame;
         }
-        out.copy_from_slice(&self.waiting[..FRAME]);
-        self.waiting.copy_within(FRAME..self.length, 0);
-        self.length -= FRAME;
+        out.copy_from_slice(&self.waiting[..frame]);
+        self.waiting.copy_within(frame..self.length, 0);
+        self.length -= frame;
         sounding
     }
 
     /// One step of the jitter buffer becomes samples at the end of the line.
     fn refill(&mut self) -> Sounding {
         let room = &mut self.waiting[self.length..];
-        let samples = |units: u32| ((units / V::UNITS_PER_SAMPLE) as usize).min(LONGEST_STEP);
+        let (unit, longest) = (self.voice.units_per_sample(), LONGEST_STEP * self.voice.frame());
+        let samples = |units: u32| ((units / unit) as usize).min(longest);
         let (made, sounding) = match self.jitter.pop() {
             Frame::Audio { payload: [], duration, .. } => {
                 let made = samples(duration).max(1);
@@ -173,8 +185,8 @@ impl<V: Voice, const N: usize, const P: usize> Playout<V, N, P> {
 }
 
 /// Two frames become one: the first fades into the second, so both seams fit their neighbours.
-fn fold(first: &mut [i16; FRAME], second: &[i16; FRAME]) {
-    let whole = FRAME as i32;
+fn fold(first: &mut [i16], second: &[i16]) {
+    let whole = first.len() as i32;
     for (at, (a, b)) in (0i32..).zip(first.iter_mut().zip(second)) {
         *a = ((i32::from(*a) * (whole - at) + i32::from(*b) * at) / whole) as i16;
     }
