@@ -1,5 +1,6 @@
 //! `watrunk demo`: the real binary makes a whole call on loopback, and says what it measured.
 #![cfg(all(feature = "demo", not(target_env = "musl")))]
+#![allow(clippy::unwrap_used, clippy::panic)]
 
 use std::path::PathBuf;
 use std::process::Command;
