@@ -13,6 +13,9 @@ class Heard:
         packets = [p for p in list(peer.received) if p.kind == peer.opus]
         self.packets = len(packets)
         self.faults = list(call.faults) + list(peer.faults)
+        # A call that ends meanwhile breaks the handshake off: nobody's fault.
+        if peer.failed_at and (call.ended_at is None or peer.failed_at < call.ended_at - 1):
+            self.faults.append("DTLS: the handshake or the fingerprint failed")
         if len({p.ssrc for p in packets}) > 1:
             self.faults.append(f"{len({p.ssrc for p in packets})} SSRCs in one call")
         if any(p.extended for p in packets):

@@ -89,7 +89,8 @@ class Peer:
         self.reports = []                   # (time, RTCP packet) from the other side
         self.answer_at = None               # when the answer was known here, …
         self.nominated_at = None            # … a candidate pair was nominated, …
-        self.connected_at = None            # … and DTLS was done
+        self.connected_at = None            # … and DTLS was done, …
+        self.failed_at = None               # … or failed
         self.answered_at = None
         self.remote = None
         self.role = "controlled"            # asked for by RTCDtlsTransport
@@ -258,7 +259,7 @@ class Peer:
             await asyncio.sleep(0.01)       # a client's first flight needs a way to go
         await self._dtls.start(RTCDtlsParameters(fingerprints=[RTCDtlsFingerprint("sha-256", fingerprint)]))
         if self._dtls.state != "connected":
-            self.faults.append("DTLS: the handshake or the fingerprint failed")
+            self.failed_at = time.time()
             return
         self.connected_at = time.time()
         for data, at in self._early:

@@ -151,6 +151,22 @@ def another_desk(cloud, pbx, plain, tmp_path):
 
 
 @pytest.fixture
+def lone(cloud, pbx, tmp_path):
+    """Starts a gateway with one number that dials out, with other settings than usual; `own` are keys of that number."""
+    started = []
+
+    def start(own=None, whatsapp="", **settings):
+        usual = desk_settings(cloud)
+        it = Gateway(tmp_path, cloud, pbx, 6, {"lone": Number("106540352243299", "+15550100399")}, trunk=("power", "power-secret-61b4"),
+                     apart=True, http=usual["http"], whatsapp=whatsapp, own={"lone": {"forward_to": '"sip:echo@pbx"'} | (own or {})}, **settings)
+        started.append(it)
+        return it.start()
+    yield start
+    for it in started:
+        it.stop()
+
+
+@pytest.fixture
 def api(desk):
     """The REST API with the admin's key."""
     return Api(desk, API_KEY)
