@@ -4,4 +4,5 @@ pub mod leg;
 pub mod record;
 pub mod state;
 
+pub use leg::Direction;
 pub use state::{CONFIRMING, Call, Limits, Step};
