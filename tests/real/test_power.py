@@ -1,17 +1,38 @@
 """A power cut in every state of a call: what was open is closed at Meta, told in the history, and the file is whole."""
 
+import errno
 import sqlite3
+import subprocess
 import threading
 import time
 
 import pytest
 
+import sound
 from api import Api
 from conftest import desk_settings, nothing_left
 from gateway import API_KEY, Gateway
 from whatsapp import Number
 
 POWER = {n: Number(f"1065403522431{i:02}", f"+155501003{i:02}") for i, n in enumerate(["silent", "echo", "desk"])}
+
+
+@pytest.fixture
+def disk(tmp_path):
+    """A small disk for the history, and a function that fills it up."""
+    place = tmp_path / "state"
+    place.mkdir(mode=0o700)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m,mode=0700", "tmpfs", str(place)], check=True)
+
+    def fill():
+        try:
+            with open(place / "filler", "wb", buffering=0) as filler:
+                while True:
+                    filler.write(bytes(4096))
+        except OSError as error:
+            assert error.errno == errno.ENOSPC, error
+    yield fill
+    subprocess.run(["umount", "-l", str(place)], check=True)
 
 
 @pytest.fixture
@@ -116,4 +137,34 @@ def test_a_power_cut_while_settings_are_written_leaves_a_whole_file(box, talk):
         box.start()
     print(f"three cuts; {len(written)} changes before the last one; beside the file: {sorted(p.name for p in box.folder.iterdir())}")
     assert not [p for p in box.folder.iterdir() if p.name.startswith(box.config.name) and p != box.config], "a half-written copy is left"
+    whole(box)
+
+
+def test_a_full_disk_stops_no_call_and_is_told(disk, box, dial, people, pbx, talk):
+    dial.numbers = dial.numbers | POWER
+    first = dial.answered("echo")
+    first.hang_up()
+    box.record(first)
+    told = len(box.err)
+    disk()
+    call = dial.answered("echo", frames=sound.tone(700, -10))
+    person = people()
+    pbx.dial(person.phone, "power")
+    out = person.called()
+    out.picked_up()
+    talk(2.5)
+    call.hang_up()
+    out.hang_up()
+    print("with a full disk: " + call.measure().tone(700, -10, gap=0.2))
+    said = [line for line in box.err[told:] if "WARN" in line]
+    print("\n".join(said[:4]))
+    assert any(word in line for line in said for word in ("disk", "history", "full")), "the admin was not told"
+    assert len(said) < 20, "a full disk must not fill the log"
+    (box.folder / "state" / "filler").unlink()
+    talk(0.5)
+    last = dial.answered("echo")
+    last.hang_up()
+    assert box.record(last, 15)["answered"] is True
+    kept = [any(c.id in r.values() for r in box.records()) for c in (call, out)]
+    print(f"calls made while the disk was full are in the history afterwards: {kept}")
     whole(box)
