@@ -60,7 +60,7 @@ class Machine(Box):
              "-kernel", str(CACHE / "machine" / "vmlinuz"), "-initrd", str(CACHE / "machine" / "initrd"),
              "-append", f"console=ttyAMA0 loglevel=4 mitigations=off {options}",
              # The last that is named is the first that Linux finds.
-             *disks[4:], *disks[:4], "-device", "virtio-keyboard-device", "-device", "virtio-serial-device",
+             *disks[4:], *disks[:4], "-global", "virtio-mmio.force-legacy=false", "-device", "virtio-keyboard-device", "-device", "virtio-serial-device",
              "-chardev", f"socket,id=port,path={at},server=on,wait=off", "-device", "virtconsole,chardev=port",
              "-serial", f"file:{self.folder / 'console'}", "-monitor", "none"],
             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)

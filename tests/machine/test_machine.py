@@ -74,6 +74,27 @@ def test_a_clock_of_1970_is_told_once_and_keeps_nothing_from_starting(installed)
         installed.run("date", f"--set=@{then}", check=True)
 
 
+def test_the_led_blinks_while_no_trunk_is_up_and_is_dark_when_nothing_runs(installed):
+    """The keyboard's LED, for want of another; on when a trunk is up is shown by the unit tests."""
+    names = installed.run("ls", "/sys/class/leds").stdout.split()
+    assert LED in names, names
+    installed.forget()
+    installed.run("cp --remove-destination /usr/lib/watrunk/boards/qemu.toml /usr/lib/watrunk/board.toml"
+                  f" && sed -i 's/^name = .*/&\\nled = \"{LED}\"/' /usr/lib/watrunk/board.toml", check=True)
+    installed.run("/usr/lib/watrunk/board-setup", "overlay", check=True)
+    installed.run("systemctl", "mask", "systemd-time-wait-sync.service", check=True)
+    installed.run("systemctl", "daemon-reload", check=True)
+    installed.run("systemctl", "start", "watrunk", check=True)
+    level = f"cat /sys/class/leds/{LED}/brightness"
+    seen = installed.run(f"for i in $(seq 40); do {level}; sleep 0.1; done", check=True).stdout.split()
+    print("".join("-" if value == "0" else "#" for value in seen), installed.said()[-1])
+    assert set(seen) == {"0", "1"}
+    assert not [line for line in installed.said() if "the LED is not driven" in line]
+    assert "[none]" in installed.run("cat", f"/sys/class/leds/{LED}/trigger", check=True).stdout
+    installed.run("systemctl", "stop", "watrunk", check=True)
+    assert installed.run(level).stdout == "0\n"
+
+
 def test_a_root_that_is_read_only_is_enough_for_it_with_the_overlay(installed):
     installed.run("systemctl", "stop", "watrunk")
     installed.run("/usr/lib/watrunk/board-setup", "overlay", check=True)
