@@ -1,20 +1,34 @@
 //! One agent on one call: its messages, its sound, and when it speaks.
 
+use std::collections::VecDeque;
+use std::fmt;
 use std::time::Duration;
 
+use super::audio::{Inlet, Outlet};
+use super::dialect::{Fate, Playout, Said, Wire};
+use super::queue::PlayQueue;
+use super::record::{Record, Summary};
 use super::{Message, Session};
+use crate::call::Direction;
 use crate::clock::Tick;
+
+/// How long a session may take to begin once it may.
+const BEGIN: Duration = Duration::from_secs(10);
+/// Outputs that nobody fetched: beyond this, sound is dropped (10 s of it).
+const OUTPUTS: usize = 500;
+/// Unreadable messages that are logged, one by one.
+const LOGGED: u32 = 10;
 
 /// What the agent means for the call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AgentEvent {
-    /// The agent is there: an inbound call may be accepted, an outbound one dialled.
+    /// The agent is there: an inbound call may be accepted, an outbound one dialled. Once per leg.
     Ready,
-    /// The agent has hung up, with its reason.
+    /// The agent has hung up, with its reason. The leg is over.
     HungUp(String),
-    /// The session could not begin or has broken, with the reason.
+    /// The session could not begin or has broken, with the reason. The leg is over.
     Failed(String),
-    /// The agent hands the call over: a `tel:` or `sip:` URI.
+    /// The agent hands the call over: a `tel:` or `sip:` URI. The leg goes on until [`Leg::end`].
     Transfer(String),
     /// The agent wants these digits played to the far side.
     Digits(String),
@@ -34,58 +48,82 @@ pub enum LegOutput {
     Send(Message),
     /// Tell the call.
     Event(AgentEvent),
-    /// Close the WebSocket (1000) after what was sent before.
+    /// Close the WebSocket (1000) after what was sent before. Nothing follows.
     Close,
 }
 
-/// One line of the transcript.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Line {
-    /// `agent` or `user`.
-    pub who: &'static str,
-    /// The words.
-    pub text: String,
-    /// Since the call was answered.
-    pub at: Duration,
-}
-
-/// Something an agent told that is kept on the record.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Noted {
-    /// What it was, in the dialect's word.
-    pub name: String,
-    /// What it said, cut to a bounded length.
-    pub detail: String,
-    /// Since the call was answered.
-    pub at: Duration,
-}
-
-/// What is kept of an agent's call.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Summary {
-    /// How often the agent's speech was cut off by the user.
-    pub barge_ins: u32,
-    /// From the answer to the agent's first sound.
-    pub first_audio: Option<Duration>,
-    /// What was said; bounded.
-    pub transcript: Vec<Line>,
-    /// What else the agent told; bounded.
-    pub events: Vec<Noted>,
-    /// Messages that could not be read.
-    pub unreadable: u32,
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// The socket is being opened.
+    Opening,
+    /// It is open; the session has not begun.
+    Open,
+    /// Sound may cross.
+    Begun,
+    /// Nothing more is done.
+    Over,
 }
 
 /// One call's agent.
-#[derive(Debug)]
 pub struct Leg {
     session: Session,
+    wire: Box<dyn Wire>,
+    stage: Stage,
+    ready: bool,
+    answered: Option<Tick>,
+    /// When the session's clock began to run.
+    started: Tick,
+    /// Milliseconds of the user's sound that were sent, on the session's clock.
+    sent_until: Option<u64>,
+    begin_by: Option<Tick>,
+    alive_by: Option<Tick>,
+    queue: PlayQueue,
+    inlet: Inlet,
+    outlet: Outlet,
+    /// What happens once everything was played.
+    leaving: Option<AgentEvent>,
+    record: Record,
+    out: VecDeque<LegOutput>,
+    /// Kept between calls, so that the 20 ms path allocates nothing of its own.
+    outbox: Vec<Message>,
+    said: Vec<Said>,
+}
+
+impl fmt::Debug for Leg {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Leg")
+            .field("dialect", &self.session.dialect)
+            .field("call_id", &self.session.call_id)
+            .field("stage", &self.stage)
+            .field("queued_ms", &self.queue.millis())
+            .finish_non_exhaustive()
+    }
 }
 
 impl Leg {
     /// A leg whose socket is being opened.
     pub fn new(session: Session, now: Tick) -> Leg {
-        let _ = now;
-        Leg { session }
+        let wire = session.dialect.wire(&session);
+        let rate = session.dialect.rate();
+        Leg {
+            stage: Stage::Opening,
+            ready: false,
+            answered: None,
+            started: now,
+            sent_until: None,
+            begin_by: None,
+            alive_by: None,
+            queue: PlayQueue::new(rate),
+            inlet: Inlet::new(rate),
+            outlet: Outlet::new(rate, wire.sends(), wire.packet()),
+            leaving: None,
+            record: Record::new(),
+            out: VecDeque::new(),
+            outbox: Vec::new(),
+            said: Vec::new(),
+            wire,
+            session,
+        }
     }
 
     /// The rate of [`Leg::heard`] and [`Leg::next`], in hertz.
@@ -93,52 +131,310 @@ impl Leg {
         self.session.dialect.rate()
     }
 
-    /// The socket is open.
-    pub fn connected(&mut self, _now: Tick) {}
-
-    /// The WhatsApp user is connected: what the agent said before is played now.
-    pub fn answered(&mut self, _now: Tick) {}
-
-    /// The agent sent a message.
-    pub fn received(&mut self, _message: Message, _now: Tick) {}
-
-    /// The socket is gone.
-    pub fn closed(&mut self, _reason: &str, _now: Tick) {}
-
-    /// 20 ms of the user, at [`Leg::rate`].
-    pub fn heard(&mut self, _frame: &[i16], _now: Tick) {}
-
-    /// The user pressed a key for so many milliseconds.
-    pub fn digit(&mut self, _digit: char, _millis: u32, _now: Tick) {}
-
-    /// Fills the 20 ms to be played to the user; false if there is nothing to play.
-    pub fn next(&mut self, _frame: &mut [i16], _now: Tick) -> bool {
-        false
+    /// The socket is open. On an inbound call the session begins, while the caller hears ringing.
+    pub fn connected(&mut self, now: Tick) {
+        if self.stage != Stage::Opening {
+            return;
+        }
+        self.stage = Stage::Open;
+        self.wire.opened(&self.session, &mut self.outbox);
+        self.post(now);
+        match self.session.direction {
+            Direction::Outbound if self.answered.is_none() => self.be_ready(),
+            Direction::Inbound | Direction::Outbound => self.start(now),
+        }
     }
 
-    /// We hang up: the dialect's stop message, then [`LegOutput::Close`].
-    pub fn end(&mut self, _why: &str, _now: Tick) {}
+    /// The WhatsApp user is connected: an outbound session begins now, and what the agent said before is played.
+    pub fn answered(&mut self, now: Tick) {
+        if self.answered.is_some() || self.stage == Stage::Over {
+            return;
+        }
+        self.answered = Some(now);
+        self.record.answered(now);
+        if self.stage == Stage::Open && self.session.direction == Direction::Outbound {
+            self.start(now);
+        }
+        self.wire.answered(&mut self.outbox);
+        self.post(now);
+    }
+
+    /// The agent sent a message.
+    pub fn received(&mut self, message: Message, now: Tick) {
+        if self.stage == Stage::Over {
+            return;
+        }
+        let mut said = std::mem::take(&mut self.said);
+        self.wire.read(message, &self.session, self.playout(), &mut said);
+        for word in said.drain(..) {
+            self.hear(word, now);
+        }
+        self.said = said;
+        self.outlet.suit(self.wire.sends(), self.wire.packet());
+        self.echo();
+        self.wire.depth(self.queue.millis(), &mut self.outbox);
+        self.post(now);
+        self.leave_if_played();
+    }
+
+    /// The socket is gone, or could not be opened.
+    pub fn closed(&mut self, reason: &str, _now: Tick) {
+        let event = match self.stage {
+            Stage::Over => return,
+            Stage::Opening => AgentEvent::Failed(format!("the agent could not be reached: {reason}")),
+            Stage::Open => AgentEvent::Failed(format!("closed before the session began: {reason}")),
+            Stage::Begun => AgentEvent::HungUp(reason.to_owned()),
+        };
+        self.stage = Stage::Over;
+        self.queue.clear();
+        self.event(event);
+    }
+
+    /// 20 ms of the user, at [`Leg::rate`].
+    pub fn heard(&mut self, frame: &[i16], now: Tick) {
+        if self.stage != Stage::Begun || self.answered.is_none() {
+            return;
+        }
+        let clock = now.since(self.started).as_millis() as u64;
+        let step = u64::from(self.wire.packet());
+        // Stamps run evenly, unless sound was missing for a while.
+        let mut at = match self.sent_until {
+            Some(at) if at.abs_diff(clock) <= 200 => at,
+            Some(_) | None => clock / 20 * 20,
+        };
+        let (wire, outbox) = (&mut self.wire, &mut self.outbox);
+        let first = self.sent_until.is_none();
+        let mut sent = false;
+        self.outlet.push(frame, |packet| {
+            wire.audio(packet, at, outbox);
+            at += step;
+            sent = true;
+        });
+        if sent || first {
+            self.sent_until = Some(at);
+        }
+        self.post(now);
+    }
+
+    /// The user pressed a key for so many milliseconds.
+    pub fn digit(&mut self, digit: char, millis: u32, now: Tick) {
+        if self.stage == Stage::Begun && (digit.is_ascii_digit() || "*#ABCD".contains(digit)) {
+            self.wire.digit(digit, millis, &mut self.outbox);
+            self.post(now);
+        }
+    }
+
+    /// Fills the 20 ms to be played to the user, at [`Leg::rate`]; false if there is nothing to play.
+    pub fn next(&mut self, frame: &mut [i16], now: Tick) -> bool {
+        let Some(answered) = self.answered else { return false };
+        if self.stage == Stage::Over {
+            return false;
+        }
+        let playing = self.queue.next(frame, now);
+        if playing {
+            self.record.sounded(answered, now);
+            self.echo();
+            self.wire.depth(self.queue.millis(), &mut self.outbox);
+            self.post(now);
+        }
+        self.leave_if_played();
+        playing
+    }
+
+    /// We hang up: the dialect's stop message, then [`LegOutput::Close`]. Once only, and never after the agent's own
+    /// end.
+    pub fn end(&mut self, why: &str, now: Tick) {
+        let stage = std::mem::replace(&mut self.stage, Stage::Over);
+        match stage {
+            Stage::Over => return,
+            Stage::Opening | Stage::Open => {}
+            Stage::Begun => {
+                self.wire.stop(&self.session, why, &mut self.outbox);
+                self.post(now);
+            }
+        }
+        self.queue.clear();
+        self.out.push_back(LegOutput::Close);
+    }
 
     /// What is to be done next; `None` when there is nothing.
     pub fn poll(&mut self) -> Option<LegOutput> {
-        None
+        self.out.pop_front()
     }
 
     /// When [`Leg::handle_timeout`] must be called.
     pub fn poll_timeout(&self) -> Option<Tick> {
-        None
+        match self.stage {
+            Stage::Opening | Stage::Over => None,
+            Stage::Open | Stage::Begun => [self.begin_by, self.alive_by].into_iter().flatten().min(),
+        }
     }
 
     /// The time from [`Leg::poll_timeout`] has come.
-    pub fn handle_timeout(&mut self, _now: Tick) {}
+    pub fn handle_timeout(&mut self, now: Tick) {
+        if matches!(self.stage, Stage::Opening | Stage::Over) {
+            return;
+        }
+        if self.begin_by.is_some_and(|by| by <= now) {
+            let seconds = BEGIN.as_secs();
+            self.finish(AgentEvent::Failed(format!("the session did not begin within {seconds} s")));
+            return;
+        }
+        if self.alive_by.is_some_and(|by| by <= now) {
+            self.wire.alive(&mut self.outbox);
+            self.alive_by = self.next_alive(now);
+            self.post(now);
+        }
+    }
 
     /// Whether the socket may be read: no while 60 s of sound wait to be played.
     pub fn wants_input(&self) -> bool {
-        true
+        self.stage != Stage::Over && self.queue.millis() < self.wire.full()
     }
 
     /// What is kept of this call.
     pub fn summary(&self) -> Summary {
-        Summary::default()
+        self.record.summary()
+    }
+
+    fn playout(&self) -> Playout {
+        let (written, played) = self.queue.positions();
+        Playout { written, played, rate: self.rate(), paused: self.queue.paused() }
+    }
+
+    fn start(&mut self, now: Tick) {
+        self.started = now;
+        let begun = self.wire.start(&self.session, &mut self.outbox);
+        self.post(now);
+        if begun {
+            self.begin(now);
+        } else if self.stage == Stage::Open {
+            self.begin_by = Some(now + BEGIN);
+        }
+    }
+
+    fn begin(&mut self, now: Tick) {
+        if self.stage == Stage::Open {
+            self.stage = Stage::Begun;
+            self.begin_by = None;
+            self.alive_by = self.next_alive(now);
+            self.be_ready();
+        }
+    }
+
+    fn be_ready(&mut self) {
+        if !self.ready {
+            self.ready = true;
+            self.event(AgentEvent::Ready);
+        }
+    }
+
+    fn next_alive(&self, now: Tick) -> Option<Tick> {
+        Some(now + Duration::from_secs(self.wire.keep_alive()?))
+    }
+
+    fn hear(&mut self, said: Said, now: Tick) {
+        if self.stage == Stage::Over {
+            return;
+        }
+        match said {
+            Said::Begun => self.begin(now),
+            Said::Audio { bytes, format } => {
+                let samples = self.inlet.decode(&bytes, format);
+                let dropped = self.queue.push(samples, now);
+                self.record.overflowed(dropped);
+            }
+            Said::Mark(name, kind) => {
+                if !self.queue.mark(name, kind) {
+                    self.unreadable("too many marks");
+                }
+            }
+            Said::Clear => self.clear(now),
+            Said::ClearMarks => self.tell_marks(),
+            Said::Pause(paused) => self.queue.pause(paused),
+            Said::Send(message) => self.outbox.push(message),
+            Said::Event(AgentEvent::HungUp(why)) => self.finish(AgentEvent::HungUp(why)),
+            Said::Event(AgentEvent::Failed(why)) => self.finish(AgentEvent::Failed(why)),
+            Said::Event(event) => {
+                if let AgentEvent::Transcript { agent, text } = &event {
+                    self.record.line(*agent, text, now);
+                }
+                self.event(event);
+            }
+            Said::WhenPlayed(event) => self.leaving = Some(event),
+            Said::Note(name, detail) => self.record.note(&name, &detail, now),
+            Said::Nothing => {}
+            Said::Unreadable => self.unreadable("not of this dialect"),
+        }
+    }
+
+    fn clear(&mut self, now: Tick) {
+        self.inlet.reset();
+        if self.queue.clear() && self.answered.is_some() {
+            self.record.barged_in(now);
+        }
+        self.tell_marks();
+        self.wire.cleared(&mut self.outbox);
+    }
+
+    fn tell_marks(&mut self) {
+        while let Some(mark) = self.queue.pop_mark() {
+            self.wire.mark(&mark, Fate::Cleared, &mut self.outbox);
+        }
+    }
+
+    fn echo(&mut self) {
+        while let Some(mark) = self.queue.reached() {
+            self.wire.mark(&mark, Fate::Played, &mut self.outbox);
+        }
+    }
+
+    fn leave_if_played(&mut self) {
+        if self.stage != Stage::Begun || (self.answered.is_some() && !self.queue.is_empty()) {
+            return;
+        }
+        match self.leaving.take() {
+            None => {}
+            Some(event @ (AgentEvent::HungUp(_) | AgentEvent::Failed(_))) => self.finish(event),
+            Some(event) => self.event(event),
+        }
+    }
+
+    /// The agent is done: nothing more is read or played.
+    fn finish(&mut self, event: AgentEvent) {
+        self.stage = Stage::Over;
+        self.queue.clear();
+        self.send_outbox();
+        self.event(event);
+        self.out.push_back(LegOutput::Close);
+    }
+
+    fn unreadable(&mut self, why: &str) {
+        let count = self.record.unreadable();
+        if count <= LOGGED {
+            tracing::debug!(dialect = %self.session.dialect, call = %self.session.call_id, why, "agent message ignored");
+        }
+    }
+
+    fn event(&mut self, event: AgentEvent) {
+        self.out.push_back(LegOutput::Event(event));
+    }
+
+    fn post(&mut self, now: Tick) {
+        if !self.outbox.is_empty() {
+            self.alive_by = self.alive_by.and_then(|_| self.next_alive(now));
+            self.send_outbox();
+        }
+    }
+
+    fn send_outbox(&mut self) {
+        for message in self.outbox.drain(..) {
+            // A socket that takes nothing: the oldest sound is worth least, but only its owner can drop that.
+            if self.out.len() < OUTPUTS {
+                self.out.push_back(LegOutput::Send(message));
+            } else {
+                self.record.unsent();
+            }
+        }
     }
 }

@@ -12,10 +12,17 @@
 //! A dialect (one file each in `dialect/`) knows only what things are called. It is told what happened and
 //! says which messages that makes; it reads a message and says what was meant.
 
+mod audio;
 mod dialect;
 mod leg;
+mod queue;
+mod record;
+mod resample;
 mod session;
+#[cfg(test)]
+mod tests;
 
 pub use dialect::{Dialect, HttpRequest, UnknownDialect};
-pub use leg::{AgentEvent, Leg, LegOutput, Line, Noted, Summary};
+pub use leg::{AgentEvent, Leg, LegOutput};
+pub use record::{Line, Noted, Summary};
 pub use session::{Key, Message, Session};

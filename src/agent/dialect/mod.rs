@@ -1,7 +1,24 @@
 //! The dialects: what each kind of agent calls things, and in which sound it speaks.
 
+mod asterisk;
+mod cloud;
+mod deepgram;
+mod elevenlabs;
+mod exotel;
+mod jambonz;
+mod openai;
+mod pcm16;
+mod plivo;
+mod telnyx;
+mod twilio;
+mod vapi;
+mod vonage;
+mod wire;
+
 use std::fmt;
 use std::str::FromStr;
+
+pub(super) use wire::{Fate, Playout, Said, Wire};
 
 use super::Session;
 
@@ -146,31 +163,108 @@ impl Dialect {
         }
     }
 
+    /// The dialect on one call.
+    pub(super) fn wire(self, session: &Session) -> Box<dyn Wire> {
+        match self {
+            Dialect::Twilio => Box::new(twilio::Twilio::new(session)),
+            Dialect::Telnyx => Box::new(telnyx::Telnyx::new(session)),
+            Dialect::Vonage => Box::new(vonage::Vonage),
+            Dialect::Plivo => Box::new(plivo::Plivo::new(session)),
+            Dialect::Exotel => Box::new(exotel::Exotel::new(session)),
+            Dialect::Jambonz => Box::new(jambonz::Jambonz::new(session)),
+            Dialect::Asterisk => Box::new(asterisk::Asterisk::new(session)),
+            Dialect::Pcm16 { rate } => Box::new(pcm16::Pcm16::new(rate)),
+            Dialect::ElevenLabs => Box::new(elevenlabs::ElevenLabs::new()),
+            Dialect::Vapi => Box::new(vapi::Vapi),
+            Dialect::Deepgram => Box::new(deepgram::Deepgram::default()),
+            Dialect::OpenAi => Box::new(openai::OpenAi::default()),
+        }
+    }
+
     /// The `Sec-WebSocket-Protocol` to offer. An agent that does not echo it is accepted all the same.
     pub fn subprotocol(&self) -> Option<&'static str> {
         match self {
             Dialect::Jambonz => Some("audio.jambonz.org"),
             Dialect::Asterisk => Some("media"),
-            _ => None,
+            Dialect::Twilio
+            | Dialect::Telnyx
+            | Dialect::Vonage
+            | Dialect::Plivo
+            | Dialect::Exotel
+            | Dialect::Pcm16 { .. }
+            | Dialect::ElevenLabs
+            | Dialect::Vapi
+            | Dialect::Deepgram
+            | Dialect::OpenAi => None,
         }
     }
 
-    /// Headers of the upgrade request that the dialect demands; the destination's own come beside them.
+    /// Headers of the upgrade request that the dialect demands; the destination's own come beside them. They may hold
+    /// the key.
     pub fn headers(&self, session: &Session) -> Vec<(String, String)> {
-        let _ = session;
-        Vec::new()
+        let key = session.key.as_ref().map(super::Key::expose);
+        let bearer = |word: &str| key.map(|key| ("authorization".to_owned(), format!("{word} {key}")));
+        match self {
+            Dialect::Deepgram => bearer("Token").into_iter().collect(),
+            Dialect::OpenAi => bearer("Bearer").into_iter().collect(),
+            // There is no first message that could tell who calls.
+            Dialect::Pcm16 { .. } => [
+                ("x-call-id", session.call_id.as_str()),
+                ("x-call-from", &session.from),
+                ("x-call-to", &session.to),
+                ("x-call-direction", session.direction.as_str()),
+            ]
+            .map(|(name, value)| {
+                (name.to_owned(), value.chars().filter(|letter| letter.is_ascii_graphic()).collect())
+            })
+            .into(),
+            Dialect::Twilio
+            | Dialect::Telnyx
+            | Dialect::Vonage
+            | Dialect::Plivo
+            | Dialect::Exotel
+            | Dialect::Jambonz
+            | Dialect::Asterisk
+            | Dialect::ElevenLabs
+            | Dialect::Vapi => Vec::new(),
+        }
     }
 
     /// The request whose answer holds the WebSocket's URL, if the service mints one per call. `url` is the
-    /// destination as configured (`wss://…`); [`Dialect::minted`] reads the answer.
+    /// destination as configured (`wss://…`); [`Dialect::minted`] reads the answer. On an outbound call it is sent
+    /// when the user has answered: a minted agent speaks at once.
     pub fn mint(&self, session: &Session, url: &str) -> Option<HttpRequest> {
-        let _ = (session, url);
-        None
+        match self {
+            Dialect::Vapi => vapi::mint(session, url),
+            Dialect::ElevenLabs => elevenlabs::mint(session, url),
+            Dialect::Twilio
+            | Dialect::Telnyx
+            | Dialect::Vonage
+            | Dialect::Plivo
+            | Dialect::Exotel
+            | Dialect::Jambonz
+            | Dialect::Asterisk
+            | Dialect::Pcm16 { .. }
+            | Dialect::Deepgram
+            | Dialect::OpenAi => None,
+        }
     }
 
     /// The WebSocket's URL in the answer to [`Dialect::mint`]'s request. An error says what was wrong with it.
     pub fn minted(&self, status: u16, body: &[u8]) -> Result<String, String> {
-        let _ = (status, body);
-        Err(format!("{self} mints no URL"))
+        match self {
+            Dialect::Vapi => cloud::url_in(status, body, &["transport", "websocketCallUrl"]),
+            Dialect::ElevenLabs => cloud::url_in(status, body, &["signed_url"]),
+            Dialect::Twilio
+            | Dialect::Telnyx
+            | Dialect::Vonage
+            | Dialect::Plivo
+            | Dialect::Exotel
+            | Dialect::Jambonz
+            | Dialect::Asterisk
+            | Dialect::Pcm16 { .. }
+            | Dialect::Deepgram
+            | Dialect::OpenAi => Err(format!("{self} mints no URL")),
+        }
     }
 }
