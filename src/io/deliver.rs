@@ -1,6 +1,7 @@
 //! Events to the user's own applications: from the spool on the disk, one POST at a time per call, until they are taken
 //! or given up.
 
+use std::collections::BTreeSet;
 use std::future::Future;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
@@ -9,7 +10,6 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use futures_util::future::join_all;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::{Method, Uri};
 use hyper_rustls::HttpsConnector;
@@ -17,6 +17,7 @@ use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::client::legacy::connect::dns::Name;
 use hyper_util::rt::TokioExecutor;
+use tokio::task::JoinSet;
 
 use super::clock;
 use super::disk::Disk;
@@ -33,14 +34,21 @@ const USER_AGENT: &str = concat!("watrunk/", env!("CARGO_PKG_VERSION"));
 /// An application has this long to answer.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Deliveries on the wire at once.
-const AT_ONCE: usize = 8;
+/// Deliveries on the wire at once, and those to one application.
+const AT_ONCE: usize = 16;
+const AT_ONE: usize = 4;
+
+/// Deliveries that are looked at for one that may go out now.
+const LOOKED_AT: usize = 256;
 
 /// As much of an answer as is read; the log keeps less.
 const REPLY: usize = 16 * 1024;
 
 /// With nothing to do, the spool is looked at this often all the same: a wall clock may have jumped.
 const IDLE: Duration = Duration::from_secs(60);
+
+/// And while some are under way, this often: others may have become due.
+const BUSY: Duration = Duration::from_secs(1);
 
 /// Looks up names, and refuses those that lead to this machine or its network.
 #[derive(Clone)]
@@ -167,27 +175,56 @@ impl Post {
         Ok((status, body))
     }
 
-    /// Delivers what is spooled for as long as the process lives.
+    /// Delivers what is spooled for as long as the process lives. An application that is slow holds up nobody else.
     pub async fn deliver(self) {
+        let mut under_way: JoinSet<(String, i64)> = JoinSet::new();
+        let mut taken: BTreeSet<(String, i64)> = BTreeSet::new();
         loop {
             let now = clock::now().wall;
-            let due = self.disk.write(move |ledger| ledger.due(now, AT_ONCE)).await;
+            let due = self.disk.write(move |ledger| ledger.due(now, LOOKED_AT)).await;
             let due = due.unwrap_or_else(|error| {
                 tracing::warn!(%error, "the spool can't be read");
                 Vec::new()
             });
-            if due.is_empty() {
-                self.rest().await;
-            } else {
-                join_all(due.into_iter().map(|one| self.attempt(one))).await;
+            for one in due {
+                let key = (one.webhook_id.clone(), one.seq);
+                let same = taken.iter().filter(|(webhook, _)| *webhook == one.webhook_id).count();
+                if taken.len() < AT_ONCE && same < AT_ONE && !taken.contains(&key) {
+                    taken.insert(key.clone());
+                    let post = self.clone();
+                    under_way.spawn(async move {
+                        post.attempt(one).await;
+                        key
+                    });
+                }
+            }
+            tokio::select! {
+                done = under_way.join_next(), if !under_way.is_empty() => match done {
+                    Some(Ok(key)) => {
+                        taken.remove(&key);
+                    }
+                    // A bug in one attempt: which one it was is not known, so all that still run are waited for.
+                    Some(Err(error)) => {
+                        tracing::error!(%error, "an attempt to deliver an event panicked: this is a bug");
+                        while under_way.join_next().await.is_some() {}
+                        taken.clear();
+                    }
+                    None => {}
+                },
+                () = self.rest(!taken.is_empty()) => {}
             }
         }
     }
 
     /// Until something is spooled or due again.
-    async fn rest(&self) {
-        let next = self.disk.write(|ledger| ledger.next_due()).await.ok().flatten();
-        let pause = next.map_or(IDLE, |at| until(at).min(IDLE)).max(Duration::from_millis(50));
+    async fn rest(&self, busy: bool) {
+        let next = match busy {
+            // What is under way counts as due until it is settled.
+            true => None,
+            false => self.disk.write(|ledger| ledger.next_due()).await.ok().flatten(),
+        };
+        let longest = if busy { BUSY } else { IDLE };
+        let pause = next.map_or(longest, |at| until(at).min(longest)).max(Duration::from_millis(50));
         tokio::select! {
             () = self.news.woken() => {}
             () = tokio::time::sleep(pause) => {}
