@@ -170,6 +170,41 @@ fn a_thousand_ticks_both_ways_allocate_nothing() {
     }
     assert_eq!(allocations() - before, 0, "allocations in 1,000 ticks of coming and going");
     assert_eq!((to_user, to_far), (1_000, 5 * 75));
+    // Agents at every rate: from the tick after they came, until the PBX takes over.
+    let (mut before, mut counted, mut heard, mut digits) = (0, 0, 0, 0);
+    for n in 0..1_000usize {
+        let now = Tick::from_millis(43_000 + 20 * n as u64);
+        let rate = [16_000, 24_000, 8_000, 16_000][n / 250];
+        match n % 250 {
+            0 => bridge.set_agent(rate).unwrap(),
+            // The thread's first use of libopus at this rate is behind us.
+            20 => before = allocations(),
+            200 => bridge.set_far(FarMedia { law: Law::Pcmu, pt: 0, dtmf_pt: Some(101), sends: true }),
+            230 => bridge.alone(Alone::RingBack),
+            249 => counted += allocations() - before,
+            _ => {}
+        }
+        let user = UserPacket {
+            ssrc: 9,
+            payload_type: if n % 50 == 20 { 126 } else { 111 },
+            marker: n % 50 == 20,
+            sequence: (1_100 + n) as u16,
+            timestamp: (1_100 + n) as u32 * 960,
+            payload: if n % 50 == 20 { &[5, 0x8A, 3, 0] } else { &opus[n] },
+        };
+        if n % 40 != 11 {
+            bridge.from_user(&user, now);
+        }
+        if n % 7 != 3 {
+            bridge.agent_says(&[(n % 100) as i16 * 30; 480][..rate as usize / 50]);
+        }
+        bridge.tick(now, &mut out);
+        assert!(out.to_user.is_some());
+        heard += usize::from(out.to_agent.len() == rate as usize / 50);
+        digits += usize::from(out.digit.is_some());
+    }
+    assert_eq!(counted, 0, "allocations in 1,000 ticks with agents");
+    assert_eq!((heard, digits), (800, 16));
     // The counter counts.
     let counted = allocations();
     drop(std::hint::black_box(vec![1u8; 10]));

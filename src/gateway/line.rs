@@ -363,6 +363,38 @@ mod tests {
     }
 
     #[test]
+    fn while_an_agent_is_the_far_end_nothing_of_the_pbx_is_heard_and_no_silence_but_the_users_is_judged() {
+        let mut line = line(true, true);
+        line.from_far(&rtp(1), address(PBX), Tick::ZERO);
+        assert!(!line.agent_says(&[900; 320]), "there is no agent yet");
+        assert_eq!(line.set_agent(11_025, Tick::ZERO), Err(MediaError::Rate { rate: 11_025 }));
+        assert_eq!(line.far_address(), Some(address(PBX)), "and the far end is as it was");
+        assert_eq!(line.set_agent(16_000, Tick::ZERO), Ok(()));
+        assert_eq!(line.far_address(), None);
+        let mut out = Outgoing::default();
+        for second in 0..70 {
+            line.user_lives(seconds(second));
+            line.from_far(&rtp(2), address(PBX), seconds(second));
+            assert_eq!(tick_until(&mut line, seconds(second), seconds(second + 1)), []);
+            assert_eq!(line.rtcp_due(seconds(second), 0, &mut heapless::Vec::new()), None);
+            assert!(line.agent_says(&[900; 320]));
+            line.tick(seconds(second + 1), &mut out);
+            assert!(out.to_user.is_some() && out.to_far.is_empty());
+            assert_eq!(out.to_agent.len(), 320);
+        }
+        assert_eq!(line.quality().1.received, 1 + 70, "what the agent said counts, the PBX's packets don't");
+        assert_eq!(tick_until(&mut line, seconds(70), seconds(110)), [(99_000, Silence::User)]);
+
+        // From the agent to a human.
+        let media = FarMedia { law: Law::Pcmu, pt: 0, dtmf_pt: Some(101), sends: true };
+        line.set_far(media, true, address(PBX), address("192.0.2.10:12001"), seconds(110));
+        line.from_far(&rtp(3), address(PBX), seconds(110));
+        assert_eq!(line.far_address(), Some(address(PBX)));
+        line.tick(seconds(110), &mut out);
+        assert_eq!((out.to_far.len(), out.to_agent.len()), (1, 0));
+    }
+
+    #[test]
     fn what_the_far_end_that_was_left_still_sends_is_not_taken_for_the_next_one() {
         let mut line = line(true, true);
         let (media, rtcp) = (

@@ -129,7 +129,3 @@ impl Bridge {
         speaks
     }
 }
-
-#[cfg(test)]
-#[path = "bridge_agent_tests.rs"]
-mod tests;

@@ -6,6 +6,8 @@ use proptest::prelude::*;
 use std::collections::VecDeque;
 use std::vec::Vec;
 
+#[path = "bridge_agent_tests.rs"]
+mod agent;
 #[path = "bridge_alone_tests.rs"]
 mod alone;
 #[path = "bridge_sound_tests.rs"]
