@@ -65,7 +65,7 @@ def test_a_call_that_fails_is_told_as_failed(desk, dial, hook, people, api):
 
 
 def test_an_application_that_stumbles_gets_every_event_in_order(desk, dial, other, hook, talk):
-    other.plan = [500, 0, 503]
+    other.plan = [500, 0]
     one = dial.answered("desk")
     talk(0.3)
     one.hang_up()

@@ -27,9 +27,20 @@ def test_the_description_names_every_operation(desk):
     print(f"OpenAPI {description['openapi']}, {len(names)} operations")
 
 
+# A request that is right may come at the wrong time (409, 422, 429), and Meta, the PBX or an application may be away (502,
+# 503); 400 is for what the description does not allow, 500 for our own mistakes.
+SETTINGS = """
+[checks.not_a_server_error]
+expected-statuses = ["2xx", "3xx", "4xx", 502, 503]
+[checks.positive_data_acceptance]
+expected-statuses = ["2xx", "3xx", 401, 403, 404, 409, 422, 429, 502, 503]
+"""
+
+
 def test_made_up_requests_are_answered_as_described(another_desk, tmp_path):
+    (tmp_path / "schemathesis.toml").write_text(SETTINGS)
     command = [sys.executable, "-m", "schemathesis.cli", "run", another_desk.url + "/openapi.json", "--mode", "all",
-               "--max-examples", "4", "--max-time", "40", "--phases", "examples,coverage,fuzzing", "--checks", CHECKS, "--seed", "4", "--no-shrink",
+               "--max-examples", "4", "--max-time", "25", "--phases", "examples,coverage,fuzzing", "--checks", CHECKS, "--seed", "4", "--no-shrink",
                "--request-timeout", "5", "--exclude-path", "/v1/events", "--exclude-path-regex", "^/2010-04-01",
                "-H", f"Authorization: Bearer {API_KEY}", "--continue-on-failure", "--warnings", "off", "--suppress-health-check", "all"]
     done = subprocess.run(command, cwd=tmp_path, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=120,
