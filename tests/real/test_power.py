@@ -8,10 +8,12 @@ import time
 
 import pytest
 
+import network
 import sound
 from api import Api
 from conftest import desk_settings, nothing_left
 from gateway import API_KEY, Gateway
+from hook import Hook
 from whatsapp import Number
 
 POWER = {n: Number(f"1065403522431{i:02}", f"+155501003{i:02}") for i, n in enumerate(["silent", "echo", "desk"])}
@@ -36,11 +38,19 @@ def disk(tmp_path):
 
 
 @pytest.fixture
-def box(cloud, pbx, tmp_path):
+def app():
+    """The application that hears of it."""
+    it = Hook(network.address(16), 8090, "power-hook-secret")
+    yield it
+    it.close()
+
+
+@pytest.fixture
+def box(cloud, pbx, app, tmp_path):
     """A gateway that may die."""
     settings = desk_settings(cloud)
     settings["own"] = {"desk": {"forward_to": '"sip:echo@pbx"     # a comment that must stay'}}
-    settings["more"] = settings["more"].split("[[rates]]", 1)[0].split("# A trunk")[0]
+    settings["more"] = f'[[webhook]]\nid = "app"\nurl = "{app.url}"\nsecret = "{app.secret}"\n'
     it = Gateway(tmp_path, cloud, pbx, 6, POWER, trunk=("power", "power-secret-61b4"), apart=True, **settings)
     yield it.start()
     it.stop()
@@ -56,7 +66,7 @@ def whole(box):
         connection.close()
 
 
-def test_a_power_cut_in_any_state_of_a_call_leaves_nothing_open(box, dial, people, pbx, cloud, talk):
+def test_a_power_cut_in_any_state_of_a_call_leaves_nothing_open(box, dial, people, pbx, cloud, app, talk):
     dial.numbers = dial.numbers | POWER
     api = Api(box, API_KEY)
     calls = {}
@@ -92,6 +102,8 @@ def test_a_power_cut_in_any_state_of_a_call_leaves_nothing_open(box, dial, peopl
         assert record["why"] == "interrupted", (state, record)
         assert record["answered"] is state.startswith("talking"), (state, record)
         print(f"{state}: {record.get('detail')}; talked {record.get('talk_seconds')} s")
+        told = app.wait(lambda h: [d for d in h.of() if d.json["call"]["metaCallId"] == call.id and d.event != "call.received"])
+        assert [d.event for d in told] == ["call.failed"] and not app.forged(told[0]), state
     # Nobody told the gateway this call's id: Meta's next word about it does, and then it is ended.
     unknown = calls["asked, no reply yet"]
     cloud.send(unknown.status("RINGING"))
@@ -163,6 +175,7 @@ def test_a_full_disk_stops_no_call_and_is_told(disk, box, dial, people, pbx, tal
     (box.folder / "state" / "filler").unlink()
     talk(0.5)
     last = dial.answered("echo")
+    talk(0.5)
     last.hang_up()
     assert box.record(last, 15)["answered"] is True
     kept = [any(c.id in r.values() for r in box.records()) for c in (call, out)]

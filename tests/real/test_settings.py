@@ -48,7 +48,7 @@ def test_the_calling_of_a_number_is_shown(api):
     assert api.get("/v1/whatsapp/calling", accountId="nosuch").status == 404
 
 
-def test_enabling_sets_it_at_meta_and_in_the_file_and_keeps_every_comment(api, desk, cloud, settings, dial):
+def test_enabling_sets_it_at_meta_and_in_the_file_and_keeps_every_comment(api, desk, cloud, settings, dial, talk):
     settings(DESK["fresh"])["status"] = "DISABLED"
     before = file_of(desk)
     path = CONFIG.format("fresh")
@@ -66,6 +66,7 @@ def test_enabling_sets_it_at_meta_and_in_the_file_and_keeps_every_comment(api, d
     assert [line for line in before.splitlines() if line not in after.splitlines()] == ["enabled = false"]
     assert desk.config.stat().st_mode & 0o777 == 0o600
     call = dial.answered("fresh")       # it works at once
+    talk(0.5)
     call.hang_up()
     assert desk.record(call)["answered"] is True
     shown = api.get(path).json
