@@ -177,13 +177,20 @@ impl Leg {
         self.leave_if_played();
     }
 
-    /// The socket is gone, or could not be opened.
+    /// The socket is gone, or could not be opened. An empty `reason` is an ordinary goodbye of the agent's (1000,
+    /// 1001 or no code): in a session that has begun, that is how it hangs up. Anything else is a failure.
     pub fn closed(&mut self, reason: &str, _now: Tick) {
         let event = match self.stage {
             Stage::Over => return,
             Stage::Opening => AgentEvent::Failed(format!("the agent could not be reached: {reason}")),
-            Stage::Open => AgentEvent::Failed(format!("closed before the session began: {reason}")),
-            Stage::Begun => AgentEvent::HungUp(reason.to_owned()),
+            Stage::Open if reason.is_empty() => {
+                AgentEvent::Failed("the agent closed the connection before the session began".to_owned())
+            }
+            Stage::Open => AgentEvent::Failed(format!("before the session began: {reason}")),
+            Stage::Begun if reason.is_empty() => {
+                AgentEvent::HungUp("the agent closed the connection".to_owned())
+            }
+            Stage::Begun => AgentEvent::Failed(reason.to_owned()),
         };
         self.stage = Stage::Over;
         self.queue.clear();
@@ -417,6 +424,12 @@ impl Leg {
     }
 
     fn event(&mut self, event: AgentEvent) {
+        let (AgentEvent::Ready | AgentEvent::HungUp(_) | AgentEvent::Failed(_)) = &event else {
+            if self.out.len() < 2 * OUTPUTS {
+                self.out.push_back(LegOutput::Event(event));
+            }
+            return;
+        };
         self.out.push_back(LegOutput::Event(event));
     }
 

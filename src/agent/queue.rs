@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::clock::Tick;
 
 /// From here on the socket is not read: 60 s.
-pub(super) const FULL_SECONDS: usize = 60;
+pub(super) const FULL_MILLIS: u64 = 60_000;
 /// More than this is never kept: one message of the largest size may still come when the queue is full.
 const LIMIT_SECONDS: usize = 180;
 /// After silence, so much is waited for before playing: an agent that sends every 20 ms is heard evenly.

@@ -91,9 +91,7 @@ impl Asterisk {
                     said.push(Said::Send(self.command("ANSWER")));
                 }
             }
-            "DTMF_END" => {
-                said.push(Said::Event(AgentEvent::Digits(wire::word(fields, &["digit"]).to_owned())))
-            }
+            "DTMF_END" => said.push(wire::digits(wire::word(fields, &["digit"]))),
             "ERROR" => {
                 said.push(Said::Note("error".to_owned(), wire::word(fields, &["error_text"]).to_owned()))
             }

@@ -35,7 +35,10 @@ impl Deepgram {
             "agent": {
                 "language": or("language", "en"),
                 "listen": {"provider": {"type": "deepgram", "model": or("listen_model", "nova-3")}},
-                "think": {"provider": {"type": or("think_provider", "open_ai"), "model": or("think_model", "gpt-4o-mini")}},
+                "think": {"provider": {
+                    "type": or("think_provider", "open_ai"),
+                    "model": or("think_model", "gpt-4o-mini"),
+                }},
                 "speak": {"provider": {"type": "deepgram", "model": or("voice", "aura-2-thalia-en")}},
             },
         });

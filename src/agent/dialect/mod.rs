@@ -1,4 +1,19 @@
 //! The dialects: what each kind of agent calls things, and in which sound it speaks.
+//!
+//! Parameters of a session that a dialect understands itself; all others are only handed on:
+//!
+//! | dialect | parameters |
+//! |---|---|
+//! | `jambonz` | `sampleRate`: 8000, 16000, 24000, 48000 |
+//! | `asterisk` | `format`: `ulaw`, `alaw`, `slin`, `slin12` to `slin48`; `control`: `plain-text` |
+//! | `elevenlabs` | `agent_id` |
+//! | `vapi` | `assistantId` |
+//! | `deepgram` | `prompt`, `greeting`, `voice`, `language`, `listen_model`, `think_provider`, `think_model` |
+//! | `openai` | `instructions`, `greeting`, `voice` |
+//!
+//! For the last four, `settings` is JSON laid over what would be sent. `{from}`, `{to}`, `{direction}`, `{call_id}` and
+//! `{any parameter}` are filled in where texts are spoken or thought. A tool named `transfer_call` with a `to`, and one
+//! named `end_call`, do what they say once the agent has finished its sentence.
 
 mod asterisk;
 mod cloud;

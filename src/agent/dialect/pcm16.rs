@@ -62,7 +62,7 @@ impl Wire for Pcm16 {
                 let text = wire::word(&value, &["text"]).to_owned();
                 Said::Event(AgentEvent::Transcript { agent: true, text })
             }
-            "digits" => Said::Event(AgentEvent::Digits(wire::word(&value, &["digits"]).to_owned())),
+            "digits" => wire::digits(wire::word(&value, &["digits"])),
             "transfer" => match wire::target(wire::word(&value, &["to"])) {
                 Some(target) => Said::Event(AgentEvent::Transfer(target)),
                 None => Said::Unreadable,

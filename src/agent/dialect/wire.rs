@@ -9,7 +9,7 @@ use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
 use crate::agent::audio::Format;
-use crate::agent::queue::{Mark, MarkKind};
+use crate::agent::queue::{FULL_MILLIS, Mark, MarkKind};
 use crate::agent::{AgentEvent, Message, Session};
 
 /// Agents pad, or don't.
@@ -92,7 +92,7 @@ pub(in crate::agent) trait Wire: Send {
 
     /// Queued milliseconds from which on the socket is not read.
     fn full(&self) -> u64 {
-        60_000
+        FULL_MILLIS
     }
 
     /// Seconds between messages that keep an idle session alive.
@@ -229,6 +229,15 @@ pub(super) fn facts(session: &Session) -> Value {
         facts.insert(name.clone(), Value::from(value.as_str()));
     }
     Value::Object(facts)
+}
+
+/// The digits an agent wants played: at most 64 keys.
+pub(super) fn digits(text: &str) -> Said {
+    let keys = text.bytes().all(|key| key.is_ascii_digit() || b"*#ABCD".contains(&key));
+    if text.is_empty() || text.len() > 64 || !keys {
+        return Said::Unreadable;
+    }
+    Said::Event(AgentEvent::Digits(text.to_owned()))
 }
 
 /// The number or address an agent names, as a URI; `None` if it is neither.

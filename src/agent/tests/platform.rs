@@ -139,7 +139,12 @@ fn raw_pcm_is_binary_both_ways_and_its_control_is_optional() {
     assert_eq!(call.told(), [json!({"type": "mark", "name": "m"})]);
     call.say(json!({"type": "transfer", "to": "+15550100300"}));
     call.say(json!({"type": "transfer", "to": "sip:200@pbx>\r\nX: y"}));
-    assert_eq!(call.events, [AgentEvent::Transfer("tel:+15550100300".into())]);
+    call.say(json!({"type": "digits", "digits": "12#"}));
+    call.say(json!({"type": "digits", "digits": "12;drop"}));
+    assert_eq!(
+        call.events,
+        [AgentEvent::Transfer("tel:+15550100300".into()), AgentEvent::Digits("12#".into())]
+    );
     call.digit('1', 90);
     call.end();
     assert_eq!(call.told()[0], json!({"type": "dtmf", "digit": "1", "duration_ms": 90}));
@@ -240,8 +245,9 @@ fn a_real_asterisk_is_spoken_to_as_its_application_in_its_own_codec() {
 #[test]
 fn an_agent_that_closes_has_hung_up_and_one_that_never_came_has_failed() {
     let mut call = Call::talking("twilio");
-    call.leg.closed("1000", call.now);
-    assert_eq!(call.leg.poll(), Some(crate::agent::LegOutput::Event(AgentEvent::HungUp("1000".into()))));
+    call.leg.closed("", call.now);
+    let goodbye = AgentEvent::HungUp("the agent closed the connection".into());
+    assert_eq!(call.leg.poll(), Some(crate::agent::LegOutput::Event(goodbye)));
     assert_eq!(call.leg.poll(), None);
     call.leg.end("too late", call.now);
     assert_eq!(call.leg.poll(), None);
