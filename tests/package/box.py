@@ -121,7 +121,7 @@ class Box:
     def said(self):
         """What the program itself wrote to the journal since the last `forget()`, line by line."""
         self.run("journalctl", "--sync")
-        after = [f"--after-cursor={self.cursor}"] if self.cursor else []
+        after = [f"--cursor={self.cursor}"] if self.cursor else []
         text = self.run("journalctl", "--unit=watrunk", "--output=cat", "--no-pager", "SYSLOG_IDENTIFIER=watrunk", *after).stdout
         return [re.sub(r"\x1b\[[0-9;]*m", "", line) for line in text.splitlines()]
 
@@ -129,9 +129,11 @@ class Box:
         """What was said until now doesn't count, nor what failed."""
         self.run("systemctl", "stop", "watrunk")
         self.run("systemctl", "reset-failed", "watrunk")
+        # A mark in the journal, not a time: clocks may be set.
+        self.run("systemd-cat", "--identifier=mark", "echo", "mark", check=True)
         self.run("journalctl", "--sync")
-        # A place in the journal, not a time: clocks may be set.
-        self.cursor = self.run("journalctl", "--lines=1", "--output=cat", "--show-cursor").stdout.split("-- cursor: ")[-1].strip()
+        shown = self.run("journalctl", "--identifier=mark", "--lines=1", "--output=cat", "--show-cursor", check=True).stdout
+        self.cursor = shown.split("-- cursor: ")[1].strip()
 
     def path(self, inside):
         """Where a file of the box is for us."""
