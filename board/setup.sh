@@ -25,6 +25,7 @@ detect() {
         "Raspberry Pi 4"*) echo pi4 ;;
         "Raspberry Pi 3"*|"Raspberry Pi Compute Module 3"*) echo pi3 ;;
         "Raspberry Pi Zero 2"*) echo zero2 ;;
+        "Raspberry Pi Zero"*|"Raspberry Pi Model"*) echo zero ;;
         linux,dummy-virt*) echo qemu ;;
         *)
             # The package holds the general board of its own architecture only.

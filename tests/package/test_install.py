@@ -117,7 +117,7 @@ def test_removing_keeps_config_and_history_and_purging_leaves_nothing(bare, deb)
 @pytest.mark.parametrize("model, board", [
     ("Raspberry Pi 4 Model B Rev 1.5", "pi4"), ("Raspberry Pi 5 Model B Rev 1.0", "pi5"),
     ("Raspberry Pi 3 Model B Plus Rev 1.3", "pi3"), ("Raspberry Pi Zero 2 W Rev 1.0", "zero2"),
-    ("Raspberry Pi Compute Module 4 Rev 1.1", "cm4"), ("Rock 5", "generic-aarch64"),
+    ("Raspberry Pi Compute Module 4 Rev 1.1", "cm4"), ("Raspberry Pi Zero W Rev 1.1", "zero"), ("Rock 5", "generic-aarch64"),
 ])
 def test_a_board_is_known_by_its_device_tree(tmp_path, model, board):
     boards = tmp_path / "usr/lib/watrunk/boards"
