@@ -169,6 +169,9 @@ class Talk(Awaited):
     async def run(self, request):
         """The connection's life."""
         self._ws = web.WebSocketResponse(autoping=False, max_msg_size=1 << 22, timeout=2)
+        if request.transport is None:       # gone while it waited
+            self.closed_at = time.time()
+            return web.Response()
         await self._ws.prepare(request)
         self.ready = True
         self.bot._notify()
@@ -323,7 +326,7 @@ class Talk(Awaited):
             transport.abort()
 
     async def _bye(self):
-        if self._ws is not None and not self._ws.closed:
+        if self.ready and not self._ws.closed:
             await self._ws.close()
 
 
