@@ -249,7 +249,7 @@ def test_sound_in_pieces_of_any_size_is_the_same(agents, ring, talk, path):
     x = x[int(places[0]) * step:int(places[-1]) * step]
     purity, gap = sound.purity(x, sound.CLOCK, 1000), sound.longest_gap(x, sound.CLOCK)
     print(f"{path}: {seconds:.2f} s of {end - begin:.2f} s loud, purity {purity:.4f}, longest gap {1000 * gap:.0f} ms")
-    assert abs(seconds - 4.0) < 0.06 and purity > 0.98 and gap == 0.0
+    assert abs(seconds - 4.0) < 0.06 and purity > 0.98 and gap < 0.02
 
 
 def test_what_the_agent_says_before_the_user_is_there_is_held(agents, ring, talk):
@@ -390,8 +390,7 @@ def test_an_agent_that_breaks_off_ends_the_call(agents, ring, talk):
     talk(1)
     bot.die()
     assert call.ended() == "terminate"
-    record = over(agents, call, "far_silent", "far_unreachable", "media_failed", answered=True)
-    assert record["detail"] and "docs.rs" not in record["detail"]
+    over(agents, call, "far_silent", "far_hung_up", answered=True, word="the connection to the agent failed")
 
 
 @pytest.mark.parametrize("path, word", [("no", "403"), ("never", ""), ("closed", ""), ("unknown", ""), ("stranger", ""), ("leaves", "")])
@@ -418,7 +417,7 @@ def test_a_dead_agent_is_noticed(agents, ring):
     print(f"ended {call.ended_at - began:.1f} s after it was answered, pings after {[round(t - bot.opened_at, 1) for t in bot.pings]} s")
     assert 15 < call.ended_at - began < 42 and len(bot.pings) >= 2
     assert all(8 < b - a < 12 for a, b in zip(bot.pings, bot.pings[1:]))
-    over(agents, call, "far_silent", "far_unreachable", answered=True)
+    over(agents, call, "far_silent", "far_hung_up", answered=True, word="nothing was heard of the agent for 30 s")
 
 
 def test_what_can_not_be_read_disturbs_nobody(agents, ring, talk):
