@@ -241,6 +241,7 @@ pub(super) fn call(record: &Record) -> Value {
         "offered_at": stamp(record.offered_at),
         "answered": record.answered(),
         "answered_at": record.answered_at.map(stamp),
+        "transferred_at": record.transferred_at.map(stamp),
         "ended_at": stamp(record.ended_at),
         "talk_seconds": record.talk_seconds,
         "why": record.why.as_str(),

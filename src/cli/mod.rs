@@ -58,7 +58,8 @@ fn carry_out(verb: Verb, out: &mut dyn Write, err: &mut dyn Write) -> Result<(),
                 let _ = writeln!(err, "watrunk: {line}");
             }
             log_to_stderr();
-            crate::io::run(found.config, args.config).map_err(|reason| fail(&reason, err))
+            crate::io::run(found.config, found.board.led.as_deref(), args.config)
+                .map_err(|reason| fail(&reason, err))
         }
         #[cfg(all(feature = "demo", not(target_env = "musl")))]
         Verb::Demo(args) => {

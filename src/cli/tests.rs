@@ -311,7 +311,7 @@ fn calls_as_json_holds_every_field() {
             "id": "call_1", "wacid": "wacid.1", "number": "support", "direction": "inbound",
             "from": "+15550100200", "profile_name": "Zoë", "user_id": null, "to": "+15550100100",
             "destination": "sip:200@pbx", "offered_at": "2023-11-14T22:13:20.123Z", "answered": true,
-            "answered_at": "2023-11-14T22:13:24.000Z", "ended_at": "2023-11-14T22:14:24.250Z",
+            "answered_at": "2023-11-14T22:13:24.000Z", "transferred_at": null, "ended_at": "2023-11-14T22:14:24.250Z",
             "talk_seconds": 60.25, "why": "user_hung_up", "detail": "terminate", "sip_code": 200,
             "meta_code": null, "whatsapp": heard, "far": nothing,
         }] })

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use super::fault::{Fault, Place, nearest};
+use super::private::{host_of, is_private_host};
 use super::reader::{Reader, Section};
 use super::sections::{Config, NumberConfig, TrunkConfig};
 use super::units::{Destination, HostPort};
@@ -227,6 +228,12 @@ fn check_number(
             let real = HostPort::parse(host).is_ok_and(|h| h.port.is_some() || h.host.contains(['.', ':']));
             if !real && !exists(host) {
                 r.fault(no_trunk(&forward_at, host));
+            }
+        }
+        Some(Destination::Wss(url)) if !config.http.allow_private && r.sound(&forward_at) => {
+            if is_private_host(host_of(url)) || url.starts_with("ws:") {
+                let what = "leads to this machine or a private network, or is not encrypted";
+                r.fault(Fault::at(&forward_at, what).hint("set http.allow_private = true if that is meant"));
             }
         }
         None | Some(Destination::Tel(_) | Destination::Wss(_)) => {}

@@ -7,10 +7,10 @@ use sha2::{Digest as _, Sha256};
 
 use super::fault::Fault;
 use super::private::{host_of, is_private_host};
-use super::read::token;
+use super::read::{folder, token};
 use super::reader::{Reader, Section};
-use super::sections::{Config, WebhookConfig};
-use super::units::{EventName, HostPort};
+use super::sections::{AgentConfig, Config, WebhookConfig};
+use super::units::{EventName, HostPort, dialect};
 
 /// Webhooks that a file may have.
 const WEBHOOKS: usize = 50;
@@ -113,7 +113,19 @@ fn address(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
-/// The headers of its own that a webhook wants.
+/// `[agent]`
+pub(super) fn agent(r: &mut Reader<'_>, s: &Section<'_>) -> AgentConfig {
+    let default = AgentConfig::default();
+    AgentConfig {
+        dialect: r.parsed(s, "dialect", dialect).unwrap_or(default.dialect),
+        key: r.secret(s, "key"),
+        headers: headers(r, s),
+        connect_seconds: r.whole(s, "connect_seconds", 1..=60, "seconds").unwrap_or(default.connect_seconds),
+        ca_file: r.parsed(s, "ca_file", folder),
+    }
+}
+
+/// The headers of its own that a webhook or an agent wants.
 fn headers(r: &mut Reader<'_>, s: &Section<'_>) -> BTreeMap<String, String> {
     let mut headers: BTreeMap<String, String> = BTreeMap::new();
     for (name, value) in r.named_texts(s, "headers").unwrap_or_default() {

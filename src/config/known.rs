@@ -79,6 +79,7 @@ pub(super) const NUMBER: &[&str] = &[
     "caller_id",
     "recording",
     "max_call_seconds",
+    "dialect",
     "country_code",
     "national_prefix",
     "international_prefix",
@@ -98,7 +99,8 @@ pub(super) const TIER: &[&str] = &["from_minutes", "meta_per_minute_usd"];
 pub(super) const WEBHOOK: &[&str] =
     &["id", "name", "url", "secret", "secret_file", "secret_env", "events", "active", "headers"];
 
-pub(super) const AGENT: &[&str] = &["dialect"];
+pub(super) const AGENT: &[&str] =
+    &["dialect", "key", "key_file", "key_env", "headers", "connect_seconds", "ca_file"];
 
 /// The keys of a board file, and of the sections in it.
 pub(super) const BOARD: &[&str] =

@@ -27,7 +27,7 @@ pub use fault::{Fault, Note};
 pub use private::{is_private, is_private_host};
 pub use secret::{KeySecret, Secret, SecretSource, SystemSecrets};
 pub use sections::{
-    Config, GatewayConfig, HttpConfig, HttpKey, MediaConfig, NumberConfig, RateConfig, RateTier,
+    AgentConfig, Config, GatewayConfig, HttpConfig, HttpKey, MediaConfig, NumberConfig, RateConfig, RateTier,
     RecordingConfig, SipConfig, TrunkConfig, WebhookConfig, WhatsAppConfig,
 };
 pub use units::{

@@ -11,6 +11,7 @@ use super::sections::{
     Config, GatewayConfig, HttpConfig, HttpKey, MediaConfig, NumberConfig, SipConfig, TrunkConfig,
     WhatsAppConfig,
 };
+use super::units::dialect;
 use super::units::{
     CallerId, Cidr, Codec, Destination, DtlsRole, Dtmf, PortRange, Role, Srtp, e164, sip_server, url,
 };
@@ -32,10 +33,7 @@ pub(super) fn config(r: &mut Reader<'_>, root: &Section<'_>, board: &Board) -> C
     let recording = r.section(root, "recording", known::RECORDING);
     let rates = r.sections(root, "rates", known::RATES);
     let webhooks = r.sections(root, "webhook", known::WEBHOOK);
-    if root.has("agent") {
-        let agent = r.section(root, "agent", known::AGENT);
-        r.note(agent.place(), "not in force in this version");
-    }
+    let agent = r.section(root, "agent", known::AGENT);
 
     let config = Config {
         gateway: read_gateway(r, &gateway, board.gateway()),
@@ -48,6 +46,7 @@ pub(super) fn config(r: &mut Reader<'_>, root: &Section<'_>, board: &Board) -> C
         rates: rates.iter().map(|s| money::rate(r, s)).collect(),
         recording: money::recording(r, &recording),
         webhooks: webhooks.iter().map(|s| hooks::webhook(r, s)).collect(),
+        agent: hooks::agent(r, &agent),
     };
     let in_force = board::in_force(r, board, (&config.gateway, &gateway), (&config.media, &media));
     r.keep(in_force);
@@ -271,13 +270,6 @@ fn read_number(r: &mut Reader<'_>, s: &Section<'_>) -> NumberConfig {
     }
     let id: String = r.parsed(s, "id", token).unwrap_or_default();
     let forward_to = r.parsed(s, "forward_to", Destination::parse);
-    if let Some(Destination::Wss(_)) = forward_to {
-        let at = r.at(s, "forward_to");
-        r.fault(
-            Fault::at(&at, format!("wss:// is {NOT_SUPPORTED}"))
-                .hint("forward to sip:user@trunk or tel:+number"),
-        );
-    }
     let recording = r.flag(s, "recording").unwrap_or(false);
     if recording {
         let at = r.at(s, "recording");
@@ -294,6 +286,7 @@ fn read_number(r: &mut Reader<'_>, s: &Section<'_>) -> NumberConfig {
         caller_id: r.word(s, "caller_id", CallerId::WORDS).unwrap_or(CallerId::Caller),
         recording,
         max_call_seconds: max_call_seconds(r, s),
+        dialect: r.parsed(s, "dialect", dialect),
         country_code: r.parsed(s, "country_code", country_code),
         national_prefix: r
             .parsed_or_empty(s, "national_prefix", dialled_prefix)
@@ -413,7 +406,7 @@ fn sha256(text: &str) -> Result<[u8; 32], String> {
     if fits { Ok(digest) } else { Err("must be 64 hex digits, as sha256sum prints them".to_owned()) }
 }
 
-fn folder(text: &str) -> Result<PathBuf, String> {
+pub(super) fn folder(text: &str) -> Result<PathBuf, String> {
     if text.contains('\0') {
         return Err("must not hold a zero byte".to_owned());
     }

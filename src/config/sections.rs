@@ -35,6 +35,8 @@ pub struct Config {
     pub recording: RecordingConfig,
     /// `[[webhook]]`, in the file's order.
     pub webhooks: Vec<WebhookConfig>,
+    /// `[agent]`
+    pub agent: AgentConfig,
 }
 
 /// `[gateway]`: the process.
@@ -279,6 +281,8 @@ pub struct NumberConfig {
     pub recording: bool,
     /// Seconds after which a call is ended, 10 to 86400; `None`: never. Not given: 14400. In the file 0 is never.
     pub max_call_seconds: Option<u64>,
+    /// How the voice agent of a `wss:` destination speaks, if not as `[agent]` says.
+    pub dialect: Option<String>,
     /// E.164 country code, digits: what a national number dialled by the PBX is completed with. `None`: national
     /// numbers can't be dialled.
     pub country_code: Option<String>,
@@ -340,6 +344,46 @@ pub struct WebhookConfig {
     pub active: bool,
     /// Put into each request. The names are unlike each other even if case is ignored.
     pub headers: BTreeMap<String, String>,
+}
+
+/// `[agent]`: what holds for voice agents, the `wss:` destinations.
+#[derive(Clone, PartialEq, Eq)]
+pub struct AgentConfig {
+    /// How they speak: `twilio`, `pcm16-24000`, …
+    pub dialect: String,
+    /// The key of a cloud service, or what signs the way in.
+    pub key: Option<Secret>,
+    /// Put into each request for a connection.
+    pub headers: BTreeMap<String, String>,
+    /// Seconds until an agent must be there, 1 to 60.
+    pub connect_seconds: u64,
+    /// Certificates (PEM) that agents' own are believed by, beside those that browsers trust.
+    pub ca_file: Option<PathBuf>,
+}
+
+impl Default for AgentConfig {
+    fn default() -> Self {
+        AgentConfig {
+            dialect: "twilio".to_owned(),
+            key: None,
+            headers: BTreeMap::new(),
+            connect_seconds: 10,
+            ca_file: None,
+        }
+    }
+}
+
+/// The values of headers often hold keys.
+impl fmt::Debug for AgentConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AgentConfig")
+            .field("dialect", &self.dialect)
+            .field("key", &self.key)
+            .field("headers", &self.headers.keys())
+            .field("connect_seconds", &self.connect_seconds)
+            .field("ca_file", &self.ca_file)
+            .finish()
+    }
 }
 
 /// Neither the values of headers nor the address: both often hold keys.

@@ -187,6 +187,33 @@ impl fmt::Display for Cidr {
     }
 }
 
+/// The ways in which voice agents speak; `pcm16-` may be followed by a rate.
+const DIALECTS: [&str; 11] = [
+    "twilio",
+    "telnyx",
+    "vonage",
+    "plivo",
+    "exotel",
+    "jambonz",
+    "asterisk",
+    "pcm16",
+    "elevenlabs",
+    "deepgram",
+    "openai",
+];
+
+/// The sampling rates of `pcm16-…`, in Hz.
+const RATES: [&str; 9] = ["8000", "11025", "12000", "16000", "22050", "24000", "32000", "44100", "48000"];
+
+/// How a voice agent speaks. The error completes the sentence "the key …".
+pub(super) fn dialect(text: &str) -> Result<String, String> {
+    let rated = text.strip_prefix("pcm16-").is_some_and(|rate| RATES.contains(&rate));
+    match DIALECTS.contains(&text) || rated {
+        true => Ok(text.to_owned()),
+        false => Err(format!("must be one of {} or pcm16-RATE, is \"{text}\"", DIALECTS.join(", "))),
+    }
+}
+
 /// Where the calls of a number go.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Destination {
@@ -199,8 +226,21 @@ pub enum Destination {
         /// A trunk's name, or else a host or address with or without a port ([`HostPort`] reads it).
         host: String,
     },
-    /// `wss://…`: a voice agent. Not in this version.
+    /// `wss://…`: a voice agent; `ws://…` on private networks.
     Wss(String),
+}
+
+/// The address of a voice agent, a query and all. The error completes the sentence "the key …".
+fn agent(text: &str) -> Result<String, String> {
+    let (place, query) = text.split_once('?').unwrap_or((text, ""));
+    url(place, &["wss", "ws"])?;
+    if query.bytes().any(|b| !b.is_ascii_graphic() || b == b'"' || b == b'#') {
+        return Err(format!("must hold neither blanks nor #, is \"{text}\""));
+    }
+    for said in query.split('&').filter_map(|pair| pair.strip_prefix("dialect=")) {
+        dialect(said).map_err(|what| format!("has a `dialect` that {what}"))?;
+    }
+    Ok(text.to_owned())
 }
 
 impl Destination {
@@ -209,8 +249,8 @@ impl Destination {
         if let Some(number) = strip_scheme(text, "tel:") {
             return Ok(Destination::Tel(e164(number)?));
         }
-        if strip_scheme(text, "wss://").is_some() {
-            return url(text, &["wss"]).map(Destination::Wss);
+        if strip_scheme(text, "wss://").is_some() || strip_scheme(text, "ws://").is_some() {
+            return agent(text).map(Destination::Wss);
         }
         if strip_scheme(text, "sips:").is_some() {
             return Err("sips: is not supported by this version: use sip:".to_owned());

@@ -149,7 +149,7 @@ fn owned<'c>(config: &'c Config, id: &str, account: &str) -> Result<&'c NumberCo
 /// A destination of a request that this version can call.
 ///
 /// # Errors
-/// 400 if it is none, or the number itself; 422 if nobody here can carry it, and for a voice agent's.
+/// 400 if it is none, or the number itself; 422 if nobody here can carry it.
 pub fn destination(
     config: &Config,
     number: &NumberConfig,
@@ -163,10 +163,9 @@ pub fn destination(
     match &destination {
         Destination::Wss(url) => {
             reach::checked(config, param, url)?;
-            return Err(Fault::not_available(
-                param,
-                "wss:// destinations are not available in this version: use sip: or tel:",
-            ));
+            if url.starts_with("ws:") && !config.http.allow_private {
+                return Err(Fault::invalid(param, "must begin with wss://: ws:// is not encrypted"));
+            }
         }
         Destination::Tel(tel) => {
             if *tel == number.phone_number {

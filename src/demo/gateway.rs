@@ -155,7 +155,7 @@ impl Gateway {
                     match Running::start(config, None).await {
                         Ok(running) => {
                             let _ = ready_in.send(Ok((running.http(), running.input())));
-                            running.until_finished().await;
+                            running.until_finished(None).await;
                         }
                         Err(error) => {
                             let _ = ready_in.send(Err(error));

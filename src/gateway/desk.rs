@@ -281,7 +281,7 @@ impl Gateway {
         Ok(Answer::Ending { id })
     }
 
-    fn transfer(&mut self, id: &str, to: &Destination, now: Now) -> Result<Answer, Refusal> {
+    pub(super) fn transfer(&mut self, id: &str, to: &Destination, now: Now) -> Result<Answer, Refusal> {
         let (key, live) = self.find(id)?;
         let number = self.settings.number(&live.phone_number_id).cloned().ok_or(Refusal::NoSuchNumber)?;
         let route = self.route_for(&number, to)?;
@@ -290,7 +290,7 @@ impl Gateway {
             return Err(Refusal::NotNow { state: live.call.word() });
         };
         live.route = Some(route);
-        live.destination = to.to_string();
+        live.destination = super::route::shown(to);
         live.transferred = Some(now.wall);
         let id = live.id.clone();
         tracing::info!(call = %id, to = live.destination_class(), "the call is handed over");
@@ -299,7 +299,7 @@ impl Gateway {
         self.outputs.push_back(Output::Line { call: key, order });
         self.note(key, false);
         self.follow(key, steps, now);
-        Ok(Answer::Transferring { id, to: to.to_string() })
+        Ok(Answer::Transferring { id, to: super::route::shown(to) })
     }
 
     /// Calls that were under way when the process stopped: none may stay open at Meta, and each gets its record.

@@ -1,6 +1,7 @@
 //! The hall's far side: the PBX is dialled, heard and hung up on.
 
 use super::live::{FarState, LineState};
+use super::route::Route;
 use super::{CallKey, Gateway, LineOrder, Output, route};
 use crate::call::leg::{Event, Order, Side, Why};
 use crate::call::record::PlacedBy;
@@ -38,9 +39,12 @@ impl Gateway {
     /// 200: the user has answered the PBX's call.
     fn answer_far(&mut self, key: CallKey, leg: LegId, now: Now) {
         let Some(live) = self.calls.get(&key) else { return };
-        let (LineState::Open { rtp }, Some(route)) = (live.line, live.route.clone()) else { return };
+        let (LineState::Open { rtp }, Some(Route::Sip { trunk, .. })) = (live.line, live.route.clone())
+        else {
+            return;
+        };
         let theirs = live.far_offer.clone();
-        let ours = sdp::offer(&self.local_media(&route.trunk, rtp));
+        let ours = sdp::offer(&self.local_media(&trunk, rtp));
         let described = match &theirs {
             Some(theirs) => sdp::reply(&ours, theirs, 1),
             None => Ok(ours),
@@ -64,11 +68,12 @@ impl Gateway {
     fn dial_far(&mut self, key: CallKey, now: Now) {
         let Some(live) = self.calls.get(&key) else { return };
         let LineState::Open { rtp } = live.line else { return };
-        let Some(route) = live.route.clone() else {
-            self.far_ended(key, Why::NotRouted, now);
-            return;
+        let (trunk, user) = match live.route.clone() {
+            Some(Route::Sip { trunk, user }) => (trunk, user),
+            Some(Route::Agent(agent)) => return self.dial_agent(key, agent, now),
+            None => return self.far_ended(key, Why::NotRouted, now),
         };
-        let local = self.local_media(&route.trunk, rtp);
+        let local = self.local_media(&trunk, rtp);
         self.legs += 1;
         let leg = LegId(self.legs);
         let Some(live) = self.calls.get_mut(&key) else { return };
@@ -78,8 +83,8 @@ impl Gateway {
         };
         let (from_user, from_name) = route::caller(number, &live.user);
         let dial = Dial {
-            trunk: route.trunk,
-            user: route.user,
+            trunk,
+            user,
             host: None,
             from_user,
             from_name,
@@ -121,11 +126,15 @@ impl Gateway {
                 self.agent.refuse(leg, sip::Refusal { code, warning: Some(warning), retry_after }, now);
                 self.drain_agent(now);
             }
+            FarState::Agent { .. } => {
+                self.outputs.push_back(Output::Line { call: key, order: LineOrder::AgentEnd(why) });
+                self.far_ended(key, why, now);
+            }
             FarState::Idle | FarState::Ended => self.far_ended(key, why, now),
         }
     }
 
-    fn far_ended(&mut self, key: CallKey, why: Why, now: Now) {
+    pub(super) fn far_ended(&mut self, key: CallKey, why: Why, now: Now) {
         if let Some(live) = self.calls.get_mut(&key) {
             live.far = FarState::Ended;
         }
@@ -221,6 +230,10 @@ impl Gateway {
                 self.by_leg.remove(&leg);
                 self.agent.hang_up(leg, Cause { code: None, text: "" }, now);
                 self.drain_agent(now);
+            }
+            FarState::Agent { .. } => {
+                let order = LineOrder::AgentEnd(Why::Operator);
+                self.outputs.push_back(Output::Line { call: key, order });
             }
             FarState::Idle | FarState::Ended => {}
         }

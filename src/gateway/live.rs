@@ -51,6 +51,11 @@ pub enum FarState {
     Invited(LegId),
     /// Dialled, or answered: the user agent will say `Ended` once.
     Up(LegId),
+    /// A voice agent, by the line's own socket.
+    Agent {
+        /// It is there.
+        ready: bool,
+    },
     /// Over.
     Ended,
 }
@@ -265,7 +270,11 @@ impl Live {
     pub fn invited(&self) -> Option<LegId> {
         match self.far {
             FarState::Invited(leg) if self.call.origin() == Side::Far => Some(leg),
-            FarState::Idle | FarState::Invited(_) | FarState::Up(_) | FarState::Ended => None,
+            FarState::Idle
+            | FarState::Invited(_)
+            | FarState::Up(_)
+            | FarState::Agent { .. }
+            | FarState::Ended => None,
         }
     }
 }

@@ -7,6 +7,7 @@
 //! ```
 //! `handle(input, now)`, then `poll()` until it is empty, then wait until `poll_timeout()` or the next input.
 
+mod agent;
 pub mod desk;
 mod far;
 pub mod line;
@@ -24,7 +25,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 pub use live::CallKey;
-pub use port::{Input, LineEvent, LineOrder, LineSetup, Output, RequestId, WebRtc};
+pub use port::{AgentSetup, Input, LineEvent, LineOrder, LineSetup, Output, RequestId, WebRtc};
 pub use route::Settings;
 
 use crate::call::leg::{Side, Why};
@@ -323,6 +324,7 @@ impl Gateway {
             LineEvent::FarSilent => {
                 self.end(key, Why::FarSilent, "nothing came from the PBX for too long", now);
             }
+            LineEvent::Agent(event) => self.agent_event(key, event, now),
             LineEvent::Fault(what) => {
                 tracing::error!(call = %live.id, what, "the sound of a call stopped: this is a bug");
                 live.line = LineState::Closed;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::desk::{Answer, Place, Refusal, Ticket};
 use super::live::{FarState, LineState, Live};
-use super::{CallKey, Gateway, LineOrder, LineSetup, Output, Owner, WebRtc, route};
+use super::{CallKey, Gateway, LineOrder, Output, Owner, WebRtc, route};
 use crate::call::leg::{Direction, Side, Why};
 use crate::call::record::PlacedBy;
 use crate::call::{Limits, Step};
@@ -67,7 +67,7 @@ impl Gateway {
         Ok(Wanted {
             limits: self.outbound_limits(&number, crate::call::CONFIRMING),
             destination: format!("sip:{from}@{}", invite.trunk),
-            route: route::Route { trunk: invite.trunk, user: invite.from_user },
+            route: route::Route::Sip { trunk: invite.trunk, user: invite.from_user },
             number,
             to,
             placed_by: PlacedBy::Pbx,
@@ -94,7 +94,7 @@ impl Gateway {
         self.place(
             Wanted {
                 limits: self.outbound_limits(&number, self.settings.ring + Duration::from_secs(10)),
-                destination: destination.to_string(),
+                destination: route::shown(&destination),
                 route,
                 number,
                 to: place.to,
@@ -117,8 +117,9 @@ impl Gateway {
         if route::is_itself(number, destination) {
             return Err(Refusal::ToItself);
         }
-        let route = route::towards(number, destination).ok_or(Refusal::NoDestination)?;
-        let known = self.agent.trunks().into_iter().find(|view| view.name == route.trunk);
+        let route = route::towards(&self.settings, number, destination).ok_or(Refusal::NoDestination)?;
+        let Some(trunk) = route.trunk() else { return Ok(route) };
+        let known = self.agent.trunks().into_iter().find(|view| view.name == trunk);
         match known {
             None => Err(Refusal::NoDestination),
             Some(view) if view.peer.is_none() || !view.state.is_up() => {
@@ -240,18 +241,9 @@ impl Gateway {
         if live.call.ending() {
             return;
         }
-        let trunk = live.route.as_ref().and_then(|route| self.settings.trunk(&route.trunk));
-        let silence = trunk.and_then(|trunk| trunk.silence);
-        let name = trunk.map(|trunk| trunk.sip.name.clone());
-        let view = self.agent.trunks().into_iter().find(|view| Some(&view.name) == name.as_ref());
-        let Some(far) = view.and_then(|view| view.peer) else {
-            self.end(key, Why::TrunkDown, "the trunk has no address", now);
-            return;
-        };
-        let setup =
-            LineSetup { webrtc: WebRtc::Offer { role: self.settings.dtls_role }, far, far_silence: silence };
         live.line = LineState::Opening;
-        self.outputs.push_back(Output::Line { call: key, order: LineOrder::Open(Box::new(setup)) });
+        let webrtc = WebRtc::Offer { role: self.settings.dtls_role };
+        self.open_sound(key, webrtc, now);
     }
 
     /// The ports are known: the offer can be written, and Meta asked.

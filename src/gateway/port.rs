@@ -1,11 +1,14 @@
 //! All that may happen to the gateway, and all that it may ask for.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::desk::{Answer, Command, Refusal, Ticket};
 use super::live::CallKey;
 use super::route::Settings;
+use crate::agent::{self, AgentEvent};
+use crate::call::leg::Why;
 use crate::call::record::{Quality, Record, Running};
 use crate::config::DtlsRole;
 use crate::media::{Alone, FarMedia};
@@ -94,6 +97,8 @@ pub enum LineEvent {
     UserSilent,
     /// Nothing from the PBX for the configured time.
     FarSilent,
+    /// The voice agent says something.
+    Agent(AgentEvent),
     /// A bug: this line is gone.
     Fault(String),
     /// Closed, after [`LineOrder::Close`].
@@ -110,10 +115,29 @@ pub enum LineEvent {
 pub struct LineSetup {
     /// Who offers.
     pub webrtc: WebRtc,
-    /// The PBX's address, to find our own address towards it.
-    pub far: SocketAddr,
+    /// The PBX's address, to find our own address towards it; `None` if there is no PBX in this call.
+    pub far: Option<SocketAddr>,
     /// Seconds without anything from the PBX that end the call; `None`: never.
     pub far_silence: Option<u64>,
+}
+
+/// What a line needs to know to call a voice agent.
+#[derive(Debug, Clone)]
+pub struct AgentSetup {
+    /// `wss://…`
+    pub url: String,
+    /// What the agent is told about the call.
+    pub session: agent::Session,
+    /// Headers of the request for the connection, the operator's own.
+    pub headers: Vec<(String, String)>,
+    /// Whether it may be on this machine or in a private network.
+    pub allow_private: bool,
+    /// Certificates (PEM) to believe beside the usual ones.
+    pub ca: Option<PathBuf>,
+    /// How long it may take to be there.
+    pub patience: Duration,
+    /// The user is connected already: it may begin at once.
+    pub answered: bool,
 }
 
 /// Which side of WebRTC describes itself first.
@@ -164,6 +188,10 @@ pub enum LineOrder {
         /// telephone-event/8000's payload type.
         dtmf_pt: Option<u8>,
     },
+    /// The far end is a voice agent: connect.
+    Agent(Box<AgentSetup>),
+    /// The voice agent's part is over: its goodbye, and its socket closed.
+    AgentEnd(Why),
     /// There is no far end, or not yet another one: what the user hears meanwhile.
     Alone(Alone),
     /// Something may leave for WhatsApp from now on.

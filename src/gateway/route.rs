@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use crate::config::{CallerId, Codec, Config, Destination, DtlsRole, HostPort, NumberConfig};
+use crate::agent::Dialect;
+use crate::config::{AgentConfig, CallerId, Codec, Config, Destination, DtlsRole, HostPort, NumberConfig};
 use crate::sip;
 use crate::sip::sdp::Law;
 use crate::whatsapp::callee::{Callee, CalleeFault};
@@ -37,6 +38,10 @@ pub struct Settings {
     pub trunks: Vec<Trunk>,
     /// The DTLS role that we offer.
     pub dtls_role: DtlsRole,
+    /// What holds for voice agents.
+    pub agent: AgentConfig,
+    /// Whether an agent may be on this machine or in a private network.
+    pub allow_private: bool,
 }
 
 /// Seconds without anything from the PBX that end a call, if the trunk doesn't say.
@@ -99,6 +104,8 @@ impl Settings {
             numbers: config.numbers.clone(),
             trunks,
             dtls_role: config.whatsapp.dtls_role,
+            agent: config.agent.clone(),
+            allow_private: config.http.allow_private,
         }
     }
 
@@ -149,24 +156,74 @@ fn laws(codecs: &[Codec]) -> Vec<Law> {
 
 /// Where one call goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Route {
-    /// The trunk's name.
-    pub trunk: String,
-    /// The user part of the request URI.
-    pub user: String,
+pub enum Route {
+    /// To a PBX.
+    Sip {
+        /// The trunk's name.
+        trunk: String,
+        /// The user part of the request URI.
+        user: String,
+    },
+    /// To a voice agent.
+    Agent(AgentRoute),
 }
 
-/// Where calls for this number go; `None` if it has no destination that this version can call.
-pub fn route(number: &NumberConfig) -> Option<Route> {
-    towards(number, number.forward_to.as_ref()?)
+impl Route {
+    /// The trunk that carries it, if one does.
+    pub fn trunk(&self) -> Option<&str> {
+        match self {
+            Route::Sip { trunk, .. } => Some(trunk),
+            Route::Agent(_) => None,
+        }
+    }
 }
 
-/// The way to a destination of this number's calls; `None` if this version can't go there.
-pub fn towards(number: &NumberConfig, destination: &Destination) -> Option<Route> {
+/// A voice agent, and how it is spoken to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AgentRoute {
+    /// `wss://…`, without the parameters that are ours.
+    pub url: String,
+    /// How it speaks.
+    pub dialect: Dialect,
+    /// The rest of the URL's parameters, for agents that want them in a message.
+    pub parameters: Vec<(String, String)>,
+}
+
+/// Where calls for this number go; `None` if it has no destination that can be called.
+pub fn route(settings: &Settings, number: &NumberConfig) -> Option<Route> {
+    towards(settings, number, number.forward_to.as_ref()?)
+}
+
+/// The way to a destination of this number's calls; `None` if there is none.
+pub fn towards(settings: &Settings, number: &NumberConfig, destination: &Destination) -> Option<Route> {
     match destination {
-        Destination::Sip { user, host } => Some(Route { trunk: host.clone(), user: user.clone() }),
-        Destination::Tel(digits) => Some(Route { trunk: number.trunk.clone()?, user: digits.clone() }),
-        Destination::Wss(_) => None,
+        Destination::Sip { user, host } => Some(Route::Sip { trunk: host.clone(), user: user.clone() }),
+        Destination::Tel(digits) => Some(Route::Sip { trunk: number.trunk.clone()?, user: digits.clone() }),
+        Destination::Wss(url) => agent(settings, number, url).map(Route::Agent),
+    }
+}
+
+/// A voice agent's address, with `dialect=` taken out of it: that one is for us.
+fn agent(settings: &Settings, number: &NumberConfig, url: &str) -> Option<AgentRoute> {
+    let (place, query) = url.split_once('?').unwrap_or((url, ""));
+    let pairs = query.split('&').filter(|pair| !pair.is_empty());
+    let (ours, theirs): (Vec<&str>, Vec<&str>) = pairs.partition(|pair| pair.starts_with("dialect="));
+    let said = ours.first().and_then(|pair| pair.strip_prefix("dialect="));
+    let word = said.or(number.dialect.as_deref()).unwrap_or(&settings.agent.dialect);
+    let parameters = theirs.iter().filter_map(|pair| pair.split_once('='));
+    Some(AgentRoute {
+        url: if theirs.is_empty() { place.to_owned() } else { format!("{place}?{}", theirs.join("&")) },
+        dialect: word.parse().ok()?,
+        parameters: parameters.map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
+    })
+}
+
+/// A destination as people and records may see it: an agent's address without its query, which often holds a key.
+pub fn shown(destination: &Destination) -> String {
+    let whole = destination.to_string();
+    match destination {
+        Destination::Wss(_) => whole.split('?').next().unwrap_or_default().to_owned(),
+        Destination::Tel(_) | Destination::Sip { .. } => whole,
     }
 }
 

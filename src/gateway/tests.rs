@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+mod agents;
 mod outbound;
 
 use super::desk::{Answer, Refusal, Ticket};

@@ -117,7 +117,7 @@ impl Gateway {
             return;
         }
         let offer = Offer::parse(&connect.sdp);
-        let refusal = match (&offer, route::route(&number)) {
+        let refusal = match (&offer, route::route(&self.settings, &number)) {
             _ if self.drain_until.is_some() => {
                 Some((Why::Draining, "the gateway is shutting down".to_owned()))
             }
@@ -145,8 +145,8 @@ impl Gateway {
             phone_number_id: connect.phone_number_id,
             from: connect.user.caller_user(),
             to: number.phone_number.clone(),
-            destination: destination.map(ToString::to_string).unwrap_or_default(),
-            route: route::route(&number),
+            destination: destination.map(route::shown).unwrap_or_default(),
+            route: route::route(&self.settings, &number),
             payload: connect.payload,
             user: connect.user,
             offer: offer.ok(),
@@ -165,26 +165,34 @@ impl Gateway {
 
     /// First the sound: neither Meta nor the PBX can be told anything before our ports are known.
     fn open_line(&mut self, key: CallKey, steps: Vec<crate::call::Step>, now: Now) {
-        let route = self.calls.get(&key).and_then(|live| live.route.as_ref());
-        let trunk = route.and_then(|route| self.settings.trunk(&route.trunk));
-        let silence = trunk.and_then(|trunk| trunk.silence);
-        let name = trunk.map(|trunk| trunk.sip.name.clone());
-        let peer = self.agent.trunks().into_iter().find(|view| Some(&view.name) == name.as_ref());
-        let Some(view) = peer.filter(|view| view.peer.is_some() && view.state.is_up()) else {
-            self.end(key, Why::TrunkDown, "the trunk is not up", now);
-            return;
-        };
         let Some(live) = self.calls.get_mut(&key) else { return };
-        let (Some(offer), Some(far)) = (&live.offer, view.peer) else { return };
+        let Some(offer) = &live.offer else { return };
         let webrtc = WebRtc::Answer {
             offer: offer.for_stack(),
             remotes: offer.candidates.clone(),
             opus_pt: offer.opus_pt,
             dtmf_pt: offer.dtmf_pt,
         };
-        let setup = LineSetup { webrtc, far, far_silence: silence };
-        live.line = LineState::Opening;
         live.waiting = steps;
+        self.open_sound(key, webrtc, now);
+    }
+
+    /// Ports towards both sides. A call to an agent gets some towards the number's PBX too: a human may take over.
+    pub(super) fn open_sound(&mut self, key: CallKey, webrtc: WebRtc, now: Now) {
+        let Some(live) = self.calls.get_mut(&key) else { return };
+        let number = self.settings.number(&live.phone_number_id);
+        let wanted = live.route.as_ref().and_then(route::Route::trunk);
+        let name = wanted.or_else(|| number.and_then(|number| number.trunk.as_deref()));
+        let trunk = name.and_then(|name| self.settings.trunk(name));
+        let view = self.agent.trunks().into_iter().find(|view| Some(view.name.as_str()) == name);
+        let up = view.as_ref().is_some_and(|view| view.state.is_up());
+        let far = view.and_then(|view| view.peer);
+        if wanted.is_some() && (far.is_none() || !up) {
+            self.end(key, Why::TrunkDown, "the trunk is not up", now);
+            return;
+        }
+        let setup = LineSetup { webrtc, far, far_silence: trunk.and_then(|trunk| trunk.silence) };
+        live.line = LineState::Opening;
         self.outputs.push_back(Output::Line { call: key, order: LineOrder::Open(Box::new(setup)) });
     }
 

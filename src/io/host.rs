@@ -149,7 +149,6 @@ const BLINK: Duration = Duration::from_secs(1);
 /// The board's status LED: off while nothing runs, blinking slowly until calls can be taken, then on.
 ///
 /// This process blinks it, not a trigger of the kernel's: an LED that blinks shows that the loop turns.
-#[allow(dead_code)]
 pub struct Led {
     brightness: PathBuf,
     full: String,
@@ -160,7 +159,6 @@ pub struct Led {
     next: Option<Instant>,
 }
 
-#[allow(dead_code)]
 impl Led {
     /// Takes the LED of this name in `/sys/class/leds`. `None`, after one line, if the board has none of that
     /// name or does not let us have it.

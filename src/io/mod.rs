@@ -1,5 +1,6 @@
 //! The edge: the only room with tokio, nix, sockets, files, clocks and randomness.
 
+mod agent;
 mod backend;
 pub mod client;
 pub mod clock;
@@ -17,6 +18,7 @@ pub mod sock;
 mod sound;
 mod sparing;
 mod trunks;
+mod wss;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
@@ -31,7 +33,7 @@ use tokio::sync::mpsc;
 use crate::config::Config;
 use crate::gateway::{Gateway, Input, Output, Settings};
 use crate::ledger::Ledger;
-use host::Watchdog;
+use host::{Led, Watchdog};
 
 /// Inputs that may wait for the gateway; above that, webhooks are answered 503 and come again.
 const INPUTS: usize = 4_096;
@@ -42,11 +44,12 @@ const DATAGRAM: usize = 65_535;
 /// DSCP of signalling: CS3, as most PBXs mark SIP.
 const SIGNALLING_DSCP: u8 = 24;
 
-/// Runs the gateway until SIGTERM has drained it. Prints one line with every bound address when ready.
+/// Runs the gateway until SIGTERM has drained it. Prints one line with every bound address when ready. `led`: the
+/// board's light that shows how it is.
 ///
 /// # Errors
 /// What kept it from starting, in words.
-pub fn run(config: Config, path: PathBuf) -> Result<(), String> {
+pub fn run(config: Config, led: Option<&str>, path: PathBuf) -> Result<(), String> {
     install_tls();
     host::lock_memory();
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -60,7 +63,7 @@ pub fn run(config: Config, path: PathBuf) -> Result<(), String> {
         let _ = sd_notify::notify(false, &[sd_notify::NotifyState::Ready]);
         let stop = stop_signals(drain, running.input())?;
         let reload = reload_signals(path, running.input(), Arc::clone(&running.news))?;
-        running.until_finished().await;
+        running.until_finished(Led::open(led)).await;
         stop.abort();
         reload.abort();
         Ok(())
@@ -189,14 +192,18 @@ impl Running {
     }
 
     /// The loop: until everything is drained.
-    pub async fn until_finished(mut self) {
+    pub(crate) async fn until_finished(mut self, mut led: Option<Led>) {
         let mut datagram = vec![0_u8; DATAGRAM];
         let mut watchdog = Watchdog::asked_for(self.sound.beats());
         loop {
             if self.carry_out() {
                 break;
             }
-            self.ready.store(self.gateway.ready(), Ordering::Relaxed);
+            let ready = self.gateway.ready();
+            self.ready.store(ready, Ordering::Relaxed);
+            if let Some(led) = &mut led {
+                led.show(ready);
+            }
             let deadline =
                 self.gateway.poll_timeout().map(|tick| tokio::time::Instant::from(clock::instant(tick)));
             let timer = async {
@@ -220,6 +227,9 @@ impl Running {
                         tracing::debug!(%error, "SIP port: receive failed");
                         tokio::task::yield_now().await;
                     }
+                },
+                () = Led::due(led.as_ref()) => if let Some(led) = &mut led {
+                    led.blink();
                 },
                 () = Watchdog::due(watchdog.as_ref()) => if let Some(watchdog) = &mut watchdog {
                     watchdog.feed();

@@ -14,10 +14,12 @@ use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval};
 use webrtc::media_stream::track_remote::{TrackRemote, TrackRemoteEvent};
 
+use super::agent::{Agent, Happened};
 use super::host::{self, Beat};
 use super::mux::{Port, Seat};
 use super::peer::{Dtls, Mouth, Peer, PeerEvent, PeerSettings};
 use super::{clock, random, sock};
+use crate::agent::AgentEvent;
 use crate::call::record::Quality;
 use crate::config::DtlsRole;
 use crate::config::{MediaConfig, PortRange};
@@ -149,6 +151,8 @@ impl Sound {
             order @ (LineOrder::Far { .. }
             | LineOrder::Remote { .. }
             | LineOrder::Alone(_)
+            | LineOrder::Agent(_)
+            | LineOrder::AgentEnd(_)
             | LineOrder::OpenGate { .. }) => {
                 if let Some(orders) = self.placed.get(&call)
                     && orders.try_send(order).is_err()
@@ -362,8 +366,13 @@ async fn open<F: Future<Output = ()>>(
     let (rtp, rtcp) = pair(shared, media)?;
     let towards = match (shared.settings.sip_public_ip, media.listen_ip.is_unspecified()) {
         (Some(public), _) => public,
-        (None, true) => sock::local_towards(setup.far)
-            .map_err(|error| format!("there is no route to the PBX: {error}"))?,
+        // Without a PBX nobody will ever be told.
+        (None, true) => match setup.far {
+            Some(far) => {
+                sock::local_towards(far).map_err(|error| format!("there is no route to the PBX: {error}"))?
+            }
+            None => own[0],
+        },
         (None, false) => media.listen_ip,
     };
     let rtp_port = rtp.local_addr().map_err(|error| error.to_string())?.port();
@@ -460,6 +469,8 @@ async fn run<F: Future<Output = ()>>(
 ) -> (Quality, Quality) {
     let Open { line, peer, mouth, seat, rtp, rtcp } = open;
     let mut track: Option<Arc<dyn TrackRemote>> = None;
+    let mut agent: Option<Agent> = None;
+    let mut connected = false;
     let mut stack_lives = true;
     let mut ticker = interval(FRAME);
     ticker.set_missed_tick_behavior(MissedTickBehavior::Burst);
@@ -482,13 +493,44 @@ async fn run<F: Future<Output = ()>>(
                 }
                 Some(LineOrder::Alone(heard)) => line.alone(heard, clock::tick()),
                 Some(LineOrder::OpenGate { early: true }) => line.warm(),
-                Some(LineOrder::OpenGate { early: false }) => line.open_gate(clock::tick()),
-                Some(LineOrder::Close | LineOrder::Open(_)) | None => return line.quality(),
+                Some(LineOrder::OpenGate { early: false }) => {
+                    line.open_gate(clock::tick());
+                    if let Some(agent) = &mut agent {
+                        agent.answered();
+                    }
+                }
+                Some(LineOrder::Agent(setup)) => {
+                    let called = Agent::call(*setup);
+                    match line.set_agent(called.rate(), clock::tick()) {
+                        Ok(()) => agent = Some(called),
+                        Err(error) => {
+                            let failed = AgentEvent::Failed(error.to_string());
+                            tell(LineEvent::Agent(failed)).await;
+                        }
+                    }
+                }
+                Some(LineOrder::AgentEnd(why)) => {
+                    if let Some(agent) = agent.take() {
+                        let summary = agent.end(why.as_str());
+                        tracing::debug!(barge_ins = summary.barge_ins, first_audio = ?summary.first_audio,
+                            unreadable = summary.unreadable, "the agent's part is over");
+                    }
+                }
+                Some(LineOrder::Close | LineOrder::Open(_)) | None => {
+                    if let Some(agent) = agent.take() {
+                        agent.end("the call is over");
+                    }
+                    return line.quality();
+                }
             },
             _ = ticker.tick() => {
                 let now = clock::tick();
                 if seat.media_seen() {
                     line.user_lives(now);
+                }
+                // What an agent says before there is a way to the user waits for it.
+                if let Some(frame) = agent.as_mut().filter(|_| connected).and_then(Agent::says) {
+                    line.agent_says(frame);
                 }
                 if let Some(silence) = line.tick(now, &mut out) {
                     tell(match silence {
@@ -504,13 +546,19 @@ async fn run<F: Future<Output = ()>>(
                         let _ = rtp.try_send_to(datagram, address);
                     }
                 }
+                if let Some(agent) = &mut agent {
+                    agent.hears(&out.to_agent, out.digit);
+                }
                 report.clear();
                 if let Some(address) = line.rtcp_due(now, clock::ntp(), &mut report) {
                     let _ = rtcp.try_send_to(&report, address);
                 }
             }
             event = peer.events.recv(), if stack_lives => match event {
-                Some(PeerEvent::Connected) => tell(LineEvent::Connected).await,
+                Some(PeerEvent::Connected) => {
+                    connected = true;
+                    tell(LineEvent::Connected).await;
+                }
                 Some(PeerEvent::Lost(what)) => tell(LineEvent::Lost(what)).await,
                 Some(PeerEvent::Track(heard)) => track = Some(heard),
                 Some(PeerEvent::Gathered) => {}
@@ -534,6 +582,9 @@ async fn run<F: Future<Output = ()>>(
                 Some(_) => {}
                 None => track = None,
             },
+            happened = happens(agent.as_mut()) => if let Some(agent) = &mut agent {
+                agent.take(happened);
+            },
             _ = rtp.readable() => {
                 while let Ok((length, from, age)) = sock::receive(rtp, &mut buffer) {
                     line.from_far(&buffer[..length], from, clock::tick().before(age));
@@ -550,6 +601,17 @@ async fn run<F: Future<Output = ()>>(
                 }
             }
         }
+        while let Some(event) = agent.as_mut().and_then(Agent::event) {
+            tell(LineEvent::Agent(event)).await;
+        }
+    }
+}
+
+/// What happens next on the agent's socket; never, as long as there is no agent.
+async fn happens(agent: Option<&mut Agent>) -> Happened {
+    match agent {
+        Some(agent) => agent.happens().await,
+        None => std::future::pending().await,
     }
 }
 

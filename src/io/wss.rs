@@ -12,6 +12,7 @@
 
 use std::future::poll_fn;
 use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
 use std::pin::{Pin, pin};
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
@@ -29,8 +30,9 @@ use hyper::header::{
 use hyper::{Request, StatusCode, Uri};
 use hyper_rustls::ConfigBuilderExt;
 use hyper_util::rt::TokioIo;
-use rustls::ClientConfig;
-use rustls::pki_types::ServerName;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, RootCertStore};
 use sha1::{Digest, Sha1};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
@@ -81,6 +83,8 @@ pub struct Target {
     pub subprotocol: Option<String>,
     /// Whether addresses of this machine and of private networks may be dialled.
     pub allow_private: bool,
+    /// Certificates (PEM) to believe beside those that browsers trust.
+    pub ca: Option<PathBuf>,
 }
 
 /// One message, whole.
@@ -107,7 +111,11 @@ impl Socket {
     /// What is wrong, and where: the URL, the name, the address, TLS, or the agent's answer with its HTTP status.
     /// Neither the URL's path and query nor a header are in it.
     pub async fn connect(target: Target, patience: Duration) -> Result<Socket, String> {
-        Socket::connect_by(target, patience, tls()?).await
+        let trusted = match &target.ca {
+            Some(path) => tls_by(path)?,
+            None => tls()?,
+        };
+        Socket::connect_by(target, patience, trusted).await
     }
 
     async fn connect_by(
@@ -175,6 +183,23 @@ fn tls() -> Result<Arc<ClientConfig>, String> {
         .with_webpki_roots()
         .with_no_client_auth();
     Ok(Arc::clone(ROOTS.get_or_init(|| Arc::new(config))))
+}
+
+/// As [`tls`], and the operator's own authorities are believed too.
+fn tls_by(path: &Path) -> Result<Arc<ClientConfig>, String> {
+    let said = |error: &dyn std::fmt::Display| format!("agent.ca_file {}: {error}", path.display());
+    let mut roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
+    for certificate in CertificateDer::pem_file_iter(path).map_err(|error| said(&error))? {
+        let certificate = certificate.map_err(|error| said(&error))?;
+        roots.add(certificate).map_err(|error| said(&error))?;
+    }
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|error| format!("TLS can't be set up: {error}"))?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    Ok(Arc::new(config))
 }
 
 /// From a URL to a connection that speaks WebSocket.

@@ -37,6 +37,7 @@ fn target(port: u16) -> Target {
         headers: Vec::new(),
         subprotocol: None,
         allow_private: true,
+        ca: None,
     }
 }
 

@@ -219,11 +219,11 @@ fn a_new_webhook_is_put_at_the_end_or_behind_the_last_one() {
 #[test]
 fn a_webhook_whose_headers_stand_elsewhere_is_taken_out_whole_and_alone() {
     let text = plus(
-        "# ours\n[[webhook]]\nid = \"crm\"\nurl = \"https://b.example/\"\n\n[agent]\ndialect = \"x\"\n\n[webhook.headers]\nX = \"1\"\n# end\n",
+        "# ours\n[[webhook]]\nid = \"crm\"\nurl = \"https://b.example/\"\n\n[agent]\ndialect = \"pcm16\"\n\n[webhook.headers]\nX = \"1\"\n# end\n",
     );
     assert_eq!(good(&text).webhooks[0].headers.len(), 1);
     let after = apply(&text, &[Edit::RemoveWebhook { id: "crm".into() }]).unwrap();
-    assert_eq!(after, plus("# ours\n\n[agent]\ndialect = \"x\"\n# end\n"));
+    assert_eq!(after, plus("# ours\n\n[agent]\ndialect = \"pcm16\"\n# end\n"));
 }
 
 #[test]

@@ -99,7 +99,6 @@ async fn a_wrong_field_is_named_and_nobody_is_called() {
         (json!({"forwardTo": "sip:200@nowhere"}), 422, "forwardTo"),
         (json!({"forwardTo": "tel:+4930550100100"}), 400, "forwardTo"),
         (json!({"forwardTo": "+4930550100100"}), 400, "forwardTo"),
-        (json!({"forwardTo": "wss://agent.example.com/x"}), 422, "forwardTo"),
         (json!({"forwardTo": "wss://127.0.0.1/x"}), 400, "forwardTo"),
         (json!({"forwardTo": "wss://169.254.169.254/x"}), 400, "forwardTo"),
         (json!({"recordOverride": "yes"}), 400, "recordOverride"),
@@ -355,13 +354,9 @@ async fn a_talking_call_is_handed_over_and_another_is_not() {
     house.fake.says(Err(Refusal::NotNow { state: "ringing" }));
     let got = house.post(path, json!({"to": "+4930123456"})).await;
     assert_eq!((got.fault().0, &got.json()["details"]["state"]), (409, &json!("ringing")));
-    for (to, status) in [
-        (json!("wss://agent.example.com"), 422),
-        (json!("tel:+4930550100100"), 400),
-        (json!("nowhere"), 400),
-        (json!(7), 400),
-        (json!(null), 400),
-    ] {
+    for (to, status) in
+        [(json!("tel:+4930550100100"), 400), (json!("nowhere"), 400), (json!(7), 400), (json!(null), 400)]
+    {
         let got = house.post(path, json!({"to": to})).await.fault();
         assert_eq!((got.0, got.2.as_str()), (status, "to"), "{to}");
     }

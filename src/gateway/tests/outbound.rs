@@ -690,7 +690,7 @@ fn what_a_program_can_not_ask_for_is_said_at_once() {
     assert_eq!(story.answer_to(1), Err(Refusal::NoSuchNumber));
     story.ask(2, place("support", Some(Destination::Tel("+15550100100".into()))));
     assert_eq!(story.answer_to(2), Err(Refusal::ToItself));
-    story.ask(3, place("support", Some(Destination::Wss("wss://bot.example.com".into()))));
+    story.ask(3, place("support", Some(Destination::Wss("wss://bot.example.com/?dialect=latin".into()))));
     assert_eq!(story.answer_to(3), Err(Refusal::NoDestination));
     story.ask(4, Command::HangUp { id: "call_nothing".into() });
     assert_eq!(story.answer_to(4), Err(Refusal::NoSuchCall));
