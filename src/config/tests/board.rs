@@ -134,7 +134,17 @@ fn every_board_that_is_shipped_loads_and_fits_the_usual_ports() {
         names.push(board.name);
     }
     names.sort();
-    let expected =
-        ["cm4", "generic-aarch64", "generic-armv7", "generic-x86_64", "pi3", "pi4", "pi5", "qemu", "zero2"];
+    let expected = [
+        "cm4",
+        "generic-aarch64",
+        "generic-armv7",
+        "generic-x86_64",
+        "pi3",
+        "pi4",
+        "pi5",
+        "qemu",
+        "zero",
+        "zero2",
+    ];
     assert_eq!(names, expected);
 }
