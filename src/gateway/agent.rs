@@ -60,9 +60,10 @@ impl Gateway {
                 self.far_ended(key, Why::FarHungUp, now);
             }
             AgentEvent::Failed(reason) => {
+                let why = if *ready { Why::FarSilent } else { Why::FarUnreachable };
                 live.explain(&format!("the agent: {reason}"));
                 live.went_wrong(0, &reason);
-                self.far_ended(key, Why::FarUnreachable, now);
+                self.far_ended(key, why, now);
             }
             AgentEvent::Transfer(to) => {
                 let id = live.id.clone();

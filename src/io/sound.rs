@@ -547,7 +547,9 @@ async fn run<F: Future<Output = ()>>(
                     }
                 }
                 if let Some(agent) = &mut agent {
-                    agent.hears(&out.to_agent, out.digit);
+                    // Nor does it hear anything before: what it says to silence would only pile up.
+                    let heard: &[i16] = if connected { &out.to_agent } else { &[] };
+                    agent.hears(heard, out.digit);
                 }
                 report.clear();
                 if let Some(address) = line.rtcp_due(now, clock::ntp(), &mut report) {

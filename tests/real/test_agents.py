@@ -137,6 +137,7 @@ def over(agents, call, *whys, answered, word=""):
 def test_the_call_is_accepted_once_the_agent_is_there(agents, ring):
     call, talk = ring.talking("slow")
     accepted = call.action("accept")
+    talk.wait("start")
     start = talk.times("start")[0]
     print(f"pre-accepted {call.action('pre_accept') - call.rang_at:.2f} s, the session began {start - call.rang_at:.2f} s, "
           f"accepted {accepted - call.rang_at:.2f} s after it rang")
