@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::desk::{Answer, Place, Refusal, Ticket};
-use super::live::{FarState, LineState, Live};
+use super::live::{FarState, Live};
 use super::{CallKey, Gateway, LineOrder, Output, Owner, WebRtc, route};
 use crate::call::leg::{Direction, Side, Why};
 use crate::call::record::PlacedBy;
@@ -237,11 +237,9 @@ impl Gateway {
 
     /// The sound: our offer can only be written once our ports are known.
     fn open_outbound(&mut self, key: CallKey, now: Now) {
-        let Some(live) = self.calls.get_mut(&key) else { return };
-        if live.call.ending() {
+        if self.calls.get(&key).is_none_or(|live| live.call.ending()) {
             return;
         }
-        live.line = LineState::Opening;
         let webrtc = WebRtc::Offer { role: self.settings.dtls_role };
         self.open_sound(key, webrtc, now);
     }
@@ -277,8 +275,6 @@ impl Gateway {
                 let order = LineOrder::Remote {
                     sdp: answer.for_stack(leg.our_sdp()),
                     remotes: answer.candidates.clone(),
-                    opus_pt: answer.opus_pt,
-                    dtmf_pt: answer.dtmf_pt,
                 };
                 self.outputs.push_back(Output::Line { call: key, order });
             }

@@ -177,16 +177,12 @@ pub enum LineOrder {
         /// Its RTCP address.
         rtcp: SocketAddr,
     },
-    /// Meta's answer to our offer.
+    /// Meta's answer to our offer. Meta keeps the payload types that we offered.
     Remote {
         /// As our WebRTC stack should see it.
         sdp: String,
         /// Meta's candidates.
         remotes: Vec<SocketAddr>,
-        /// Opus' payload type.
-        opus_pt: u8,
-        /// telephone-event/8000's payload type.
-        dtmf_pt: Option<u8>,
     },
     /// The far end is a voice agent: connect.
     Agent(Box<AgentSetup>),

@@ -486,7 +486,7 @@ async fn run<F: Future<Output = ()>>(
                 Some(LineOrder::Far { media, speaks, rtp, rtcp }) => {
                     line.set_far(media, speaks, rtp, rtcp, clock::tick());
                 }
-                Some(LineOrder::Remote { sdp, remotes, .. }) => {
+                Some(LineOrder::Remote { sdp, remotes }) => {
                     if let Some(what) = take_answer(peer, seat, listen_ip, sdp, &remotes).await {
                         tell(LineEvent::Lost(what)).await;
                     }
@@ -510,16 +510,10 @@ async fn run<F: Future<Output = ()>>(
                     }
                 }
                 Some(LineOrder::AgentEnd(why)) => {
-                    if let Some(agent) = agent.take() {
-                        let summary = agent.end(why.as_str());
-                        tracing::debug!(barge_ins = summary.barge_ins, first_audio = ?summary.first_audio,
-                            unreadable = summary.unreadable, "the agent's part is over");
-                    }
+                    part_from(agent.take(), why.as_str());
                 }
                 Some(LineOrder::Close | LineOrder::Open(_)) | None => {
-                    if let Some(agent) = agent.take() {
-                        agent.end("the call is over");
-                    }
+                    part_from(agent.take(), "the call is over");
                     return line.quality();
                 }
             },
@@ -614,6 +608,14 @@ async fn happens(agent: Option<&mut Agent>) -> Happened {
     match agent {
         Some(agent) => agent.happens().await,
         None => std::future::pending().await,
+    }
+}
+
+/// The agent, if there is one, hears goodbye: the call is over, or another far end takes its place.
+fn part_from(agent: Option<Agent>, why: &str) {
+    if let Some(summary) = agent.map(|agent| agent.end(why)) {
+        tracing::debug!(barge_ins = summary.barge_ins, first_audio = ?summary.first_audio,
+            unreadable = summary.unreadable, "the agent's part is over");
     }
 }
 

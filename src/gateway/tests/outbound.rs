@@ -780,3 +780,19 @@ fn a_user_who_takes_consent_back_is_asked_about_again_before_the_next_call() {
     story.ask(3, Command::Permission { number: "support".into(), user });
     story.expect_question();
 }
+
+#[test]
+fn a_trunk_that_goes_down_while_meta_is_asked_ends_the_call_at_once_and_no_line_is_left_to_close() {
+    let mut story = Story::with_trunk_up();
+    story.call_user(1, None);
+    let question = story.expect_question();
+    story.answers_options = false;
+    let local = "192.0.2.2:5060".parse().unwrap();
+    story.tell(Input::PeerResolved { trunk: "pbx".into(), peer: story.pbx, local });
+    story.graph_says(question, 200, PERMITTED);
+    let Err(Refusal::Failed { why, .. }) = story.answer_to(1) else { panic!("not refused") };
+    assert_eq!(why, Why::TrunkDown);
+    assert!(story.lines.is_empty(), "no line was opened, none is closed: {:?}", story.lines);
+    assert_eq!(story.records.len(), 1, "the record does not wait for a line that never was");
+    story.over(Why::TrunkDown);
+}
