@@ -47,7 +47,7 @@ fn trunk(line: &TrunkLine) -> Value {
         "code": line.code,
         "roundTripMs": line.round_trip.map(|time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX)),
         "since": stamp::iso(line.since),
-        "address": line.peer.map(|peer| peer.to_string()),
+        "address": line.peer.map(|peer| peer.address.to_string()),
         "publicAddress": line.public.map(|public| public.to_string()),
     })
 }

@@ -116,8 +116,9 @@ impl Gateway {
                     self.noticed(notice, now);
                 }
             }
-            Input::Datagram { from, bytes } => self.agent.receive(&bytes, from, now),
-            Input::PeerResolved { trunk, peer, local } => self.agent.set_peer(&trunk, peer, local, now),
+            Input::Sip { from, bytes } => self.agent.receive(&bytes, from, now),
+            Input::SipUnreachable { way, why } => self.agent.unreachable(way, &why, now),
+            Input::PeerResolved { trunk, found } => self.agent.set_peers(&trunk, found, now),
             Input::GraphReplied { request, reply } => self.graph_replied(request, &reply, now),
             Input::Line { call, event } => self.line_said(call, event, now),
             Input::Written { call } => self.written(call),

@@ -12,6 +12,7 @@ use crate::call::leg::Why;
 use crate::call::record::{Quality, Record, Running};
 use crate::config::DtlsRole;
 use crate::media::{Alone, FarMedia};
+use crate::sip;
 use crate::whatsapp::graph::{Reply, Request};
 use crate::whatsapp::notice::{Notice, PermissionReply};
 use crate::whatsapp::sdp::Place;
@@ -25,10 +26,10 @@ pub struct RequestId(pub u64);
 pub enum Input {
     /// A webhook of Meta's, its signature checked.
     Notices(Vec<Notice>),
-    /// A datagram on the SIP port.
-    Datagram {
-        /// Its source.
-        from: SocketAddr,
+    /// A SIP message came in.
+    Sip {
+        /// By which way.
+        from: sip::Way,
         /// All of it.
         bytes: Vec<u8>,
     },
@@ -36,10 +37,15 @@ pub enum Input {
     PeerResolved {
         /// The trunk's name.
         trunk: String,
-        /// Where its server is.
-        peer: SocketAddr,
-        /// What we are called towards it.
-        local: SocketAddr,
+        /// Where its server is, in the order in which they are to be tried; never empty.
+        found: Vec<sip::Found>,
+    },
+    /// A connection could not be made, or broke.
+    SipUnreachable {
+        /// The way that does not work.
+        way: sip::Way,
+        /// Why, in words.
+        why: String,
     },
     /// Graph answered, or did not.
     GraphReplied {
@@ -202,10 +208,10 @@ pub enum LineOrder {
 /// What the gateway asks for.
 #[derive(Debug)]
 pub enum Output {
-    /// Send a datagram from the SIP port.
+    /// Send a SIP message.
     Sip {
-        /// To whom.
-        to: SocketAddr,
+        /// To whom, and by what.
+        to: sip::Way,
         /// What.
         bytes: Vec<u8>,
     },

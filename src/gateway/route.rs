@@ -47,10 +47,6 @@ pub struct Settings {
 /// Seconds without anything from the PBX that end a call, if the trunk doesn't say.
 const FAR_SILENCE: u64 = 120;
 
-/// Where the SIP port is as long as no route to the trunk is known.
-const NOWHERE: std::net::SocketAddr =
-    std::net::SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED), 0);
-
 impl Settings {
     /// Everything that the gateway needs, out of the configuration.
     pub fn from_config(config: &Config) -> Settings {
@@ -68,8 +64,7 @@ impl Settings {
                     password: trunk.password.as_ref().map(|secret| secret.expose().to_owned()),
                     register: trunk.register,
                     expires: Duration::from_secs(trunk.expires),
-                    peer: None,
-                    local: NOWHERE,
+                    found: Vec::new(),
                     allow: trunk.allow.iter().filter_map(|range| range.parse().ok()).collect(),
                 },
                 laws: laws(&trunk.codecs),
@@ -87,8 +82,7 @@ impl Settings {
                         password: None,
                         register: false,
                         expires: Duration::from_secs(300),
-                        peer: None,
-                        local: NOWHERE,
+                        found: Vec::new(),
                         allow: Vec::new(),
                     },
                     laws: vec![Law::Pcma, Law::Pcmu],

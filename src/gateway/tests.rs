@@ -13,6 +13,7 @@ use crate::call::leg::Why;
 use crate::call::record::{Quality, Record, Running};
 use crate::clock::{Now, Wall};
 use crate::config::{Config, SystemSecrets};
+use crate::sip::{Found, Way};
 use crate::whatsapp::graph::{Reply, Request};
 use crate::whatsapp::sdp::{Kind, Place};
 use crate::whatsapp::webhook;
@@ -101,7 +102,10 @@ impl Story {
             answers_options: false,
         };
         let local = "192.0.2.1:5060".parse().unwrap();
-        story.tell(Input::PeerResolved { trunk: "pbx".into(), peer: pbx, local });
+        story.tell(Input::PeerResolved {
+            trunk: "pbx".into(),
+            found: vec![Found { way: Way::udp(pbx), local }],
+        });
         story
     }
 
@@ -124,7 +128,7 @@ impl Story {
         while let Some(output) = self.gateway.poll() {
             match output {
                 Output::Sip { to, bytes } => {
-                    assert_eq!(to, self.pbx);
+                    assert_eq!(to, Way::udp(self.pbx));
                     let message = String::from_utf8(bytes).unwrap();
                     if self.answers_options && message.starts_with("OPTIONS") {
                         self.pbx_says(&message, "200 OK", "");
@@ -268,8 +272,8 @@ impl Story {
             answer += "Content-Type: application/sdp\r\n";
         }
         answer += &format!("Content-Length: {}\r\n\r\n{sdp}", sdp.len());
-        let from = self.pbx;
-        self.tell(Input::Datagram { from, bytes: answer.into_bytes() });
+        let from = Way::udp(self.pbx);
+        self.tell(Input::Sip { from, bytes: answer.into_bytes() });
     }
 
     /// The PBX hangs up: a BYE in the dialog of this INVITE.
@@ -285,8 +289,8 @@ impl Story {
             find("From"),
             find("Call-ID")
         );
-        let from = self.pbx;
-        self.tell(Input::Datagram { from, bytes: bye.into_bytes() });
+        let from = Way::udp(self.pbx);
+        self.tell(Input::Sip { from, bytes: bye.into_bytes() });
         assert!(self.sip.pop_front().expect("an answer to BYE").starts_with("SIP/2.0 200"));
     }
 
@@ -730,8 +734,8 @@ fn a_hold_by_the_pbx_reaches_the_line_and_nothing_is_told_to_meta() {
         find("Call-ID"),
         sdp.len()
     );
-    let from = story.pbx;
-    story.tell(Input::Datagram { from, bytes: reinvite.into_bytes() });
+    let from = Way::udp(story.pbx);
+    story.tell(Input::Sip { from, bytes: reinvite.into_bytes() });
     let answer = story.sip.pop_front().expect("an answer to the re-INVITE");
     assert!(answer.starts_with("SIP/2.0 200") && answer.contains("a=recvonly"), "{answer}");
     match story.lines.pop_front() {

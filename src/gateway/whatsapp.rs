@@ -186,7 +186,7 @@ impl Gateway {
         let trunk = name.and_then(|name| self.settings.trunk(name));
         let view = self.agent.trunks().into_iter().find(|view| Some(view.name.as_str()) == name);
         let up = view.as_ref().is_some_and(|view| view.state.is_up());
-        let far = view.and_then(|view| view.peer);
+        let far = view.and_then(|view| view.peer).map(|way| way.address);
         if wanted.is_some() && (far.is_none() || !up) {
             self.end(key, Why::TrunkDown, "the trunk is not up", now);
             return;

@@ -220,7 +220,8 @@ impl Running {
                 received = self.sip.recv_from(&mut datagram) => match received {
                     Ok((length, from)) => {
                         let bytes = datagram[..length].to_vec();
-                        self.step(|gateway| gateway.handle(Input::Datagram { from, bytes }, clock::now()));
+                        let from = crate::sip::Way::udp(from);
+                        self.step(|gateway| gateway.handle(Input::Sip { from, bytes }, clock::now()));
                     }
                     // ICMP errors of single peers show up here.
                     Err(error) => {
@@ -271,7 +272,7 @@ impl Running {
             match output {
                 Output::Sip { to, bytes } => {
                     // A full socket buffer is loss like any other: SIP sends again.
-                    if let Err(error) = self.sip.try_send_to(&bytes, to) {
+                    if let Err(error) = self.sip.try_send_to(&bytes, to.address) {
                         tracing::debug!(%error, "a SIP message could not be sent");
                     }
                 }

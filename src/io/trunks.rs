@@ -8,6 +8,7 @@ use tokio::sync::mpsc;
 use super::sock;
 use crate::config::Config;
 use crate::gateway::Input;
+use crate::sip::{Found, Way};
 
 /// A name that was found is asked for again after this time; a PBX may move.
 const AGAIN: Duration = Duration::from_secs(60);
@@ -40,7 +41,8 @@ pub async fn follow(lookup: Lookup, config: Config, bound: SocketAddr, to_gatewa
                     known = Some(found);
                     let (peer, local) = found;
                     tracing::info!(trunk = %lookup.trunk, %peer, %local, "the trunk's server");
-                    let input = Input::PeerResolved { trunk: lookup.trunk.clone(), peer, local };
+                    let found = vec![Found { way: Way::udp(peer), local }];
+                    let input = Input::PeerResolved { trunk: lookup.trunk.clone(), found };
                     if to_gateway.send(input).await.is_err() {
                         return;
                     }

@@ -1,9 +1,8 @@
 //! Dialogs (RFC 3261 §12): tags, sequence numbers, route sets and the remote target.
 
-use std::net::SocketAddr;
-
 use super::header::{NameAddr, Uri};
 use super::wire::{Draft, Request, Response};
+use super::words::Way;
 
 /// A dialog: confirmed if we called; early at first if the PBX did.
 #[derive(Debug, Clone)]
@@ -24,7 +23,7 @@ pub(crate) struct Dialog {
     /// The number of the PBX's last request.
     remote_cseq: Option<u32>,
     /// Where the last message came from: the way that is known to work.
-    pub seen: SocketAddr,
+    pub seen: Way,
 }
 
 /// More routes than these are not followed.
@@ -35,13 +34,13 @@ pub(crate) struct Addressed {
     pub draft: Draft,
     pub uri: String,
     /// The address of the next hop, if its URI has one.
-    pub hop: Option<SocketAddr>,
+    pub hop: Option<Way>,
 }
 
 impl Dialog {
     /// What a 2xx to our INVITE establishes (§12.1.2). `local` and `local_tag` are our From, `uri` the
     /// request URI, which stands in for a missing Contact.
-    pub fn confirmed(answer: &Response, local: &str, local_tag: &str, uri: &str, seen: SocketAddr) -> Dialog {
+    pub fn confirmed(answer: &Response, local: &str, local_tag: &str, uri: &str, seen: Way) -> Dialog {
         let mut routes: Vec<String> = answer.headers.list("Record-Route").map(str::to_owned).collect();
         routes.reverse();
         routes.truncate(MOST_ROUTES);
@@ -61,7 +60,7 @@ impl Dialog {
 
     /// What our answer with that tag to the PBX's INVITE establishes (§12.1.1). The URI of From stands in
     /// for a missing Contact.
-    pub fn called(invite: &Request, tag: &str, seen: SocketAddr) -> Dialog {
+    pub fn called(invite: &Request, tag: &str, seen: Way) -> Dialog {
         let routes = invite.headers.list("Record-Route").take(MOST_ROUTES).map(str::to_owned).collect();
         Dialog {
             call_id: invite.call_id.clone(),
@@ -93,8 +92,8 @@ impl Dialog {
             Some(_) | None => (self.target.clone(), self.routes.clone()),
         };
         let hop = match first {
-            Some(route) => route.uri.address(),
-            None => Uri::read(&self.target).and_then(|target| target.address()),
+            Some(route) => route.uri.way(self.seen),
+            None => Uri::read(&self.target).and_then(|target| target.way(self.seen)),
         };
         let mut draft = Draft::request(method, &uri);
         for route in routes {
@@ -159,7 +158,13 @@ mod tests {
 
     fn dialog(routes: &[&str]) -> Dialog {
         let answer = answer(routes, "Contact: <sip:b@192.0.2.1:5062>\r\n");
-        Dialog::confirmed(&answer, "<sip:a@h>;tag=1", "1", "sip:b@h", "192.0.2.1:5060".parse().unwrap())
+        Dialog::confirmed(
+            &answer,
+            "<sip:a@h>;tag=1",
+            "1",
+            "sip:b@h",
+            Way::udp("192.0.2.1:5060".parse().unwrap()),
+        )
     }
 
     fn lines(addressed: &Addressed) -> String {
@@ -172,7 +177,7 @@ mod tests {
         assert!(lines(&bye).starts_with(
             "BYE sip:b@192.0.2.1:5062 SIP/2.0\r\nRoute: <sip:192.0.2.9:5070;lr>\r\nRoute: <sip:p1.example;lr>\r\n"
         ));
-        assert_eq!(bye.hop, Some("192.0.2.9:5070".parse().unwrap()));
+        assert_eq!(bye.hop, Some(Way::udp("192.0.2.9:5070".parse().unwrap())));
     }
 
     #[test]
@@ -181,7 +186,7 @@ mod tests {
         assert!(lines(&bye).starts_with(
             "BYE sip:192.0.2.9 SIP/2.0\r\nRoute: <sip:p1.example;lr>\r\nRoute: <sip:b@192.0.2.1:5062>\r\n"
         ));
-        assert_eq!(bye.hop, Some("192.0.2.9:5060".parse().unwrap()));
+        assert_eq!(bye.hop, Some(Way::udp("192.0.2.9:5060".parse().unwrap())));
     }
 
     #[test]
@@ -193,7 +198,7 @@ mod tests {
 
     #[test]
     fn without_a_contact_the_request_uri_stands_in() {
-        let seen = "192.0.2.1:5060".parse().unwrap();
+        let seen = Way::udp("192.0.2.1:5060".parse().unwrap());
         let mut dialog = Dialog::confirmed(&answer(&[], ""), "<sip:a@h>;tag=1", "1", "sip:b@h", seen);
         let ack = dialog.request("ACK");
         assert!(lines(&ack).starts_with("ACK sip:b@h SIP/2.0\r\n"));

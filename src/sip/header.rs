@@ -3,6 +3,8 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use super::words::{Transport, Way};
+
 /// A SIP URI (RFC 3261 §19.1), or any other URI kept as text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Uri {
@@ -84,6 +86,30 @@ impl Uri {
     pub fn address(&self) -> Option<SocketAddr> {
         let ip: IpAddr = self.host.parse().ok()?;
         Some(SocketAddr::new(ip, self.port.unwrap_or(5060)))
+    }
+
+    /// What its scheme and parameters ask for; `None`: it doesn't say.
+    pub fn transport(&self) -> Option<Transport> {
+        if self.scheme == "sips" {
+            return Some(Transport::Tls);
+        }
+        let word = self.params.iter().find(|(name, _)| name == "transport")?.1.as_deref()?;
+        Transport::of_word(word)
+    }
+
+    /// The way there in a dialog whose messages came by `seen`, if the host is an address. A URI that doesn't say how
+    /// means the way that is known to work; over a connection, whoever is at its other end is spoken to through it.
+    pub fn way(&self, seen: Way) -> Option<Way> {
+        let ip: IpAddr = self.host.parse().ok()?;
+        let transport = self.transport().unwrap_or(seen.transport);
+        if transport == seen.transport
+            && transport.is_reliable()
+            && ip.to_canonical() == seen.ip().to_canonical()
+        {
+            return Some(seen);
+        }
+        let port = self.port.unwrap_or(transport.usual_port());
+        Some(Way { transport, address: SocketAddr::new(ip, port) })
     }
 
     /// The host as it is written in a URI.

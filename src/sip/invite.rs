@@ -12,8 +12,6 @@
 //!   talking             BYE
 //! ```
 
-use std::net::SocketAddr;
-
 use crate::clock::Now;
 
 use super::auth::{Ask, By, Credentials, GivenUp};
@@ -24,7 +22,7 @@ use super::sdp;
 use super::transaction::{Owner, PATIENCE, Sending};
 use super::trunk::Trunk;
 use super::wire::{Draft, Request, Response};
-use super::words::{Dial, EndedBy, Event, LegId};
+use super::words::{Dial, EndedBy, Event, LegId, Way};
 use super::{ALLOW, Core};
 
 /// Other forks answering later than this many are not acknowledged.
@@ -64,7 +62,7 @@ const OURS: [&str; 26] = [
 #[derive(Debug)]
 struct Acknowledged {
     tag: String,
-    to: SocketAddr,
+    to: Way,
     bytes: Vec<u8>,
 }
 
@@ -83,7 +81,7 @@ pub(crate) struct Caller {
     branch: String,
     /// The authorization of the last INVITE, which its ACK repeats (§13.2.2.4).
     authorization: Vec<(&'static str, String)>,
-    peer: SocketAddr,
+    peer: Way,
     told_trying: bool,
     ringing: Option<(u16, Option<Vec<u8>>)>,
     /// A session description that came before the answer.
@@ -114,8 +112,8 @@ impl Caller {
             draft.push(name, value.clone());
         }
         let branch = format!("z9hG4bK{}", core.chance.token());
-        let bytes = trunk.with_via(draft, &branch, core).bytes();
         let to = trunk.way_to(hop, dialog.seen);
+        let bytes = trunk.with_via(draft, &branch, to.transport, core).bytes();
         core.out.send(to, bytes.clone());
         self.acks.push(Acknowledged { tag: dialog.remote_tag.clone(), to, bytes });
     }
@@ -128,7 +126,7 @@ impl Call {
         leg: LegId,
         mut dial: Dial,
         trunk: &Trunk,
-        peer: SocketAddr,
+        peer: Way,
         core: &mut Core,
         now: Now,
     ) -> Call {
@@ -192,14 +190,7 @@ impl Call {
     }
 
     /// An answer to INVITE.
-    pub fn answered(
-        &mut self,
-        response: &Response,
-        from: SocketAddr,
-        trunk: &Trunk,
-        core: &mut Core,
-        now: Now,
-    ) {
+    pub fn answered(&mut self, response: &Response, from: Way, trunk: &Trunk, core: &mut Core, now: Now) {
         match response.code {
             ..=199 => self.provisional(response, trunk, core, now),
             200..=299 => self.accepted(response, from, trunk, core, now),
@@ -234,7 +225,7 @@ impl Call {
         }
     }
 
-    fn accepted(&mut self, response: &Response, from: SocketAddr, trunk: &Trunk, core: &mut Core, now: Now) {
+    fn accepted(&mut self, response: &Response, from: Way, trunk: &Trunk, core: &mut Core, now: Now) {
         let Role::Caller(caller) = &mut self.role else { return };
         let tag = response.to.tag().unwrap_or_default();
         if let Some(known) = caller.acks.iter().find(|known| known.tag == tag) {
@@ -310,7 +301,7 @@ impl Call {
         let Role::Caller(caller) = &self.role else { return };
         let mut draft = caller.request("CANCEL");
         push_reason(&mut draft, self.cause);
-        let request = trunk.with_via(draft, &caller.branch, core);
+        let request = trunk.with_via(draft, &caller.branch, caller.peer.transport, core);
         let (branch, owner) = (caller.branch.clone(), Owner::Cancel(self.number));
         let sending = Sending { branch, method: "CANCEL", request, to: caller.peer, owner };
         core.transactions.start(sending, now, &mut core.out);

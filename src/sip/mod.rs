@@ -39,7 +39,6 @@ mod words;
 mod tests;
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 
 use crate::clock::{Now, Tick};
 
@@ -50,8 +49,8 @@ use trunk::Trunk;
 use wire::Read;
 
 pub use words::{
-    Cause, Cidr, CidrError, Counters, Dial, DialError, EndedBy, Ending, Event, Invite, LegId, Output,
-    Refusal, Settings, TrunkSettings, TrunkState, TrunkView,
+    Cause, Cidr, CidrError, Counters, Dial, DialError, EndedBy, Ending, Event, Found, Invite, LegId, Output,
+    Refusal, Settings, Transport, TrunkSettings, TrunkState, TrunkView, Way,
 };
 
 /// The methods we take.
@@ -103,18 +102,25 @@ impl UserAgent {
     }
 
     /// The trunk's name was resolved, or resolved anew. If nothing changed, nothing happens.
-    pub fn set_peer(&mut self, trunk: &str, peer: SocketAddr, local: SocketAddr, now: Now) {
+    pub fn set_peers(&mut self, trunk: &str, found: Vec<Found>, now: Now) {
         let Some(trunk) = self.trunks.iter_mut().find(|known| known.settings.name == trunk) else { return };
-        if trunk.settings.peer == Some(peer) && trunk.settings.local == local {
+        if trunk.settings.found == found {
             return;
         }
-        trunk.settings.peer = Some(peer);
-        trunk.settings.local = local;
+        trunk.settings.found = found;
         trunk.start(&mut self.core, now);
     }
 
-    /// A datagram came in.
-    pub fn receive(&mut self, datagram: &[u8], from: SocketAddr, now: Now) {
+    /// A connection could not be made, or broke: what waits for an answer by that way need not wait any longer
+    /// (RFC 3261 §18.4).
+    pub fn unreachable(&mut self, way: Way, why: &str, now: Now) {
+        tracing::debug!(%way, why, "not reachable");
+        self.core.transactions.unreachable(way, now);
+        self.handle_timeout(now);
+    }
+
+    /// A message came in.
+    pub fn receive(&mut self, datagram: &[u8], from: Way, now: Now) {
         self.core.out.counters.received += 1;
         if !self.trunks.iter().any(|trunk| trunk.admits(from.ip())) {
             self.core.out.counters.dropped_foreign += 1;
@@ -135,7 +141,7 @@ impl UserAgent {
         }
     }
 
-    fn response(&mut self, response: &wire::Response, from: SocketAddr, now: Now) {
+    fn response(&mut self, response: &wire::Response, from: Way, now: Now) {
         let core = &mut self.core;
         let Some(owner) = core.transactions.response(response, now, &mut core.out) else { return };
         match owner {
@@ -172,7 +178,7 @@ impl UserAgent {
         let trunk = self.trunks.iter().find(|trunk| trunk.settings.name == dial.trunk);
         let trunk = trunk.ok_or(DialError::UnknownTrunk)?;
         let down = DialError::TrunkDown { code: trunk.code };
-        let peer = trunk.settings.peer.filter(|_| trunk.state().is_up() && !trunk.stopped()).ok_or(down)?;
+        let peer = trunk.peer().filter(|_| trunk.state().is_up() && !trunk.stopped()).ok_or(down)?;
         if self.calls.values().any(|call| call.live() && call.leg == leg) {
             return Err(DialError::LegInUse);
         }

@@ -2,7 +2,6 @@
 //! address for the sound, a session kept alive. Answered at once with our description, the direction
 //! mirrored.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::clock::{Now, Tick};
@@ -14,13 +13,13 @@ use super::serve::Asked;
 use super::transaction::{PATIENCE, T1, T2, way_back};
 use super::trunk::Trunk;
 use super::wire::Request;
-use super::words::{Cause, EndedBy, Event};
+use super::words::{Cause, EndedBy, Event, Way};
 
 /// Our 2xx to an INVITE or re-INVITE, sent again until its ACK comes (§13.3.1.4).
 #[derive(Debug)]
 pub(crate) struct Unacknowledged {
     cseq: u32,
-    to: SocketAddr,
+    to: Way,
     bytes: Vec<u8>,
     pause: Duration,
     repeat: Tick,
@@ -31,13 +30,7 @@ pub(crate) struct Unacknowledged {
 
 impl Unacknowledged {
     /// `bytes` has just been sent for the first time.
-    pub fn new(
-        invite: &Request,
-        from: SocketAddr,
-        bytes: Vec<u8>,
-        offered: bool,
-        now: Now,
-    ) -> Unacknowledged {
+    pub fn new(invite: &Request, from: Way, bytes: Vec<u8>, offered: bool, now: Now) -> Unacknowledged {
         Unacknowledged {
             cseq: invite.cseq,
             to: way_back(invite, from),

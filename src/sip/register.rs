@@ -101,7 +101,7 @@ impl Trunk {
     }
 
     fn send_register(&mut self, core: &mut Core, now: Now) {
-        let Some(peer) = self.settings.peer else { return };
+        let Some(peer) = self.peer() else { return };
         let (uri, account, contact) = (self.uri("", None), self.account(), self.contact());
         let cnonce = core.chance.token();
         let registration = &mut self.registration;

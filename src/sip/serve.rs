@@ -1,7 +1,5 @@
 //! Requests from the PBX: what is answered, what is refused, and with which status (RFC 3261 §8.2).
 
-use std::net::SocketAddr;
-
 use crate::clock::Now;
 
 use super::call::Call;
@@ -9,13 +7,13 @@ use super::header::quoted;
 use super::transaction::{Incoming, ServerKey, way_back};
 use super::trunk::Trunk;
 use super::wire::{self, Bad, Draft, Request};
-use super::words::Event;
+use super::words::{Event, Way};
 use super::{ALLOW, Core, UserAgent};
 
 /// A request that waits for an answer.
 pub(crate) struct Asked<'a> {
     pub request: &'a Request,
-    pub from: SocketAddr,
+    pub from: Way,
     pub key: ServerKey,
     /// The tag our To gets if it has none.
     pub tag: String,
@@ -29,7 +27,7 @@ impl Asked<'_> {
 
     /// As [`reply`](Self::reply); gives the datagram back.
     pub fn reply_kept(&self, code: u16, core: &mut Core, now: Now, more: impl FnOnce(&mut Draft)) -> Vec<u8> {
-        let mut draft = self.request.reply(code, &self.tag, self.from);
+        let mut draft = self.request.reply(code, &self.tag, self.from.address);
         more(&mut draft);
         draft.push("Server", core.settings.user_agent.clone());
         let bytes = draft.bytes();
@@ -46,18 +44,18 @@ pub(crate) fn warning(text: &str) -> String {
 
 impl UserAgent {
     /// A message that cannot be used: answered without a transaction, if it can be answered.
-    pub(crate) fn bad(&mut self, bad: Bad, from: SocketAddr) {
+    pub(crate) fn bad(&mut self, bad: Bad, from: Way) {
         self.core.out.counters.malformed += 1;
         tracing::debug!(%from, why = bad.why, "malformed message");
         let Some((code, headers)) = bad.answer else { return };
-        let mut draft = wire::reply(&headers, code, &self.core.chance.token(), from);
+        let mut draft = wire::reply(&headers, code, &self.core.chance.token(), from.address);
         draft.push("Warning", warning(bad.why));
         draft.push("Server", self.core.settings.user_agent.clone());
         self.core.out.send(from, draft.bytes());
     }
 
     /// A request came in.
-    pub(crate) fn request(&mut self, request: &Request, from: SocketAddr, now: Now) {
+    pub(crate) fn request(&mut self, request: &Request, from: Way, now: Now) {
         let core = &mut self.core;
         match core.transactions.request(request, from, now, &mut core.out) {
             Incoming::Absorbed => return,
@@ -89,8 +87,8 @@ impl UserAgent {
     }
 
     /// An answer that leaves nothing behind.
-    fn stateless(&mut self, request: &Request, code: u16, from: SocketAddr) {
-        let mut draft = request.reply(code, &self.core.chance.token(), from);
+    fn stateless(&mut self, request: &Request, code: u16, from: Way) {
+        let mut draft = request.reply(code, &self.core.chance.token(), from.address);
         if code == 503 {
             draft.push("Retry-After", "10");
         }
@@ -99,7 +97,7 @@ impl UserAgent {
     }
 
     /// The call a request belongs to, if it comes from that call's trunk.
-    fn party(&mut self, request: &Request, from: SocketAddr) -> Option<(&mut Call, &Trunk, &mut Core)> {
+    fn party(&mut self, request: &Request, from: Way) -> Option<(&mut Call, &Trunk, &mut Core)> {
         let call = self.calls.values_mut().find(|call| call.owns(request))?;
         let trunk = self.trunks.get(call.trunk)?;
         trunk.admits(from.ip()).then_some((call, trunk, &mut self.core))

@@ -9,7 +9,6 @@
 //!   Expires     -> 487, Ended
 //! ```
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::clock::{Now, Tick};
@@ -23,7 +22,7 @@ use super::serve::{Asked, warning};
 use super::transaction::ServerKey;
 use super::trunk::Trunk;
 use super::wire::{self, Draft, Request};
-use super::words::{Cause, EndedBy, Event, Invite, LegId, Refusal};
+use super::words::{Cause, EndedBy, Event, Invite, LegId, Refusal, Way};
 use super::{ALLOW, Core, UserAgent};
 
 /// Proxies give up a call that has been ringing for three minutes without a word (§13.3.1.1, §16.6).
@@ -40,7 +39,7 @@ const RETRY_AFTER: u32 = 10;
 pub(crate) struct Called {
     /// Without its body.
     request: Request,
-    from: SocketAddr,
+    from: Way,
     key: ServerKey,
     tag: String,
     /// When the PBX wants no answer any more.

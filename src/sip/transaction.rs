@@ -10,13 +10,12 @@
 //! 2xx to an INVITE is sent again by the dialog's side ([`modify`](super::modify)), not here.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::clock::{Now, Tick};
 
 use super::wire::{Draft, Request, Response};
-use super::words::{Counters, Output};
+use super::words::{Counters, Output, Way};
 
 /// An estimate of the round trip.
 pub(crate) const T1: Duration = Duration::from_millis(500);
@@ -39,7 +38,7 @@ pub(crate) struct Out {
 }
 
 impl Out {
-    pub fn send(&mut self, to: SocketAddr, bytes: Vec<u8>) {
+    pub fn send(&mut self, to: Way, bytes: Vec<u8>) {
         self.counters.sent += 1;
         self.queue.push_back(Output::Transmit { to, bytes });
     }
@@ -128,7 +127,7 @@ struct Client {
     owner: Owner,
     invite: bool,
     state: ClientState,
-    to: SocketAddr,
+    to: Way,
     request: Draft,
     bytes: Vec<u8>,
     /// The acknowledgement of a refusal.
@@ -150,7 +149,7 @@ enum ServerState {
 struct Server {
     invite: bool,
     state: ServerState,
-    to: SocketAddr,
+    to: Way,
     /// For 482: Call-ID, CSeq and the tag of From (§8.2.2.2).
     merged: (String, u32, String),
     /// The last answer.
@@ -167,7 +166,7 @@ pub(crate) struct Sending {
     pub branch: String,
     pub method: &'static str,
     pub request: Draft,
-    pub to: SocketAddr,
+    pub to: Way,
     pub owner: Owner,
 }
 
@@ -266,7 +265,7 @@ impl Transactions {
     }
 
     /// A request came.
-    pub fn request(&mut self, request: &Request, from: SocketAddr, now: Now, out: &mut Out) -> Incoming {
+    pub fn request(&mut self, request: &Request, from: Way, now: Now, out: &mut Out) -> Incoming {
         let key = ServerKey::of(request);
         if let Some(server) = self.servers.get_mut(&key) {
             return server.repeated(request, now.tick, out);
@@ -294,7 +293,7 @@ impl Transactions {
             timers.set(Timer::Linger, now.tick + PATIENCE);
         }
         let to = way_back(request, from);
-        let trying = request.reply(100, "", from).bytes();
+        let trying = request.reply(100, "", from.address).bytes();
         let state = ServerState::Open;
         let server = Server { invite, state, to, merged, bytes: None, trying, pause: T1, timers };
         self.servers.insert(key, server);
@@ -323,6 +322,13 @@ impl Transactions {
         self.clients.retain(|_, client| client.owner != owner);
     }
 
+    /// Nothing comes by that way any more: whoever waits for an answer there gives up now.
+    pub fn unreachable(&mut self, way: Way, now: Now) {
+        for client in self.clients.values_mut().filter(|client| client.to == way && client.waits()) {
+            client.timers.set(Timer::GiveUp, now.tick);
+        }
+    }
+
     /// The next moment at which something happens.
     pub fn next(&self) -> Option<Tick> {
         let clients = self.clients.values().filter_map(|client| client.timers.next());
@@ -345,6 +351,10 @@ impl Transactions {
 }
 
 impl Client {
+    fn waits(&self) -> bool {
+        matches!(self.state, ClientState::Sent | ClientState::Proceeding)
+    }
+
     fn response(&mut self, response: &Response, now: Tick, out: &mut Out) -> Option<Owner> {
         match (self.state, response.code) {
             (ClientState::Sent | ClientState::Proceeding, ..=199) => {
@@ -489,13 +499,13 @@ impl Server {
     }
 }
 
-/// Where the answer goes (RFC 3261 §18.2.2, RFC 3581 §4): always to the address the request came from,
-/// never to `maddr`; to its port if it asked for that, else to the port of its Via.
-pub(crate) fn way_back(request: &Request, from: SocketAddr) -> SocketAddr {
-    match request.via.rport {
-        Some(_) => from,
-        None => SocketAddr::new(from.ip(), request.via.port.unwrap_or(5060)),
+/// Where the answer goes (RFC 3261 §18.2.2, RFC 3581 §4): over a connection, back through it; else always to the
+/// address the request came from, never to `maddr`, and to its port if it asked for that, else to the port of its Via.
+pub(crate) fn way_back(request: &Request, from: Way) -> Way {
+    if from.transport.is_reliable() || request.via.rport.is_some() {
+        return from;
     }
+    Way::udp((from.ip(), request.via.port.unwrap_or(5060)).into())
 }
 
 #[cfg(test)]

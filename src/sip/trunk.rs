@@ -1,6 +1,6 @@
 //! A trunk: its address, who may speak for it, whether it lives, and what our requests to it look like.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use crate::clock::{Now, Tick, Wall};
@@ -11,10 +11,13 @@ use super::header::{Uri, user_part};
 use super::register::Registration;
 use super::transaction::{Owner, Sending};
 use super::wire::{Draft, Response};
-use super::words::{Event, Output, TrunkSettings, TrunkState, TrunkView};
+use super::words::{Event, Output, Transport, TrunkSettings, TrunkState, TrunkView, Way};
 
 /// How often a trunk is asked by OPTIONS whether it lives.
 pub(crate) const PING: Duration = Duration::from_secs(30);
+
+/// What we call ourselves as long as no way to the trunk is known.
+const NOWHERE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
 
 /// One trunk and its state.
 #[derive(Debug)]
@@ -69,7 +72,7 @@ impl Trunk {
 
     /// The address is known: begins.
     pub fn start(&mut self, core: &mut Core, now: Now) {
-        if self.settings.peer.is_none() || self.stopped() {
+        if self.settings.found.is_empty() || self.stopped() {
             return;
         }
         if self.server.is_none() {
@@ -88,6 +91,16 @@ impl Trunk {
             self.ping_due = Some(now.tick);
         }
         self.handle_timeout(core, now);
+    }
+
+    /// Where it is spoken to now.
+    pub fn peer(&self) -> Option<Way> {
+        self.settings.found.first().map(|found| found.way)
+    }
+
+    /// What we call ourselves towards it.
+    pub fn local(&self) -> SocketAddr {
+        self.settings.found.first().map_or(NOWHERE, |found| found.local)
     }
 
     pub fn stopped(&self) -> bool {
@@ -119,16 +132,16 @@ impl Trunk {
     /// Whether a datagram from there may be for this trunk.
     pub fn admits(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
-        self.settings.peer.is_some_and(|peer| peer.ip().to_canonical() == address)
+        self.peer().is_some_and(|peer| peer.ip().to_canonical() == address)
             || self.settings.allow.iter().any(|range| range.contains(address))
     }
 
     /// How closely a request's source belongs to this trunk, the closest being the least: the peer, another
     /// port of the peer's, an allowed address. `None`: not at all.
-    pub fn kinship(&self, source: SocketAddr) -> Option<u8> {
-        let same_ip = |peer: &SocketAddr| peer.ip().to_canonical() == source.ip().to_canonical();
-        match self.settings.peer.filter(same_ip) {
-            Some(peer) if peer.port() == source.port() => Some(0),
+    pub fn kinship(&self, source: Way) -> Option<u8> {
+        let same_ip = |peer: &Way| peer.ip().to_canonical() == source.ip().to_canonical();
+        match self.peer().filter(same_ip) {
+            Some(peer) if peer.address.port() == source.address.port() => Some(0),
             Some(_) => Some(1),
             None => self.admits(source.ip()).then_some(2),
         }
@@ -137,7 +150,7 @@ impl Trunk {
     /// Where a request in a dialog goes: to the next hop its route says, if that is one of this
     /// trunk's addresses, else the way the dialog's last message came. So a PBX behind NAT that writes
     /// its private address into Contact is still reached, and nobody can point us at a third party.
-    pub fn way_to(&self, hop: Option<SocketAddr>, seen: SocketAddr) -> SocketAddr {
+    pub fn way_to(&self, hop: Option<Way>, seen: Way) -> Way {
         hop.filter(|hop| self.admits(hop.ip())).unwrap_or(seen)
     }
 
@@ -165,7 +178,13 @@ impl Trunk {
 
     /// Our Contact.
     pub fn contact(&self) -> String {
-        format!("<sip:{}@{}>", user_part(&self.settings.username), self.settings.local)
+        let transport = self.transport().in_uri();
+        format!("<sip:{}@{}{transport}>", user_part(&self.settings.username), self.local())
+    }
+
+    /// What this trunk is spoken to by.
+    fn transport(&self) -> Transport {
+        self.peer().map(|peer| peer.transport).unwrap_or_default()
     }
 
     /// Writes Via above the rest and starts the transaction. Gives the branch.
@@ -173,22 +192,23 @@ impl Trunk {
         &self,
         method: &'static str,
         draft: Draft,
-        to: SocketAddr,
+        to: Way,
         owner: Owner,
         core: &mut Core,
         now: Now,
     ) -> String {
         let branch = format!("z9hG4bK{}", core.chance.token());
-        let request = self.with_via(draft, &branch, core);
+        let request = self.with_via(draft, &branch, to.transport, core);
         let sending = Sending { branch: branch.clone(), method, request, to, owner };
         core.transactions.start(sending, now, &mut core.out);
         branch
     }
 
     /// The request with Via on top and our name at the end.
-    pub fn with_via(&self, draft: Draft, branch: &str, core: &Core) -> Draft {
+    pub fn with_via(&self, draft: Draft, branch: &str, transport: Transport, core: &Core) -> Draft {
         let mut complete = Draft { start: draft.start, headers: Default::default(), body: draft.body };
-        complete.push("Via", format!("SIP/2.0/UDP {};rport;branch={branch}", self.settings.local));
+        let via = format!("SIP/2.0/{} {};rport;branch={branch}", transport.in_via(), self.local());
+        complete.push("Via", via);
         for (name, value) in draft.headers.iter() {
             complete.push(name, value);
         }
@@ -198,9 +218,9 @@ impl Trunk {
 
     /// What the PBX says about our address (RFC 3581).
     pub fn learn(&mut self, response: &Response) {
-        let received = response.via.received.unwrap_or_else(|| self.settings.local.ip());
+        let received = response.via.received.unwrap_or_else(|| self.local().ip());
         if let Some(port) =
-            response.via.rport.flatten().or(response.via.received.map(|_| self.settings.local.port()))
+            response.via.rport.flatten().or(response.via.received.map(|_| self.local().port()))
         {
             self.public = Some(SocketAddr::new(received, port));
         }
@@ -221,7 +241,7 @@ impl Trunk {
     }
 
     fn ping(&mut self, core: &mut Core, now: Now) {
-        let Some(peer) = self.settings.peer.filter(|_| !self.stopped() && self.ping_sent.is_none()) else {
+        let Some(peer) = self.peer().filter(|_| !self.stopped() && self.ping_sent.is_none()) else {
             return;
         };
         self.ping_cseq = self.ping_cseq.wrapping_add(1) & 0x7fff_ffff;
@@ -295,7 +315,7 @@ impl Trunk {
 
     pub fn stop(&mut self, core: &mut Core, now: Now) {
         self.ping_due = None;
-        if self.settings.register && self.registration.bound() && self.settings.peer.is_some() {
+        if self.settings.register && self.registration.bound() && self.peer().is_some() {
             self.registration.leave();
             self.register(core, now);
         } else {
@@ -311,7 +331,7 @@ impl Trunk {
             code: self.code,
             round_trip: self.round_trip,
             since: self.since,
-            peer: self.settings.peer,
+            peer: self.peer(),
             public: self.public,
         }
     }

@@ -12,6 +12,107 @@ use crate::clock::Wall;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LegId(pub u64);
 
+/// What carries messages (RFC 3261 §18).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub enum Transport {
+    /// Datagrams: what gets lost is sent again.
+    #[default]
+    Udp,
+    /// A connection: nothing is sent twice.
+    Tcp,
+    /// A connection that nobody else reads.
+    Tls,
+}
+
+impl Transport {
+    /// Whether it repeats what gets lost by itself.
+    pub fn is_reliable(self) -> bool {
+        match self {
+            Transport::Udp => false,
+            Transport::Tcp | Transport::Tls => true,
+        }
+    }
+
+    /// The port where nothing else is said (RFC 3261 §19.1.2).
+    pub fn usual_port(self) -> u16 {
+        match self {
+            Transport::Udp | Transport::Tcp => 5060,
+            Transport::Tls => 5061,
+        }
+    }
+
+    /// As Via has it (RFC 3261 §20.42).
+    pub(crate) fn in_via(self) -> &'static str {
+        match self {
+            Transport::Udp => "UDP",
+            Transport::Tcp => "TCP",
+            Transport::Tls => "TLS",
+        }
+    }
+
+    /// The parameter of a URI (RFC 3261 §19.1.1); UDP goes without saying.
+    pub(crate) fn in_uri(self) -> &'static str {
+        match self {
+            Transport::Udp => "",
+            Transport::Tcp => ";transport=tcp",
+            Transport::Tls => ";transport=tls",
+        }
+    }
+
+    /// The value of a URI's `transport` parameter.
+    pub fn of_word(word: &str) -> Option<Transport> {
+        [Transport::Udp, Transport::Tcp, Transport::Tls]
+            .into_iter()
+            .find(|transport| transport.in_via().eq_ignore_ascii_case(word))
+    }
+}
+
+impl fmt::Display for Transport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Transport::Udp => "udp",
+            Transport::Tcp => "tcp",
+            Transport::Tls => "tls",
+        })
+    }
+}
+
+/// Where a message goes or came from. Over a connection, the address of its other end names it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Way {
+    /// What carries it.
+    pub transport: Transport,
+    /// The other end.
+    pub address: SocketAddr,
+}
+
+impl Way {
+    /// By datagrams.
+    pub fn udp(address: SocketAddr) -> Way {
+        Way { transport: Transport::Udp, address }
+    }
+
+    /// The address without its port.
+    pub fn ip(self) -> IpAddr {
+        self.address.ip()
+    }
+}
+
+impl fmt::Display for Way {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.transport, self.address)
+    }
+}
+
+/// A place where a trunk's server is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Found {
+    /// The way there.
+    pub way: Way,
+    /// What we write into Via and Contact towards it.
+    pub local: SocketAddr,
+}
+
 /// What holds for the whole user agent.
 #[derive(Clone)]
 pub struct Settings {
@@ -62,10 +163,8 @@ pub struct TrunkSettings {
     pub register: bool,
     /// The lifetime we ask for.
     pub expires: Duration,
-    /// Its address; `None` until its name has been resolved.
-    pub peer: Option<SocketAddr>,
-    /// What we write into Via and Contact.
-    pub local: SocketAddr,
+    /// Where it is, in the order in which the places are to be tried; empty until its name has been resolved.
+    pub found: Vec<Found>,
     /// Who else may send us requests for this trunk. The peer itself always may.
     pub allow: Vec<Cidr>,
 }
@@ -79,8 +178,7 @@ impl fmt::Debug for TrunkSettings {
             .field("password", &self.password.as_ref().map(|_| "(hidden)"))
             .field("register", &self.register)
             .field("expires", &self.expires)
-            .field("peer", &self.peer)
-            .field("local", &self.local)
+            .field("found", &self.found)
             .field("allow", &self.allow)
             .finish()
     }
@@ -265,10 +363,10 @@ pub struct Cause {
 /// What the user agent wants done or wants known. Drained after every call.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Output {
-    /// Send a datagram.
+    /// Send a message.
     Transmit {
         /// Where to.
-        to: SocketAddr,
+        to: Way,
         /// What.
         bytes: Vec<u8>,
     },
@@ -421,8 +519,8 @@ pub struct TrunkView {
     pub round_trip: Option<Duration>,
     /// Since when it is in this state.
     pub since: Wall,
-    /// Its address.
-    pub peer: Option<SocketAddr>,
+    /// Where it is.
+    pub peer: Option<Way>,
     /// Our address as the PBX sees it (`received` and `rport` of RFC 3581).
     pub public: Option<SocketAddr>,
 }

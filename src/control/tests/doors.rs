@@ -258,7 +258,7 @@ async fn status_and_trunks_are_the_halls_own_words() {
         code: Some(200),
         round_trip: Some(Duration::from_millis(7)),
         since: Wall(0),
-        peer: Some("192.168.1.10:5060".parse().unwrap()),
+        peer: Some(crate::sip::Way::udp("192.168.1.10:5060".parse().unwrap())),
         public: None,
     };
     let down = TrunkState::Failed { code: Some(403), why: "wrong password".to_owned() };

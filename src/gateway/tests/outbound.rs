@@ -40,8 +40,8 @@ impl Story {
              Max-Forwards: 70\r\n{kind}Content-Length: {}\r\n\r\n{sdp}",
             sdp.len()
         );
-        let from = self.pbx;
-        self.tell(Input::Datagram { from, bytes: invite.clone().into_bytes() });
+        let from = Way::udp(self.pbx);
+        self.tell(Input::Sip { from, bytes: invite.clone().into_bytes() });
         invite
     }
 
@@ -54,9 +54,9 @@ impl Story {
             .map(|line| line.replace("INVITE", "CANCEL"))
             .collect::<Vec<String>>()
             .join("\r\n");
-        let from = self.pbx;
+        let from = Way::udp(self.pbx);
         let bytes = format!("{cancel}\r\nContent-Length: 0\r\n\r\n").into_bytes();
-        self.tell(Input::Datagram { from, bytes });
+        self.tell(Input::Sip { from, bytes });
     }
 
     /// A request of the PBX in the dialog of its call that we have answered.
@@ -74,8 +74,8 @@ impl Story {
             header("Call-ID"),
             sdp.len()
         );
-        let from = self.pbx;
-        self.tell(Input::Datagram { from, bytes: request.into_bytes() });
+        let from = Way::udp(self.pbx);
+        self.tell(Input::Sip { from, bytes: request.into_bytes() });
     }
 
     fn expect_question(&mut self) -> RequestId {
@@ -788,7 +788,10 @@ fn a_trunk_that_goes_down_while_meta_is_asked_ends_the_call_at_once_and_no_line_
     let question = story.expect_question();
     story.answers_options = false;
     let local = "192.0.2.2:5060".parse().unwrap();
-    story.tell(Input::PeerResolved { trunk: "pbx".into(), peer: story.pbx, local });
+    story.tell(Input::PeerResolved {
+        trunk: "pbx".into(),
+        found: vec![Found { way: Way::udp(story.pbx), local }],
+    });
     story.graph_says(question, 200, PERMITTED);
     let Err(Refusal::Failed { why, .. }) = story.answer_to(1) else { panic!("not refused") };
     assert_eq!(why, Why::TrunkDown);

@@ -49,8 +49,8 @@ impl Duo {
         let now = Now { tick: Tick::from_millis(1_000), wall: Wall(1_700_000_000_000) };
         let side = |me: usize| {
             let mut ua = UserAgent::new(Settings { seed: seed + me as u64, ..Settings::default() });
-            let (peer, local) = (Some(addr(ADDRESSES[1 - me])), addr(ADDRESSES[me]));
-            ua.add_trunk(TrunkSettings { peer, local, allow: vec![], ..trunk(false) }, now);
+            let found = vec![found(ADDRESSES[1 - me], ADDRESSES[me])];
+            ua.add_trunk(TrunkSettings { found, allow: vec![], ..trunk(false) }, now);
             ua
         };
         let mut duo = Duo {
@@ -85,7 +85,7 @@ impl Duo {
                         }
                     }
                     Output::Transmit { to, bytes } => {
-                        assert_eq!(to, addr(ADDRESSES[1 - me]));
+                        assert_eq!(to, udp(ADDRESSES[1 - me]));
                         let copies = 1 + u64::from(self.throw(100) < self.weather.doubled);
                         for _ in 0..copies {
                             let late = millis(self.throw(self.weather.late + 1));
@@ -130,7 +130,7 @@ impl Duo {
                 self.carry_out(side, order);
             } else if wire.is_some_and(|at| at <= due) {
                 let (_, (to, bytes)) = self.wire.pop_first().unwrap();
-                self.sides[to].receive(&bytes, addr(ADDRESSES[1 - to]), self.now);
+                self.sides[to].receive(&bytes, udp(ADDRESSES[1 - to]), self.now);
             } else {
                 for side in &mut self.sides {
                     side.handle_timeout(self.now);

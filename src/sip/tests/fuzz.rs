@@ -168,7 +168,7 @@ proptest! {
         lab.alive = true;
         lab.dialled();
         for datagram in &datagrams {
-            lab.ua.receive(datagram, addr(PBX), lab.now);
+            lab.ua.receive(datagram, udp(PBX), lab.now);
             while let Some(output) = lab.ua.poll() {
                 if let Output::Event(event) = output {
                     lab.events.push(event);
@@ -246,7 +246,7 @@ proptest! {
                     }
                     let dialog = Sent {
                         at: 0,
-                        to: addr(PBX),
+                        to: udp(PBX),
                         text: format!("\r\nFrom: \"Bob\" <sip:200@pbx.example>;tag=pbx1\r\nTo: {to}\r\nCall-ID: in1@pbx\r\n"),
                     };
                     lab.ask_in(&dialog, method, cseq, "", if sdp { THEIRS } else { "" });

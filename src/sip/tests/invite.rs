@@ -15,7 +15,7 @@ fn hang_up(lab: &mut Lab) {
 fn the_invite_says_who_calls_and_lets_nothing_be_slipped_in() {
     let mut lab = Lab::up();
     let invite = lab.dialled();
-    assert_eq!(invite.to, addr(PBX));
+    assert_eq!(invite.to, udp(PBX));
     assert!(invite.text.starts_with(
         "INVITE sip:200@pbx.example:5060 SIP/2.0\r\nVia: SIP/2.0/UDP 192.0.2.7:5060;rport;branch=z9hG4bK"
     ));
@@ -48,7 +48,7 @@ fn a_caller_without_a_name_and_with_odd_characters_is_encoded() {
     lab.drain();
     let invite = lab.take("INVITE");
     assert!(invite.text.starts_with("INVITE sip:20%3E0@other.example SIP/2.0\r\n"));
-    assert_eq!(invite.to, addr(PBX), "through the trunk, whatever host it names");
+    assert_eq!(invite.to, udp(PBX), "through the trunk, whatever host it names");
     assert!(invite.header("From").starts_with("<sip:a%20b%40c@pbx.example>;tag="));
     assert!(!invite.has("P-Asserted-Identity"));
 }
@@ -83,7 +83,7 @@ fn a_call_rings_is_answered_and_is_hung_up_by_the_pbx() {
     lab.answer(&invite, "200 OK", CONTACT, THEIRS);
     let ack = lab.take("ACK");
     assert!(ack.text.starts_with("ACK sip:200@192.0.2.1:5062 SIP/2.0\r\n"));
-    assert_eq!(ack.to, addr("192.0.2.1:5062"));
+    assert_eq!(ack.to, udp("192.0.2.1:5062"));
     assert_eq!((ack.header("CSeq"), ack.tag("To").as_str()), ("1 ACK", "pbx1"));
     assert_ne!(ack.branch(), invite.branch());
     assert_eq!(lab.take_events(), [Event::Answered { leg, sdp: THEIRS.into() }]);
@@ -110,7 +110,7 @@ fn every_refusal_is_acknowledged_and_told_once() {
         lab.answer(&invite, "180 Ringing", "", "");
         lab.answer(&invite, status, "Reason: SIP;cause=1, Q.850;cause=17\r\n", "");
         let ack = lab.take("ACK");
-        assert_eq!((ack.branch(), ack.to), (invite.branch(), addr(PBX)));
+        assert_eq!((ack.branch(), ack.to), (invite.branch(), udp(PBX)));
         let text = status.to_owned();
         let ending = Ending { by: EndedBy::Peer, code: Some(code), cause: Some(17), answered: false, text };
         assert_eq!(lab.ending(), ending);
@@ -340,7 +340,7 @@ fn a_second_telephone_that_answers_too_is_hung_up() {
     let both = std::mem::take(&mut lab.sent);
     let [ack, bye] = both.as_slice() else { panic!("{both:?}") };
     assert_eq!((ack.what(), ack.tag("To").as_str()), ("ACK", "pbx2"));
-    assert_eq!((bye.what(), bye.tag("To").as_str(), bye.to), ("BYE", "pbx2", addr("192.0.2.1:5063")));
+    assert_eq!((bye.what(), bye.tag("To").as_str(), bye.to), ("BYE", "pbx2", udp("192.0.2.1:5063")));
     lab.answer_as(&invite, "200 OK", &other, "", THEIRS);
     assert_eq!(lab.take("ACK").text, ack.text);
     lab.no_event();
@@ -368,7 +368,7 @@ fn a_bye_of_ours_is_repeated_until_it_is_answered() {
     let (_, _) = lab.talking();
     hang_up(&mut lab);
     let bye = lab.take("BYE");
-    assert_eq!((bye.to, bye.header("CSeq")), (addr("192.0.2.1:5062"), "2 BYE"));
+    assert_eq!((bye.to, bye.header("CSeq")), (udp("192.0.2.1:5062"), "2 BYE"));
     assert_eq!(
         lab.ending(),
         Ending { by: EndedBy::Us, code: None, cause: None, answered: true, text: CAUSE.text.into() }
@@ -415,14 +415,14 @@ fn the_route_set_is_followed_to_addresses_of_the_trunk_only() {
     let routes = "Record-Route: <sip:192.0.2.65:5070;lr>\r\nRecord-Route: <sip:203.0.113.66;lr>\r\n";
     lab.answer(&invite, "200 OK", &format!("{routes}{CONTACT}"), THEIRS);
     let ack = lab.take("ACK");
-    assert_eq!(ack.to, addr(PBX), "a foreign first hop: back where the answer came from");
+    assert_eq!(ack.to, udp(PBX), "a foreign first hop: back where the answer came from");
     let lines: Vec<&str> = ack.text.split("\r\n").filter(|line| line.starts_with("Route")).collect();
     assert_eq!(lines, ["Route: <sip:203.0.113.66;lr>", "Route: <sip:192.0.2.65:5070;lr>"]);
 
     let mut lab = Lab::up();
     let invite = lab.dialled();
     lab.answer(&invite, "200 OK", &format!("Record-Route: <sip:192.0.2.65:5070;lr>\r\n{CONTACT}"), THEIRS);
-    assert_eq!(lab.take("ACK").to, addr("192.0.2.65:5070"), "an allowed first hop is used");
+    assert_eq!(lab.take("ACK").to, udp("192.0.2.65:5070"), "an allowed first hop is used");
 }
 
 #[test]
@@ -432,7 +432,7 @@ fn a_private_contact_behind_nat_does_not_lead_astray() {
     lab.answer(&invite, "200 OK", "Contact: <sip:200@10.0.0.5:5060>\r\n", THEIRS);
     let ack = lab.take("ACK");
     assert!(ack.text.starts_with("ACK sip:200@10.0.0.5:5060 SIP/2.0\r\n"));
-    assert_eq!(ack.to, addr(PBX));
+    assert_eq!(ack.to, udp(PBX));
 }
 
 #[test]

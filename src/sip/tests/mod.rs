@@ -24,6 +24,14 @@ pub(super) fn addr(text: &str) -> SocketAddr {
     text.parse().unwrap()
 }
 
+pub(super) fn found(peer: &str, local: &str) -> Found {
+    Found { way: udp(peer), local: addr(local) }
+}
+
+pub(super) fn udp(text: &str) -> Way {
+    Way::udp(addr(text))
+}
+
 pub(super) fn millis(millis: u64) -> Duration {
     Duration::from_millis(millis)
 }
@@ -32,7 +40,7 @@ pub(super) fn millis(millis: u64) -> Duration {
 #[derive(Debug, Clone)]
 pub(super) struct Sent {
     pub at: u64,
-    pub to: SocketAddr,
+    pub to: Way,
     pub text: String,
 }
 
@@ -89,8 +97,7 @@ pub(super) fn trunk(register: bool) -> TrunkSettings {
         password: Some("gw-secret".into()),
         register,
         expires: Duration::from_secs(300),
-        peer: Some(addr(PBX)),
-        local: addr(US),
+        found: vec![found(PBX, US)],
         allow: vec!["192.0.2.64/28".parse().unwrap()],
     }
 }
@@ -195,7 +202,7 @@ impl Lab {
     }
 
     pub fn receive_from(&mut self, bytes: &[u8], from: &str) {
-        self.ua.receive(bytes, addr(from), self.now);
+        self.ua.receive(bytes, udp(from), self.now);
         self.drain();
     }
 

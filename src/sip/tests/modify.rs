@@ -30,7 +30,7 @@ fn a_hold_is_answered_with_its_mirror_and_told_and_so_is_the_resume() {
     lab.ua.hang_up(LegId(1), Cause::default(), lab.now);
     lab.drain();
     let bye = lab.take("BYE");
-    assert_eq!(bye.to, addr("192.0.2.65:5099"), "the re-INVITE moved the target");
+    assert_eq!(bye.to, udp("192.0.2.65:5099"), "the re-INVITE moved the target");
     assert!(!bye.has("Reason"));
 }
 

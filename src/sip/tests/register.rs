@@ -35,7 +35,7 @@ fn done() -> Lab {
 fn a_challenge_is_answered_and_the_trunk_is_registered() {
     let mut lab = Lab::registering();
     let first = lab.take("REGISTER");
-    assert_eq!(first.to, addr(PBX));
+    assert_eq!(first.to, udp(PBX));
     assert!(first.text.starts_with("REGISTER sip:pbx.example:5060 SIP/2.0\r\n"), "{}", first.text);
     assert_eq!(first.header("To"), "<sip:gw@pbx.example>");
     assert_eq!(first.header("Contact"), "<sip:gw@192.0.2.7:5060>;expires=300");
@@ -284,22 +284,22 @@ fn leaving_a_dead_registrar_ends_too() {
 #[test]
 fn nothing_is_sent_before_the_address_is_known() {
     let mut lab = Lab::new(Settings::default());
-    lab.ua.add_trunk(TrunkSettings { peer: None, ..trunk(true) }, lab.now);
+    lab.ua.add_trunk(TrunkSettings { found: Vec::new(), ..trunk(true) }, lab.now);
     lab.pass(Duration::from_secs(100));
     assert!(lab.sent.is_empty());
     assert_eq!(lab.ua.trunks()[0].state, TrunkState::Unresolved);
     assert_eq!(lab.ua.dial(LegId(1), dial(), lab.now), Err(DialError::TrunkDown { code: None }));
-    lab.ua.set_peer("pbx", addr("192.0.2.5:5080"), addr("192.0.2.8:5060"), lab.now);
+    lab.ua.set_peers("pbx", vec![found("192.0.2.5:5080", "192.0.2.8:5060")], lab.now);
     lab.drain();
     let register = lab.take("REGISTER");
-    assert_eq!(register.to, addr("192.0.2.5:5080"));
+    assert_eq!(register.to, udp("192.0.2.5:5080"));
     assert!(register.has("192.0.2.8:5060"));
-    lab.ua.set_peer("pbx", addr("192.0.2.5:5080"), addr("192.0.2.8:5060"), lab.now);
+    lab.ua.set_peers("pbx", vec![found("192.0.2.5:5080", "192.0.2.8:5060")], lab.now);
     lab.drain();
     assert!(lab.sent.is_empty(), "the same address again changes nothing");
-    lab.ua.set_peer("pbx", addr("192.0.2.6:5080"), addr("192.0.2.8:5060"), lab.now);
+    lab.ua.set_peers("pbx", vec![found("192.0.2.6:5080", "192.0.2.8:5060")], lab.now);
     lab.drain();
-    assert_eq!(lab.take("REGISTER").to, addr("192.0.2.6:5080"));
+    assert_eq!(lab.take("REGISTER").to, udp("192.0.2.6:5080"));
 }
 
 #[test]
@@ -308,12 +308,12 @@ fn a_new_address_is_asked_at_once_even_while_the_old_one_is_silent() {
     lab.ua.add_trunk(trunk(false), lab.now);
     lab.pass(Duration::from_secs(3));
     lab.sent.clear();
-    lab.ua.set_peer("pbx", addr("192.0.2.6:5060"), addr(US), lab.now);
+    lab.ua.set_peers("pbx", vec![found("192.0.2.6:5060", US)], lab.now);
     lab.drain();
     let ping = lab.take("OPTIONS");
-    assert_eq!(ping.to, addr("192.0.2.6:5060"));
+    assert_eq!(ping.to, udp("192.0.2.6:5060"));
     lab.pass(Duration::from_secs(3));
-    assert!(lab.sent.iter().all(|sent| sent.to == addr("192.0.2.6:5060")), "the old address is left alone");
+    assert!(lab.sent.iter().all(|sent| sent.to == udp("192.0.2.6:5060")), "the old address is left alone");
     assert_eq!(lab.ua.poll_timeout().map(|at| at.as_millis()), Some(1_006_500));
 }
 

@@ -71,7 +71,7 @@ fn a_stranger_is_not_even_answered() {
     assert!(lab.sent.is_empty());
     assert_eq!(lab.ua.counters().dropped_foreign, 3);
     lab.receive_from(request("OPTIONS", "", "").as_bytes(), "192.0.2.70:9999");
-    assert_eq!(lab.take("200").to, addr("192.0.2.70:9999"), "an allowed address is, at the port it used");
+    assert_eq!(lab.take("200").to, udp("192.0.2.70:9999"), "an allowed address is, at the port it used");
 }
 
 #[test]
@@ -79,7 +79,7 @@ fn another_trunk_cannot_touch_a_call_that_is_not_its_own() {
     let mut lab = Lab::up();
     let other = TrunkSettings {
         name: "b".into(),
-        peer: Some(addr("198.51.100.1:5060")),
+        found: vec![found("198.51.100.1:5060", US)],
         allow: vec![],
         ..trunk(false)
     };
@@ -107,7 +107,7 @@ fn without_rport_the_answer_goes_to_the_port_of_the_via() {
         request("OPTIONS", "", "").replace(";rport", "").replace("5060;branch", "5091;branch").as_bytes(),
         "192.0.2.1:33333",
     );
-    assert_eq!(lab.take("200").to, addr("192.0.2.1:5091"));
+    assert_eq!(lab.take("200").to, udp("192.0.2.1:5091"));
 }
 
 #[test]

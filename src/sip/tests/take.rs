@@ -24,7 +24,7 @@ fn an_invite_is_told_with_who_calls_whom_and_the_pbx_hears_100_at_once() {
     let mut lab = Lab::up();
     lab.invite(1, CALLEE, CONTACT, THEIRS);
     let trying = lab.take("100");
-    assert_eq!((trying.to, trying.tag("To").as_str()), (addr(PBX), ""));
+    assert_eq!((trying.to, trying.tag("To").as_str()), (udp(PBX), ""));
     assert_eq!(trying.header("CSeq"), "7 INVITE");
     let leg = LegId(TOP | 1);
     let invite = Invite {
@@ -240,7 +240,7 @@ fn a_cancel_of_nothing_or_from_another_trunk_is_refused() {
     lab.take("481");
     let other = TrunkSettings {
         name: "b".into(),
-        peer: Some(addr("198.51.100.1:5060")),
+        found: vec![found("198.51.100.1:5060", US)],
         allow: vec![],
         ..trunk(false)
     };
@@ -352,7 +352,7 @@ fn hanging_up_fits_whatever_the_call_has_come_to() {
     let ok = lab.taken();
     lab.leave(LegId(TOP | 1), Some(486), "enough");
     let bye = lab.take("BYE");
-    assert_eq!((bye.to, bye.header("CSeq")), (addr("192.0.2.1:5062"), "1 BYE"));
+    assert_eq!((bye.to, bye.header("CSeq")), (udp("192.0.2.1:5062"), "1 BYE"));
     assert!(bye.text.starts_with("BYE sip:200@192.0.2.1:5062 SIP/2.0\r\n"));
     assert_eq!((bye.header("From"), bye.header("To")), (ok.header("To"), ok.header("From")));
     assert_eq!(bye.header("Reason"), "SIP;cause=486;text=\"enough\"");
@@ -607,7 +607,7 @@ fn a_call_belongs_to_the_trunk_whose_address_it_comes_from() {
         ("peer", "192.0.2.1:5060", vec![]),
     ] {
         lab.ua.add_trunk(
-            TrunkSettings { name: name.into(), peer: Some(addr(peer)), allow, ..trunk(false) },
+            TrunkSettings { name: name.into(), found: vec![found(peer, US)], allow, ..trunk(false) },
             lab.now,
         );
     }
@@ -695,5 +695,5 @@ fn a_pbx_from_before_rfc_3261_may_call() {
     lab.leave(LegId(TOP | 1), None, "");
     let bye = lab.take("BYE");
     assert!(bye.text.starts_with("BYE sip:200@192.0.2.1 SIP/2.0\r\n"), "From stands in for Contact");
-    assert_eq!(bye.to, addr(PBX));
+    assert_eq!(bye.to, udp(PBX));
 }

@@ -23,7 +23,7 @@ fn the_pbx_holds_and_resumes_a_call_it_began() {
     lab.ask_in(&ok, "UPDATE", 8, "", HOLD);
     lab.take("500");
     lab.leave(LEG, None, "");
-    assert_eq!(lab.take("BYE").to, addr("192.0.2.65:5099"), "the re-INVITE moved the target");
+    assert_eq!(lab.take("BYE").to, udp("192.0.2.65:5099"), "the re-INVITE moved the target");
 }
 
 #[test]
@@ -114,7 +114,7 @@ fn our_bye_follows_the_route_of_the_invite_and_gives_credentials_when_asked() {
     lab.leave(LEG, None, "");
     let bye = lab.take("BYE");
     assert!(bye.text.starts_with("BYE sip:200@10.0.0.5 SIP/2.0\r\n"));
-    assert_eq!(bye.to, addr("192.0.2.65:5070"));
+    assert_eq!(bye.to, udp("192.0.2.65:5070"));
     let lines: Vec<&str> = bye.text.split("\r\n").filter(|line| line.starts_with("Route")).collect();
     assert_eq!(lines, ["Route: <sip:192.0.2.65:5070;lr>", "Route: <sip:192.0.2.66;lr>"]);
     let challenge = "WWW-Authenticate: Digest realm=\"a\", nonce=\"n\", algorithm=MD5, qop=\"auth\"\r\n";
@@ -219,5 +219,5 @@ fn a_change_before_our_answer_has_to_wait() {
     lab.ask_in(&ok, "ACK", 7, "", "");
     lab.take_events();
     lab.leave(leg, None, "");
-    assert_eq!(lab.take("BYE").to, addr("192.0.2.65:5099"));
+    assert_eq!(lab.take("BYE").to, udp("192.0.2.65:5099"));
 }

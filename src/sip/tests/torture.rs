@@ -261,7 +261,7 @@ fn a_caller_from_before_rfc_3261_is_answered_and_acknowledges() {
     lab.take("100");
     lab.refuse_all(403);
     let refusal = lab.take("403");
-    assert_eq!(refusal.to, addr(PBX), "no port in its Via: 5060");
+    assert_eq!(refusal.to, udp(PBX), "no port in its Via: 5060");
     lab.receive_from(message("inv2543"), PBX);
     assert_eq!(lab.take("403").text, refusal.text, "a repeat is recognised without a branch");
     let ack = String::from_utf8_lossy(message("inv2543")).replace("INVITE", "ACK");

@@ -46,7 +46,7 @@ impl Desk {
             branch: "z9hG4bKus".into(),
             method,
             request,
-            to: FROM.parse().unwrap(),
+            to: Way::udp(FROM.parse().unwrap()),
             owner: Owner::Invite(1),
         };
         self.transactions.start(sending, self.now, &mut self.out);
@@ -76,7 +76,8 @@ impl Desk {
              From: <sip:p@h>;tag={branch}\r\nTo: <sip:us@h>\r\nCall-ID: d\r\nCSeq: 1 {method}\r\n\r\n"
         );
         let Read::Request(request) = read(text.as_bytes()) else { panic!() };
-        let incoming = self.transactions.request(&request, FROM.parse().unwrap(), self.now, &mut self.out);
+        let incoming =
+            self.transactions.request(&request, Way::udp(FROM.parse().unwrap()), self.now, &mut self.out);
         (incoming, ServerKey::of(&request))
     }
 
