@@ -233,6 +233,14 @@ impl Call {
         Some(vec![Step { side: Side::Far, order: Order::Dial }])
     }
 
+    /// The new far end did not come, and the old one is still there: the two talk on. False if nobody is being
+    /// transferred.
+    pub fn transfer_failed(&mut self) -> bool {
+        let State::Transferring { since, talking, .. } = self.state else { return false };
+        self.state = State::Talking { since, until: talking };
+        true
+    }
+
     /// The deadline has come.
     pub fn timeout(&mut self, now: Now) -> Vec<Step> {
         match self.state {
@@ -556,6 +564,17 @@ mod tests {
         assert_eq!(call.timeout(at(3_605)), []);
         assert_eq!(call.timeout(at(3_606)).len(), 2);
         assert_eq!(call.why(), Some(Why::TooLong));
+    }
+
+    #[test]
+    fn a_transfer_that_fails_gives_the_call_back_to_the_old_far_end_and_keeps_its_limits() {
+        let mut call = talking(Direction::Inbound);
+        assert!(!call.transfer_failed(), "nobody is being transferred");
+        call.transfer(at(10));
+        assert!(call.transfer_failed());
+        assert!(call.talking());
+        assert_eq!(call.deadline(), Some(at(3_606).tick));
+        assert!(call.transfer(at(20)).is_some(), "and it can be tried again");
     }
 
     #[test]
