@@ -122,6 +122,7 @@ pub(super) fn agent(r: &mut Reader<'_>, s: &Section<'_>) -> AgentConfig {
         headers: headers(r, s),
         connect_seconds: r.whole(s, "connect_seconds", 1..=60, "seconds").unwrap_or(default.connect_seconds),
         ca_file: r.parsed(s, "ca_file", folder),
+        ..default
     }
 }
 

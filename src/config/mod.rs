@@ -14,6 +14,7 @@ mod read;
 mod reader;
 mod secret;
 mod sections;
+mod template;
 #[cfg(test)]
 mod tests;
 mod units;
@@ -25,13 +26,14 @@ use std::path::Path;
 pub use board::{BOARD_PATH, Board, InForce, Origin};
 pub use fault::{Fault, Note};
 pub use private::{is_private, is_private_host};
-pub use secret::{KeySecret, Secret, SecretSource, SystemSecrets};
+pub use secret::{KeySecret, NamedTexts, Secret, SecretSource, SystemSecrets};
 pub use sections::{
-    AgentConfig, Config, GatewayConfig, HttpConfig, HttpKey, MediaConfig, NumberConfig, RateConfig, RateTier,
-    RecordingConfig, SipConfig, TrunkConfig, WebhookConfig, WhatsAppConfig,
+    AgentConfig, Config, GatewayConfig, HttpConfig, HttpKey, MediaConfig, MintConfig, NumberConfig,
+    RateConfig, RateTier, RecordingConfig, SipConfig, SipTls, TrunkConfig, WebhookConfig, WhatsAppConfig,
 };
+pub use template::{Placeholder, filled, filled_json, placeholders};
 pub use units::{
-    CallerId, Cidr, Codec, Destination, DtlsRole, Dtmf, EventName, HostPort, PortRange, Role, Srtp,
+    CallerId, Cidr, Codec, Destination, DtlsRole, Dtmf, EventName, HostPort, PortRange, Role, Srtp, Transport,
 };
 
 /// Where the file is unless told otherwise.

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use super::board::{self, Board};
 use super::fault::{Fault, Place};
 use super::reader::{Reader, Section};
-use super::secret::{KeySecret, Secret};
+use super::secret::{KeySecret, NamedTexts, Secret};
 use super::sections::{
     Config, GatewayConfig, HttpConfig, HttpKey, MediaConfig, NumberConfig, SipConfig, TrunkConfig,
     WhatsAppConfig,
@@ -170,6 +170,7 @@ fn read_media(r: &mut Reader<'_>, s: &Section<'_>, default: MediaConfig) -> Medi
         opus_bitrate: r.whole(s, "opus_bitrate", 6_000..=64_000, "bit/s").unwrap_or(default.opus_bitrate),
         dscp: r.whole(s, "dscp", 0..=63, "46 is expedited forwarding").unwrap_or(default.dscp),
         threads: board::threads(r, s).or(default.threads),
+        ..default
     }
 }
 
@@ -185,6 +186,7 @@ fn read_sip(r: &mut Reader<'_>, s: &Section<'_>) -> SipConfig {
         listen: r.parsed(s, "listen", socket).unwrap_or(default.listen),
         public_ip: r.parsed(s, "public_ip", public_ip),
         ring_seconds: r.whole(s, "ring_seconds", 5..=300, "seconds").unwrap_or(default.ring_seconds),
+        ..default
     }
 }
 
@@ -237,6 +239,7 @@ fn read_trunk(r: &mut Reader<'_>, s: &Section<'_>) -> TrunkConfig {
         dtmf,
         allow,
         silence_seconds: r.whole(s, "silence_seconds", 5..=DAY, "seconds"),
+        ..default
     }
 }
 
@@ -287,6 +290,10 @@ fn read_number(r: &mut Reader<'_>, s: &Section<'_>) -> NumberConfig {
         recording,
         max_call_seconds: max_call_seconds(r, s),
         dialect: r.parsed(s, "dialect", dialect),
+        fallback_to: None,
+        agent_parameters: NamedTexts::default(),
+        mint: None,
+        sip_headers: NamedTexts::default(),
         country_code: r.parsed(s, "country_code", country_code),
         national_prefix: r
             .parsed_or_empty(s, "national_prefix", dialled_prefix)

@@ -1,8 +1,10 @@
 //! Secrets: values that never print, and the ways they reach us (in place, from a file, from the environment).
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Read as _};
+use std::ops::Deref;
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest as _, Sha256};
@@ -41,6 +43,30 @@ impl fmt::Debug for Secret {
 impl fmt::Display for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("***")
+    }
+}
+
+/// Texts by name, such as headers, whose values often hold keys: they print without them.
+#[derive(Clone, PartialEq, Eq, Default)]
+pub struct NamedTexts(BTreeMap<String, String>);
+
+impl From<BTreeMap<String, String>> for NamedTexts {
+    fn from(texts: BTreeMap<String, String>) -> Self {
+        NamedTexts(texts)
+    }
+}
+
+impl Deref for NamedTexts {
+    type Target = BTreeMap<String, String>;
+
+    fn deref(&self) -> &BTreeMap<String, String> {
+        &self.0
+    }
+}
+
+impl fmt::Debug for NamedTexts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.0.keys()).finish()
     }
 }
 

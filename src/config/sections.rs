@@ -7,9 +7,9 @@ use std::path::PathBuf;
 
 use rust_decimal::Decimal;
 
-use super::secret::{KeySecret, Secret};
+use super::secret::{KeySecret, NamedTexts, Secret};
 use super::units::{
-    CallerId, Codec, Destination, DtlsRole, Dtmf, EventName, HostPort, PortRange, Role, Srtp,
+    CallerId, Codec, Destination, DtlsRole, Dtmf, EventName, HostPort, PortRange, Role, Srtp, Transport,
 };
 
 /// The whole file.
@@ -168,6 +168,9 @@ pub struct MediaConfig {
     pub dscp: u8,
     /// Sound threads, 1 to 256; `None`: one per core.
     pub threads: Option<usize>,
+    /// A WAV file that is played to WhatsApp while the PBX holds a call; `None`: comfort noise. Only its name and
+    /// that it can be read have been checked.
+    pub hold_clip: Option<PathBuf>,
 }
 
 impl Default for MediaConfig {
@@ -183,6 +186,7 @@ impl Default for MediaConfig {
             opus_bitrate: 20_000,
             dscp: 46,
             threads: None,
+            hold_clip: None,
         }
     }
 }
@@ -190,22 +194,39 @@ impl Default for MediaConfig {
 /// `[sip]`: our own SIP address.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SipConfig {
-    /// Address to listen at.
+    /// Address to listen at, by UDP and by TCP.
     pub listen: SocketAddr,
+    /// `tls_listen`, `tls_cert` and `tls_key`; `None`: nobody can come in by TLS.
+    pub tls: Option<SipTls>,
     /// Address put in Via, Contact and SDP towards the PBX, if it isn't the bound one.
     pub public_ip: Option<IpAddr>,
     /// Seconds a destination may ring, 5 to 300.
     pub ring_seconds: u64,
+    /// Messages that one source may send in a second, 5 to 1000; more are dropped unanswered.
+    pub max_per_second: u32,
 }
 
 impl Default for SipConfig {
     fn default() -> Self {
         SipConfig {
             listen: SocketAddr::from((Ipv4Addr::UNSPECIFIED, 5060)),
+            tls: None,
             public_ip: None,
             ring_seconds: 60,
+            max_per_second: 100,
         }
     }
+}
+
+/// What it takes to be reached by TLS. Both files were there and were PEM when the config was read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SipTls {
+    /// Address to listen at.
+    pub listen: SocketAddr,
+    /// Certificate chain, our own first.
+    pub cert: PathBuf,
+    /// Its private key.
+    pub key: PathBuf,
 }
 
 /// `[[trunk]]`: a PBX.
@@ -213,10 +234,23 @@ impl Default for SipConfig {
 pub struct TrunkConfig {
     /// Unique; stands for the host in `forward_to`.
     pub name: String,
-    /// The server as it was written: a valid `sip:` URI without a user, over UDP.
+    /// The server as it was written: a valid `sip:` or `sips:` URI without a user.
     pub server: String,
     /// Host and port out of `server`.
     pub address: HostPort,
+    /// What `server` says by its scheme or by `transport=`; `None`: nothing. Then DNS decides (NAPTR and SRV,
+    /// RFC 3263 §4.1), or it is UDP if there is a port or an address.
+    pub transport: Option<Transport>,
+    /// Certificates (PEM) by which alone the server's own is believed; `None`: those that browsers trust.
+    pub tls_ca: Option<PathBuf>,
+    /// SHA-256 of the certificate (DER) that the server must have: then nothing else of it is looked at.
+    pub tls_pin: Option<[u8; 32]>,
+    /// A name that trunks share to share calls. It stands for all of them where a trunk's name can stand.
+    pub group: Option<String>,
+    /// Within a group those with the lowest number are tried first.
+    pub priority: u16,
+    /// How often it comes first among those of the same priority, next to theirs.
+    pub weight: u16,
     /// User for REGISTER and digest; empty if there is none.
     pub username: String,
     /// Password for digest.
@@ -225,9 +259,11 @@ pub struct TrunkConfig {
     pub register: bool,
     /// Seconds asked for in REGISTER, 20 to 86400.
     pub expires: u64,
-    /// In order of preference; at least one of PCMA and PCMU is among them.
+    /// Whether the server's INVITEs are asked for digest, by `username` and `password`; both are there then.
+    pub challenge: bool,
+    /// In order of preference; never empty, none twice.
     pub codecs: Vec<Codec>,
-    /// SRTP by SDES. This version always sends plain RTP.
+    /// SRTP by SDES.
     pub srtp: Srtp,
     /// How digits cross.
     pub dtmf: Dtmf,
@@ -236,6 +272,17 @@ pub struct TrunkConfig {
     pub allow: Vec<String>,
     /// Seconds without sound from the PBX after which a call ends, 5 to 86400; `None`: the gateway's own rule.
     pub silence_seconds: Option<u64>,
+    /// Whether the first sound is believed even if it comes from another address than SDP names: the PBX is behind
+    /// a NAT.
+    pub learn_media: bool,
+    /// Seconds of a session without a refresh (RFC 4028), 90 to 86400; `None`: sessions need none. In the file 0.
+    pub session_expires: Option<u64>,
+    /// What the numbers begin with that this trunk may dial, each with `+`; empty: all.
+    pub dial_allow: Vec<String>,
+    /// Calls to WhatsApp users that this trunk may make in a minute; 0: as many as it likes.
+    pub dial_per_minute: u32,
+    /// Calls to WhatsApp users that this trunk may make in a day; 0: as many as it likes.
+    pub dial_per_day: u32,
 }
 
 impl Default for TrunkConfig {
@@ -245,15 +292,27 @@ impl Default for TrunkConfig {
             name: String::new(),
             server: String::new(),
             address: HostPort::default(),
+            transport: None,
+            tls_ca: None,
+            tls_pin: None,
+            group: None,
+            priority: 10,
+            weight: 10,
             username: String::new(),
             password: None,
             register: true,
             expires: 300,
-            codecs: vec![Codec::Pcma, Codec::Pcmu],
+            challenge: false,
+            codecs: vec![Codec::Opus, Codec::G722, Codec::Pcma, Codec::Pcmu],
             srtp: Srtp::Off,
             dtmf: Dtmf::Rfc4733,
             allow: Vec::new(),
             silence_seconds: None,
+            learn_media: false,
+            session_expires: Some(1_800),
+            dial_allow: Vec::new(),
+            dial_per_minute: 60,
+            dial_per_day: 0,
         }
     }
 }
@@ -273,7 +332,9 @@ pub struct NumberConfig {
     pub enabled: bool,
     /// Where its calls go; there is one if `enabled`.
     pub forward_to: Option<Destination>,
-    /// The trunk that carries `tel:` and may dial out through this number.
+    /// Where a call goes when the voice agent of `forward_to` fails.
+    pub fallback_to: Option<Destination>,
+    /// The trunk, or the group of trunks, that carries `tel:` and may dial out through this number.
     pub trunk: Option<String>,
     /// What the destination sees as the caller.
     pub caller_id: CallerId,
@@ -283,6 +344,12 @@ pub struct NumberConfig {
     pub max_call_seconds: Option<u64>,
     /// How the voice agent of a `wss:` destination speaks, if not as `[agent]` says.
     pub dialect: Option<String>,
+    /// What the voice agent of a `wss:` destination is told, over what `[agent]` says.
+    pub agent_parameters: NamedTexts,
+    /// How the `{minted}` of a `sip:` destination is come by.
+    pub mint: Option<MintConfig>,
+    /// Headers of our own INVITEs to a `sip:` destination; each begins with `X-`.
+    pub sip_headers: NamedTexts,
     /// E.164 country code, digits: what a national number dialled by the PBX is completed with. `None`: national
     /// numbers can't be dialled.
     pub country_code: Option<String>,
@@ -296,6 +363,27 @@ pub struct NumberConfig {
     pub sip_auth_password: Option<Secret>,
     /// Countries (ISO 3166-1 alpha-2, upper case) whose users see the call button; `None`: all.
     pub call_icon_countries: Option<Vec<String>>,
+}
+
+/// The `mint_…` keys of a number: one request before the INVITE, whose answer holds what the user part is filled with.
+#[derive(Clone, PartialEq, Eq)]
+pub struct MintConfig {
+    /// Where the request (POST) goes: https, or http.
+    pub url: String,
+    /// Its body, with placeholders (see [`super::Placeholder`]).
+    pub body: String,
+    /// Bearer token of the request.
+    pub key: Secret,
+    /// Where the answer has it: a JSON pointer (RFC 6901) to a string.
+    pub field: String,
+}
+
+/// Neither the address nor the body: both may hold keys.
+impl fmt::Debug for MintConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let MintConfig { url: _, body: _, key, field } = self;
+        f.debug_struct("MintConfig").field("key", key).field("field", field).finish_non_exhaustive()
+    }
 }
 
 /// `[[rates]]`: what a minute costs to numbers with this prefix. The longest prefix that fits counts.
@@ -351,12 +439,21 @@ pub struct WebhookConfig {
 pub struct AgentConfig {
     /// How they speak: `twilio`, `pcm16-24000`, …
     pub dialect: String,
-    /// The key of a cloud service, or what signs the way in.
+    /// The key of a cloud service.
     pub key: Option<Secret>,
+    /// Signs the request for a connection (`X-Twilio-Signature`) of the `twilio` dialect. Nothing else: the keys of
+    /// the REST hang-up are `[[http.key]]`.
+    pub auth_token: Option<Secret>,
+    /// What agents are told or set up with; a number's own and those of an address come over them.
+    pub parameters: NamedTexts,
     /// Put into each request for a connection.
     pub headers: BTreeMap<String, String>,
     /// Seconds until an agent must be there, 1 to 60.
     pub connect_seconds: u64,
+    /// Seconds of those in which a connection that failed is tried again; 0: never.
+    pub retry_seconds: u64,
+    /// Seconds after the start in which an agent must have said something, 1 to 3600; `None`: it needn't.
+    pub silence_seconds: Option<u64>,
     /// Certificates (PEM) that agents' own are believed by, beside those that browsers trust.
     pub ca_file: Option<PathBuf>,
 }
@@ -366,8 +463,12 @@ impl Default for AgentConfig {
         AgentConfig {
             dialect: "twilio".to_owned(),
             key: None,
+            auth_token: None,
+            parameters: NamedTexts::default(),
             headers: BTreeMap::new(),
             connect_seconds: 10,
+            retry_seconds: 5,
+            silence_seconds: None,
             ca_file: None,
         }
     }
@@ -376,12 +477,27 @@ impl Default for AgentConfig {
 /// The values of headers often hold keys.
 impl fmt::Debug for AgentConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let AgentConfig {
+            dialect,
+            key,
+            auth_token,
+            parameters,
+            headers,
+            connect_seconds,
+            retry_seconds,
+            silence_seconds,
+            ca_file,
+        } = self;
         f.debug_struct("AgentConfig")
-            .field("dialect", &self.dialect)
-            .field("key", &self.key)
-            .field("headers", &self.headers.keys())
-            .field("connect_seconds", &self.connect_seconds)
-            .field("ca_file", &self.ca_file)
+            .field("dialect", dialect)
+            .field("key", key)
+            .field("auth_token", auth_token)
+            .field("parameters", parameters)
+            .field("headers", &headers.keys())
+            .field("connect_seconds", connect_seconds)
+            .field("retry_seconds", retry_seconds)
+            .field("silence_seconds", silence_seconds)
+            .field("ca_file", ca_file)
             .finish()
     }
 }
@@ -401,10 +517,42 @@ impl fmt::Debug for WebhookConfig {
     }
 }
 
+impl TrunkConfig {
+    /// The port that `server` names, or that of its transport (RFC 3261 §19.1.2).
+    pub fn port(&self) -> u16 {
+        self.address.port.unwrap_or(match self.transport {
+            Some(Transport::Tls) => 5061,
+            Some(Transport::Udp | Transport::Tcp) | None => 5060,
+        })
+    }
+
+    /// Whether DNS tells transport and port (NAPTR and SRV, RFC 3263 §4.1, §4.2): `server` is a name with neither.
+    pub fn located_by_dns(&self) -> bool {
+        self.transport.is_none() && self.address.port.is_none() && self.address.ip().is_none()
+    }
+
+    /// Whether it goes by this name or is in the group of this name.
+    pub fn answers_to(&self, name: &str) -> bool {
+        self.name == name || self.group.as_deref() == Some(name)
+    }
+}
+
 impl Config {
     /// The trunk of this name.
     pub fn trunk(&self, name: &str) -> Option<&TrunkConfig> {
         self.trunks.iter().find(|trunk| trunk.name == name)
+    }
+
+    /// The trunks that a destination or a number means by this name: the one of this name, or those of the group,
+    /// lowest priority number first, then in the file's order. Empty if there is none.
+    pub fn trunks_named(&self, name: &str) -> Vec<&TrunkConfig> {
+        let mut named: Vec<&TrunkConfig> =
+            self.trunks.iter().filter(|trunk| trunk.group.as_deref() == Some(name)).collect();
+        if named.is_empty() {
+            named.extend(self.trunk(name));
+        }
+        named.sort_by_key(|trunk| trunk.priority);
+        named
     }
 
     /// The number with this `id`.

@@ -405,11 +405,23 @@ words! {
 }
 
 words! {
+    /// How SIP crosses to a PBX.
+    Transport {
+        /// Datagrams.
+        Udp = "udp",
+        /// A connection.
+        Tcp = "tcp",
+        /// A connection with TLS.
+        Tls = "tls",
+    }
+}
+
+words! {
     /// A codec towards the PBX.
     Codec {
-        /// Opus (RFC 7587). Not in this version.
+        /// Opus (RFC 7587).
         Opus = "opus",
-        /// G.722 (RFC 3551 §4.5.2). Not in this version.
+        /// G.722 (RFC 3551 §4.5.2).
         G722 = "g722",
         /// G.711 A-law.
         Pcma = "pcma",
@@ -423,9 +435,9 @@ words! {
     Srtp {
         /// Plain RTP.
         Off = "off",
-        /// If the PBX offers it. Not in this version: plain RTP is used.
+        /// If the PBX offers it or takes it.
         Optional = "optional",
-        /// Or no call. Not in this version.
+        /// Or no call.
         Required = "required",
     }
 }

@@ -1,0 +1,115 @@
+//! Texts that each call fills in: `{call_id}`, `{caller}`, `{number}`, `{minted}`.
+
+use super::units::Destination;
+
+/// What may stand in braces.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Placeholder {
+    /// Our id of the call.
+    CallId,
+    /// Who calls: E.164 with its plus, or a business-scoped user id.
+    Caller,
+    /// The business number, E.164 with its plus.
+    Number,
+    /// What the request of the `mint_…` keys has brought.
+    Minted,
+}
+
+impl Placeholder {
+    /// Every placeholder with its name in the file, without braces.
+    pub const NAMES: &'static [(&'static str, Placeholder)] = &[
+        ("call_id", Placeholder::CallId),
+        ("caller", Placeholder::Caller),
+        ("number", Placeholder::Number),
+        ("minted", Placeholder::Minted),
+    ];
+
+    fn named(name: &str) -> Option<Placeholder> {
+        Placeholder::NAMES.iter().find(|(known, _)| *known == name).map(|(_, placeholder)| *placeholder)
+    }
+}
+
+/// A part of a template.
+enum Piece<'t> {
+    Text(&'t str),
+    Place(Placeholder),
+}
+
+/// The parts of a text, in order. Braces around anything else are text.
+fn pieces(text: &str) -> impl Iterator<Item = Piece<'_>> {
+    let mut rest = text;
+    std::iter::from_fn(move || {
+        let known = |from: usize| {
+            let (name, tail) = rest.get(from..)?.strip_prefix('{')?.split_once('}')?;
+            Some((Placeholder::named(name)?, tail))
+        };
+        if let Some((placeholder, tail)) = known(0) {
+            rest = tail;
+            return Some(Piece::Place(placeholder));
+        }
+        let end = rest.match_indices('{').map(|(at, _)| at).find(|at| known(*at).is_some());
+        let (text, tail) = rest.split_at(end.unwrap_or(rest.len()));
+        rest = tail;
+        (!text.is_empty()).then_some(Piece::Text(text))
+    })
+}
+
+/// The placeholders of a text, in order.
+pub fn placeholders(text: &str) -> impl Iterator<Item = Placeholder> {
+    pieces(text).filter_map(|piece| match piece {
+        Piece::Place(placeholder) => Some(placeholder),
+        Piece::Text(_) => None,
+    })
+}
+
+/// The text with each placeholder replaced by what `value` says, which must be fit for where it goes. Braces around
+/// anything else stay.
+pub fn filled(text: &str, value: impl Fn(Placeholder) -> String) -> String {
+    pieces(text).fold(String::with_capacity(text.len()), |mut out, piece| {
+        match piece {
+            Piece::Text(text) => out.push_str(text),
+            Piece::Place(placeholder) => out.push_str(&value(placeholder)),
+        }
+        out
+    })
+}
+
+/// As [`filled`], of a JSON text: values are escaped as the inside of a JSON string (RFC 8259 §7).
+pub fn filled_json(text: &str, value: impl Fn(Placeholder) -> String) -> String {
+    filled(text, |placeholder| {
+        let quoted = serde_json::Value::String(value(placeholder)).to_string();
+        quoted.get(1..quoted.len().saturating_sub(1)).unwrap_or("").to_owned()
+    })
+}
+
+impl Destination {
+    /// The placeholders in its user part, in order.
+    pub fn placeholders(&self) -> Vec<Placeholder> {
+        match self {
+            Destination::Sip { user, .. } => placeholders(user).collect(),
+            Destination::Tel(_) | Destination::Wss(_) => Vec::new(),
+        }
+    }
+
+    /// The destination for one call. What a user part can't hold is escaped (RFC 3261 §25.1).
+    pub fn for_call(&self, value: impl Fn(Placeholder) -> String) -> Destination {
+        match self {
+            Destination::Sip { user, host } => {
+                Destination::Sip { user: filled(user, |at| escaped(&value(at))), host: host.clone() }
+            }
+            Destination::Tel(_) | Destination::Wss(_) => self.clone(),
+        }
+    }
+}
+
+/// As a part of a user part: `unreserved` and `user-unreserved` as they are, all else in hex.
+fn escaped(value: &str) -> String {
+    value.bytes().fold(String::new(), |mut out, byte| {
+        if byte.is_ascii_alphanumeric() || b"-_.!~*'()&=+$,".contains(&byte) {
+            out.push(char::from(byte));
+        } else {
+            out.push_str(&format!("%{byte:02X}"));
+        }
+        out
+    })
+}
