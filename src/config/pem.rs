@@ -19,7 +19,7 @@ pub(super) fn certificates(r: &mut Reader<'_>, s: &Section<'_>, key: &str) -> Op
             Err(Broken) => Err(("holds a broken certificate".to_owned(), None)),
             Ok(0) => Err((
                 "holds no certificate (PEM: it begins with \"-----BEGIN CERTIFICATE-----\")".to_owned(),
-                text.contains("PRIVATE KEY-----").then_some("it is a key: are the two files swapped?"),
+                text.contains("PRIVATE KEY-----").then_some("it holds a key instead"),
             )),
             Ok(_) => Ok(()),
         }
@@ -40,8 +40,7 @@ pub(super) fn private_key(r: &mut Reader<'_>, s: &Section<'_>, key: &str) -> Opt
             Err(Broken) => Err(("holds a broken key".to_owned(), None)),
             Ok(0) => Err((
                 "holds no private key (PEM: it begins with \"-----BEGIN PRIVATE KEY-----\")".to_owned(),
-                text.contains("BEGIN CERTIFICATE-----")
-                    .then_some("it is a certificate: are the two files swapped?"),
+                text.contains("BEGIN CERTIFICATE-----").then_some("it holds a certificate instead"),
             )),
             Ok(_) => Ok(()),
         }

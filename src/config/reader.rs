@@ -482,7 +482,7 @@ impl<'a> Reader<'a> {
     /// A file that others open later: where it is, and its first `most` bytes, if they could be looked at.
     pub fn file_beside(&mut self, section: &Section<'_>, key: &str, most: u64) -> Option<Found<FileBeside>> {
         let Found { value, at } = self.text(section, key)?;
-        match self.secrets.beside(Path::new(&value), most) {
+        match self.secrets.look_at(Path::new(&value), most) {
             Ok(found) => Some(Found { value: found, at }),
             Err(why) => {
                 self.fault(Fault::at(&at, format!("can't read \"{value}\": {why}")));

@@ -111,7 +111,7 @@ pub trait SecretSource {
     fn variable(&self, name: &str) -> Option<String>;
     /// A file that is opened by those who need it, each time they do: where it is, and its first `most` bytes. The
     /// error is a short reason for people.
-    fn beside(&self, path: &Path, most: u64) -> Result<FileBeside, String> {
+    fn look_at(&self, path: &Path, most: u64) -> Result<FileBeside, String> {
         let bytes = self.file(path)?.into_bytes();
         let most = usize::try_from(most).unwrap_or(usize::MAX).min(bytes.len());
         Ok(FileBeside { path: path.to_owned(), begins: bytes.get(..most).map(<[u8]>::to_vec) })
@@ -169,7 +169,7 @@ impl SecretSource for SystemSecrets {
         std::env::var(name).ok()
     }
 
-    fn beside(&self, path: &Path, most: u64) -> Result<FileBeside, String> {
+    fn look_at(&self, path: &Path, most: u64) -> Result<FileBeside, String> {
         let (file, path) = self.open(path).map_err(|e| e.to_string())?;
         let mut begins = Vec::new();
         file.take(most).read_to_end(&mut begins).map_err(|e| e.to_string())?;
@@ -192,7 +192,7 @@ impl SecretSource for Unread {
         Some(format!("{UNREAD}variable {name}"))
     }
 
-    fn beside(&self, path: &Path, _most: u64) -> Result<FileBeside, String> {
+    fn look_at(&self, path: &Path, _most: u64) -> Result<FileBeside, String> {
         Ok(FileBeside { path: path.to_owned(), begins: None })
     }
 }
@@ -209,8 +209,8 @@ impl SecretSource for Readable {
         self.0.variable(name).or_else(|| Unread.variable(name))
     }
 
-    fn beside(&self, path: &Path, most: u64) -> Result<FileBeside, String> {
-        self.0.beside(path, most).or_else(|_| Unread.beside(path, most))
+    fn look_at(&self, path: &Path, most: u64) -> Result<FileBeside, String> {
+        self.0.look_at(path, most).or_else(|_| Unread.look_at(path, most))
     }
 }
 
@@ -233,11 +233,11 @@ mod tests {
         assert!(secrets.file(Path::new("neither")).is_err());
         let without = SystemSecrets { credentials: None, folder };
         assert_eq!(without.file(Path::new("both")).unwrap(), "etc");
-        let found = secrets.beside(Path::new("both"), 4).unwrap();
+        let found = secrets.look_at(Path::new("both"), 4).unwrap();
         assert_eq!(found.begins.unwrap(), b"cred");
         assert_eq!(std::fs::read(found.path).unwrap(), b"credentials", "it can be opened again where it was");
-        assert_eq!(secrets.beside(Path::new("beside"), 9).unwrap().begins.unwrap(), b"etc");
-        assert!(secrets.beside(&root, 1).is_err(), "a folder was taken for a file");
+        assert_eq!(secrets.look_at(Path::new("beside"), 9).unwrap().begins.unwrap(), b"etc");
+        assert!(secrets.look_at(&root, 1).is_err(), "a folder was taken for a file");
         std::fs::remove_dir_all(&root).unwrap();
     }
 }

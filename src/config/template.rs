@@ -31,8 +31,11 @@ impl Placeholder {
         ("minted", Placeholder::Minted),
     ];
 
-    fn named(name: &str) -> Option<Placeholder> {
-        Placeholder::NAMES.iter().find(|(known, _)| *known == name).map(|(_, placeholder)| *placeholder)
+    /// The placeholder that a text begins with, and what follows it.
+    fn first(text: &str) -> Option<(Placeholder, &str)> {
+        let inside = text.strip_prefix('{')?;
+        let rest = |name: &str| inside.strip_prefix(name)?.strip_prefix('}');
+        Placeholder::NAMES.iter().find_map(|(name, placeholder)| Some((*placeholder, rest(name)?)))
     }
 }
 
@@ -46,15 +49,12 @@ enum Piece<'t> {
 fn pieces(text: &str) -> impl Iterator<Item = Piece<'_>> {
     let mut rest = text;
     std::iter::from_fn(move || {
-        let known = |from: usize| {
-            let (name, tail) = rest.get(from..)?.strip_prefix('{')?.split_once('}')?;
-            Some((Placeholder::named(name)?, tail))
-        };
-        if let Some((placeholder, tail)) = known(0) {
+        if let Some((placeholder, tail)) = Placeholder::first(rest) {
             rest = tail;
             return Some(Piece::Place(placeholder));
         }
-        let end = rest.match_indices('{').map(|(at, _)| at).find(|at| known(*at).is_some());
+        let mut braces = rest.match_indices('{').map(|(at, _)| at);
+        let end = braces.find(|at| rest.get(*at..).and_then(Placeholder::first).is_some());
         let (text, tail) = rest.split_at(end.unwrap_or(rest.len()));
         rest = tail;
         (!text.is_empty()).then_some(Piece::Text(text))

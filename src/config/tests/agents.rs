@@ -90,7 +90,7 @@ fn what_is_wrong_with_agents_is_told() {
         ),
         ("parameters = { a = 1 }", "parameters.a: must be a string, is a whole number".to_owned()),
         (&format!("parameters = {{ a = \"{long}\" }}"), "parameters.a: must have at most 32768 bytes".to_owned()),
-        ("ca_file = \"/etc/watrunk/sip.key\"", "ca_file: \"/etc/watrunk/sip.key\" holds no certificate (PEM: it begins with \"-----BEGIN CERTIFICATE-----\"); it is a key: are the two files swapped?".to_owned()),
+        ("ca_file = \"/etc/watrunk/sip.key\"", "ca_file: \"/etc/watrunk/sip.key\" holds no certificate (PEM: it begins with \"-----BEGIN CERTIFICATE-----\"); it holds a key instead".to_owned()),
         ("auth_tokn = \"x\"", "auth_tokn: unknown key; did you mean `auth_token`?".to_owned()),
         ("assistant_id = \"x\"", "assistant_id: unknown key".to_owned()),
     ] {
@@ -181,6 +181,7 @@ fn a_user_part_is_filled_for_each_call() {
         "w.toml:20: number.forward_to: has the placeholder {callid}, but there are only {call_id}, {caller}, {number}, {minted}"
     );
     assert!(told("{call_id").contains("has no valid user"));
+    assert!(told(&"{".repeat(100_000)).contains("has no valid user"), "a long one takes no time");
     assert_eq!(
         told("{minted}"),
         "w.toml:20: number.forward_to: has {minted}, but nothing says how to come by it; set mint_url, mint_body, mint_key and mint_field"

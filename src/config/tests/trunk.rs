@@ -163,7 +163,7 @@ fn a_file_that_is_no_certificate_or_key_is_told_apart() {
         ("text.pem", "holds no certificate (PEM: it begins with \"-----BEGIN CERTIFICATE-----\")"),
         (
             "a.key",
-            "holds no certificate (PEM: it begins with \"-----BEGIN CERTIFICATE-----\"); it is a key: are the two files swapped?",
+            "holds no certificate (PEM: it begins with \"-----BEGIN CERTIFICATE-----\"); it holds a key instead",
         ),
     ] {
         assert_eq!(told(cert, "a.key"), format!("line 23: sip.tls_cert: \"{cert}\" {what}"));
@@ -172,7 +172,7 @@ fn a_file_that_is_no_certificate_or_key_is_told_apart() {
         ("locked.key", "is locked with a passphrase; unlock it: openssl pkey -in LOCKED -out KEY"),
         (
             "chain.pem",
-            "holds no private key (PEM: it begins with \"-----BEGIN PRIVATE KEY-----\"); it is a certificate: are the two files swapped?",
+            "holds no private key (PEM: it begins with \"-----BEGIN PRIVATE KEY-----\"); it holds a certificate instead",
         ),
     ] {
         assert_eq!(told("chain.pem", key), format!("line 24: sip.tls_key: \"{key}\" {what}"));
