@@ -6,9 +6,10 @@ use std::net::SocketAddr;
 use super::fault::{Fault, Place, nearest};
 use super::private::{host_of, is_private_host};
 use super::reader::{Reader, Section};
-use super::sections::{Config, NumberConfig, TrunkConfig};
+use super::sections::{Config, NumberConfig};
+use super::template::Placeholder;
 use super::units::{Destination, HostPort};
-use super::{hooks, money};
+use super::{hooks, money, sip};
 
 /// The tables that the values came from, for their places.
 pub(super) struct Sections<'d> {
@@ -30,9 +31,7 @@ pub(super) fn check(r: &mut Reader<'_>, config: &Config, s: &Sections<'_>) {
 
     let names = config.trunks.iter().map(|trunk| trunk.name.as_str());
     different(r, &s.trunks, "name", names);
-    for (trunk, section) in config.trunks.iter().zip(&s.trunks) {
-        check_trunk(r, config, trunk, section);
-    }
+    sip::check(r, config, &s.trunks);
 
     let of = |field: fn(&NumberConfig) -> &str| config.numbers.iter().map(field);
     different(r, &s.numbers, "id", of(|number| &number.id));
@@ -98,22 +97,32 @@ fn different<'v>(
 fn ports(r: &mut Reader<'_>, config: &Config, s: &Sections<'_>) {
     let (webrtc, rtp) = (config.media.webrtc_ports, config.media.rtp_ports);
     let (webrtc_at, rtp_at) = (r.at(&s.media, "webrtc_ports"), r.at(&s.media, "rtp_ports"));
-    let (sip_at, http_at) = (r.at(&s.sip, "listen"), r.at(&s.http, "listen"));
-    let (sip, http) = (config.sip.listen, config.http.listen);
+    let mut addresses = vec![
+        ("sip.listen", config.sip.listen, r.at(&s.sip, "listen")),
+        ("http.listen", config.http.listen, r.at(&s.http, "listen")),
+    ];
+    if let Some(tls) = &config.sip.tls {
+        addresses.insert(0, ("sip.tls_listen", tls.listen, r.at(&s.sip, "tls_listen")));
+    }
+    addresses.retain(|(_, _, at)| r.sound(at));
 
     if r.sound(&webrtc_at) && r.sound(&rtp_at) && webrtc.overlaps(rtp) {
         r.fault(Fault::at(&rtp_at, format!("{rtp} and media.webrtc_ports ({webrtc}) have ports in common")));
     }
     for (range, range_at) in [(webrtc, &webrtc_at), (rtp, &rtp_at)] {
-        for (name, address, address_at) in [("sip.listen", sip, &sip_at), ("http.listen", http, &http_at)] {
-            if r.sound(range_at) && r.sound(address_at) && range.contains(address.port()) {
+        for (name, address, _) in &addresses {
+            if r.sound(range_at) && range.contains(address.port()) {
                 let what = format!("{range} holds port {}, which is that of {name}", address.port());
                 r.fault(Fault::at(range_at, what));
             }
         }
     }
-    if r.sound(&sip_at) && r.sound(&http_at) && collide(sip, http) {
-        r.fault(Fault::at(&sip_at, format!("is the address of http.listen too ({http})")));
+    for (index, (_, address, at)) in addresses.iter().enumerate() {
+        for (other, theirs, _) in addresses.iter().skip(index + 1) {
+            if collide(*address, *theirs) {
+                r.fault(Fault::at(at, format!("is the address of {other} too ({theirs})")));
+            }
+        }
     }
 
     let max_at = r.at(&s.gateway, "max_calls");
@@ -138,36 +147,6 @@ fn collide(a: SocketAddr, b: SocketAddr) -> bool {
     a.port() != 0 && a.port() == b.port() && same_ip
 }
 
-fn check_trunk(r: &mut Reader<'_>, config: &Config, trunk: &TrunkConfig, section: &Section<'_>) {
-    let user_at = r.at(section, "username");
-    if trunk.register && trunk.username.is_empty() && r.sound(&user_at) && r.sound(&r.at(section, "register"))
-    {
-        r.fault(
-            Fault::at(&user_at, "is missing, but the trunk registers")
-                .hint("set it, or register = false for a peer by address"),
-        );
-    }
-    let password_given =
-        ["password", "password_file", "password_env"].into_iter().any(|key| section.has(key));
-    if trunk.register && !password_given {
-        let at = r.at(section, "password");
-        r.note(&at, "there is none: works only with a PBX that doesn't ask for one");
-    }
-    let server_at = r.at(section, "server");
-    let listen = config.sip.listen;
-    let itself = trunk.address.ip().is_some_and(|ip| {
-        ip == listen.ip()
-            || (ip.is_loopback() && listen.ip().is_unspecified())
-            || Some(ip) == config.sip.public_ip
-    });
-    if itself && trunk.address.port.unwrap_or(5060) == listen.port() && r.sound(&server_at) {
-        r.fault(
-            Fault::at(&server_at, format!("is this gateway's own address (sip.listen is {listen})"))
-                .hint("give one of the two another port"),
-        );
-    }
-}
-
 fn check_number(
     r: &mut Reader<'_>,
     config: &Config,
@@ -175,23 +154,11 @@ fn check_number(
     number: &NumberConfig,
     section: &Section<'_>,
 ) {
-    // A trunk without a proper name may be the one that is meant.
-    let named = s.trunks.iter().all(|trunk| r.sound(&r.at(trunk, "name")));
-    let exists = |name: &str| !named || config.trunk(name).is_some();
-    let near = |name: &str| nearest(name, config.trunks.iter().map(|trunk| trunk.name.as_str()));
-    let no_trunk = |at: &Place, name: &str| {
-        let fault = Fault::at(at, format!("there is no [[trunk]] with the name \"{name}\""));
-        match near(name) {
-            Some(near) => fault.hint(format!("did you mean \"{near}\"?")),
-            None => fault,
-        }
-    };
-
     let trunk_at = r.at(section, "trunk");
     if let Some(name) = &number.trunk
-        && !exists(name)
+        && let Some(fault) = no_trunk(r, config, s, &trunk_at, name)
     {
-        r.fault(no_trunk(&trunk_at, name));
+        r.fault(fault);
     }
 
     let (national, international) = (&number.national_prefix, &number.international_prefix);
@@ -210,32 +177,112 @@ fn check_number(
         }
     }
 
-    let forward_at = r.at(section, "forward_to");
-    if !r.sound(&forward_at) {
-        return;
+    for (key, destination) in [("forward_to", &number.forward_to), ("fallback_to", &number.fallback_to)] {
+        let at = r.at(section, key);
+        if let Some(destination) = destination
+            && r.sound(&at)
+            && let Some(fault) = leads_nowhere(r, config, s, number, section, &at, destination)
+        {
+            r.fault(fault);
+        }
     }
-    match &number.forward_to {
-        Some(Destination::Tel(_)) if number.trunk.is_none() && r.sound(&trunk_at) => {
-            let fault = Fault::at(&forward_at, "tel: needs a trunk that carries it");
-            r.fault(match config.trunks.first() {
+    check_fallback(r, number, section);
+    check_mint(r, config, number, section);
+}
+
+/// Says that there is neither a trunk nor a group of this name.
+fn no_trunk(r: &Reader<'_>, config: &Config, s: &Sections<'_>, at: &Place, name: &str) -> Option<Fault> {
+    // A trunk without a proper name may be the one that is meant.
+    let named = s.trunks.iter().all(|trunk| ["name", "group"].iter().all(|key| r.sound(&r.at(trunk, key))));
+    if !named || config.trunks.iter().any(|trunk| trunk.answers_to(name)) {
+        return None;
+    }
+    let names = config.trunks.iter().flat_map(|trunk| [Some(trunk.name.as_str()), trunk.group.as_deref()]);
+    let fault = Fault::at(at, format!("there is no [[trunk]] with the name \"{name}\""));
+    Some(match nearest(name, names.flatten()) {
+        Some(near) => fault.hint(format!("did you mean \"{near}\"?")),
+        None => fault,
+    })
+}
+
+/// What keeps a call from getting to this destination.
+fn leads_nowhere(
+    r: &Reader<'_>,
+    config: &Config,
+    s: &Sections<'_>,
+    number: &NumberConfig,
+    section: &Section<'_>,
+    at: &Place,
+    destination: &Destination,
+) -> Option<Fault> {
+    if number.mint.is_none()
+        && destination.placeholders().contains(&Placeholder::Minted)
+        && ["mint_url", "mint_body", "mint_field", "mint_key", "mint_key_file", "mint_key_env"]
+            .iter()
+            .all(|key| !section.has(key))
+    {
+        let fault = Fault::at(at, "has {minted}, but nothing says how to come by it");
+        return Some(fault.hint("set mint_url, mint_body, mint_key and mint_field"));
+    }
+    match destination {
+        Destination::Tel(_) => {
+            if number.trunk.is_some() || !r.sound(&r.at(section, "trunk")) {
+                return None;
+            }
+            let fault = Fault::at(at, "tel: needs a trunk that carries it");
+            Some(match config.trunks.first() {
                 Some(first) if !first.name.is_empty() => {
                     fault.hint(format!("set trunk = \"{}\"", first.name))
                 }
                 Some(_) | None => fault.hint("add a [[trunk]] and name it in `trunk`"),
-            });
+            })
         }
-        Some(Destination::Sip { host, .. }) => {
+        Destination::Sip { host, .. } => {
             let real = HostPort::parse(host).is_ok_and(|h| h.port.is_some() || h.host.contains(['.', ':']));
-            if !real && !exists(host) {
-                r.fault(no_trunk(&forward_at, host));
-            }
+            if real { None } else { no_trunk(r, config, s, at, host) }
         }
-        Some(Destination::Wss(url)) if !config.http.allow_private && r.sound(&forward_at) => {
-            if is_private_host(host_of(url)) || url.starts_with("ws:") {
+        Destination::Wss(url) => {
+            let meant =
+                config.http.allow_private || !(is_private_host(host_of(url)) || url.starts_with("ws:"));
+            (!meant).then(|| {
                 let what = "leads to this machine or a private network, or is not encrypted";
-                r.fault(Fault::at(&forward_at, what).hint("set http.allow_private = true if that is meant"));
-            }
+                Fault::at(at, what).hint("set http.allow_private = true if that is meant")
+            })
         }
-        None | Some(Destination::Tel(_) | Destination::Wss(_)) => {}
+    }
+}
+
+fn check_fallback(r: &mut Reader<'_>, number: &NumberConfig, section: &Section<'_>) {
+    let Some(fallback) = &number.fallback_to else { return };
+    let at = r.at(section, "fallback_to");
+    match &number.forward_to {
+        Some(Destination::Wss(_)) if Some(fallback) == number.forward_to.as_ref() => {
+            let fault = Fault::at(&at, "is the same agent as that of forward_to, which has failed by then");
+            r.fault(fault.hint("name a person or a queue: sip:user@trunk or tel:+number"));
+        }
+        Some(Destination::Wss(_)) => {}
+        // Not a fault: a program that changes forward_to knows nothing of this key.
+        None | Some(Destination::Tel(_) | Destination::Sip { .. }) => {
+            r.note(&at, "of no use: it is for a voice agent that fails, and forward_to is none");
+        }
+    }
+}
+
+fn check_mint(r: &mut Reader<'_>, config: &Config, number: &NumberConfig, section: &Section<'_>) {
+    let Some(mint) = &number.mint else { return };
+    let at = r.at(section, "mint_url");
+    if !config.http.allow_private && r.sound(&at) && is_private_host(host_of(&mint.url)) {
+        let fault = Fault::at(&at, "leads to this machine or a private network");
+        r.fault(fault.hint("set http.allow_private = true if that is meant"));
+    }
+    if mint.url.get(..5).is_some_and(|head| head.eq_ignore_ascii_case("http:")) {
+        r.note(&at, "is not encrypted: mint_key can be read on the way");
+    }
+    let used = [&number.forward_to, &number.fallback_to]
+        .into_iter()
+        .flatten()
+        .any(|destination| destination.placeholders().contains(&Placeholder::Minted));
+    if !used {
+        r.note(&at, "of no use: no destination of this number holds {minted}");
     }
 }

@@ -1,4 +1,4 @@
-//! `[[webhook]]`: the applications that want to hear of calls.
+//! `[[webhook]]` and `[agent]`: the applications that want to hear of calls, or to take part in them.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -6,9 +6,11 @@ use std::fmt::Write as _;
 use sha2::{Digest as _, Sha256};
 
 use super::fault::Fault;
+use super::pem;
 use super::private::{host_of, is_private_host};
-use super::read::{folder, token};
+use super::read::token;
 use super::reader::{Reader, Section};
+use super::secret::NamedTexts;
 use super::sections::{AgentConfig, Config, WebhookConfig};
 use super::units::{EventName, HostPort, dialect};
 
@@ -23,6 +25,12 @@ const NAME: usize = 50;
 
 /// Longest address, and longest value of a header, in bytes.
 const LONGEST: usize = 2_048;
+
+/// Parameters that an agent may have.
+const PARAMETERS: usize = 50;
+
+/// Longest parameter of an agent, in bytes: what it is to think and say may take pages.
+const PARAMETER: usize = 32 * 1024;
 
 /// Reads `[[webhook]]`.
 pub(super) fn webhook(r: &mut Reader<'_>, s: &Section<'_>) -> WebhookConfig {
@@ -48,7 +56,7 @@ pub(super) fn webhook(r: &mut Reader<'_>, s: &Section<'_>) -> WebhookConfig {
         secret: r.secret(s, "secret"),
         events: events.unwrap_or_else(|| EventName::WORDS.iter().map(|(_, event)| *event).collect()),
         active: r.flag(s, "active").unwrap_or(true),
-        headers: headers(r, s),
+        headers: headers(r, s, "headers", header),
     }
 }
 
@@ -92,7 +100,7 @@ fn name(text: &str) -> Result<String, String> {
 }
 
 /// An address as it is, a query included. What it holds may be a secret: faults don't tell it.
-fn address(text: &str) -> Result<String, String> {
+pub(super) fn address(text: &str) -> Result<String, String> {
     let Some((scheme, rest)) = text.split_once("://") else {
         return Err("must be an address that begins with https:// or http://".to_owned());
     };
@@ -116,20 +124,77 @@ fn address(text: &str) -> Result<String, String> {
 /// `[agent]`
 pub(super) fn agent(r: &mut Reader<'_>, s: &Section<'_>) -> AgentConfig {
     let default = AgentConfig::default();
+    let connect_seconds = r.whole(s, "connect_seconds", 1..=60, "seconds").unwrap_or(default.connect_seconds);
+    let retry_seconds = r.whole(s, "retry_seconds", 0..=30, "seconds; 0 is never");
+    if let Some(seconds) = retry_seconds.filter(|seconds| *seconds > connect_seconds) {
+        let at = r.at(s, "retry_seconds");
+        let what = format!("must not be above connect_seconds ({connect_seconds}), is {seconds}");
+        r.fault(Fault::at(&at, what));
+    }
     AgentConfig {
         dialect: r.parsed(s, "dialect", dialect).unwrap_or(default.dialect),
         key: r.secret(s, "key"),
-        headers: headers(r, s),
-        connect_seconds: r.whole(s, "connect_seconds", 1..=60, "seconds").unwrap_or(default.connect_seconds),
-        ca_file: r.parsed(s, "ca_file", folder),
-        ..default
+        auth_token: r.secret(s, "auth_token"),
+        parameters: parameters(r, s, "parameters"),
+        headers: headers(r, s, "headers", header),
+        connect_seconds,
+        retry_seconds: retry_seconds.unwrap_or(default.retry_seconds.min(connect_seconds)),
+        silence_seconds: r
+            .whole(s, "silence_seconds", 0..=3_600, "seconds; 0 is never")
+            .filter(|seconds| *seconds > 0),
+        ca_file: pem::certificates(r, s, "ca_file"),
     }
 }
 
-/// The headers of its own that a webhook or an agent wants.
-fn headers(r: &mut Reader<'_>, s: &Section<'_>) -> BTreeMap<String, String> {
+/// The parameters that an agent is told or set up with.
+pub(super) fn parameters(r: &mut Reader<'_>, s: &Section<'_>, key: &str) -> NamedTexts {
+    let mut parameters = BTreeMap::new();
+    for (name, value) in r.named_texts(s, key).unwrap_or_default() {
+        let fault = match token(&name) {
+            Err(_) => Some(
+                "is no name of a parameter (letters, digits, \"-\", \"_\", \".\", at most 64)".to_owned(),
+            ),
+            Ok(_) if value.value.len() > PARAMETER => Some(format!("must have at most {PARAMETER} bytes")),
+            Ok(_) if parameters.len() >= PARAMETERS => {
+                Some(format!("is one too many: at most {PARAMETERS} parameters"))
+            }
+            Ok(_) => None,
+        };
+        match fault {
+            Some(what) => r.fault(Fault::at(&value.at, what)),
+            None => {
+                parameters.insert(name, value.value);
+            }
+        }
+    }
+    parameters.into()
+}
+
+/// The headers of its own that a number's INVITEs have.
+pub(super) fn sip_headers(r: &mut Reader<'_>, s: &Section<'_>) -> NamedTexts {
+    headers(r, s, "sip_headers", sip_header).into()
+}
+
+fn sip_header(name: &str, value: &str) -> Result<(), &'static str> {
+    let lower = name.to_ascii_lowercase();
+    if !lower.starts_with("x-") || lower.len() < 3 {
+        return Err("must have a name that begins with \"X-\"");
+    }
+    if lower.starts_with("x-whatsapp-") {
+        return Err("is a header that is set by the gateway itself");
+    }
+    header(name, value)
+}
+
+/// Headers of one's own: those of a webhook, an agent or an INVITE.
+fn headers(
+    r: &mut Reader<'_>,
+    s: &Section<'_>,
+    key: &str,
+    header: impl Fn(&str, &str) -> Result<(), &'static str>,
+) -> BTreeMap<String, String> {
     let mut headers: BTreeMap<String, String> = BTreeMap::new();
-    for (name, value) in r.named_texts(s, "headers").unwrap_or_default() {
+    for (name, value) in r.named_texts(s, key).unwrap_or_default() {
         let twice = headers.keys().any(|other| other.eq_ignore_ascii_case(&name));
         let fault = match header(&name, &value.value) {
             Err(what) => Some(what.to_owned()),

@@ -48,24 +48,37 @@ pub(super) const MEDIA: &[&str] = &[
     "opus_bitrate",
     "dscp",
     "threads",
+    "hold_clip",
 ];
 
-pub(super) const SIP: &[&str] = &["listen", "public_ip", "ring_seconds", "tls_listen", "tls_cert", "tls_key"];
+pub(super) const SIP: &[&str] =
+    &["listen", "tls_listen", "tls_cert", "tls_key", "public_ip", "ring_seconds", "max_per_second"];
 
 pub(super) const TRUNK: &[&str] = &[
     "name",
     "server",
+    "tls_ca",
+    "tls_pin",
+    "group",
+    "priority",
+    "weight",
     "username",
     "password",
     "password_file",
     "password_env",
     "register",
     "expires",
+    "challenge",
     "codecs",
     "srtp",
     "dtmf",
     "allow",
     "silence_seconds",
+    "learn_media",
+    "session_expires",
+    "dial_allow",
+    "dial_per_minute",
+    "dial_per_day",
 ];
 
 pub(super) const NUMBER: &[&str] = &[
@@ -75,11 +88,20 @@ pub(super) const NUMBER: &[&str] = &[
     "phone_number",
     "enabled",
     "forward_to",
+    "fallback_to",
     "trunk",
     "caller_id",
     "recording",
     "max_call_seconds",
     "dialect",
+    "agent_parameters",
+    "mint_url",
+    "mint_body",
+    "mint_key",
+    "mint_key_file",
+    "mint_key_env",
+    "mint_field",
+    "sip_headers",
     "country_code",
     "national_prefix",
     "international_prefix",
@@ -99,8 +121,21 @@ pub(super) const TIER: &[&str] = &["from_minutes", "meta_per_minute_usd"];
 pub(super) const WEBHOOK: &[&str] =
     &["id", "name", "url", "secret", "secret_file", "secret_env", "events", "active", "headers"];
 
-pub(super) const AGENT: &[&str] =
-    &["dialect", "key", "key_file", "key_env", "headers", "connect_seconds", "ca_file"];
+pub(super) const AGENT: &[&str] = &[
+    "dialect",
+    "key",
+    "key_file",
+    "key_env",
+    "auth_token",
+    "auth_token_file",
+    "auth_token_env",
+    "parameters",
+    "headers",
+    "connect_seconds",
+    "retry_seconds",
+    "silence_seconds",
+    "ca_file",
+];
 
 /// The keys of a board file, and of the sections in it.
 pub(super) const BOARD: &[&str] =

@@ -9,11 +9,13 @@ mod fault;
 mod hooks;
 mod known;
 mod money;
+mod pem;
 mod private;
 mod read;
 mod reader;
 mod secret;
 mod sections;
+mod sip;
 mod template;
 #[cfg(test)]
 mod tests;
@@ -26,7 +28,7 @@ use std::path::Path;
 pub use board::{BOARD_PATH, Board, InForce, Origin};
 pub use fault::{Fault, Note};
 pub use private::{is_private, is_private_host};
-pub use secret::{KeySecret, NamedTexts, Secret, SecretSource, SystemSecrets};
+pub use secret::{FileBeside, KeySecret, NamedTexts, Secret, SecretSource, SystemSecrets};
 pub use sections::{
     AgentConfig, Config, GatewayConfig, HttpConfig, HttpKey, MediaConfig, MintConfig, NumberConfig,
     RateConfig, RateTier, RecordingConfig, SipConfig, SipTls, TrunkConfig, WebhookConfig, WhatsAppConfig,

@@ -101,7 +101,7 @@ pub(super) fn recording(r: &mut Reader<'_>, s: &Section<'_>) -> RecordingConfig 
 }
 
 /// `+` and the first 1 to 15 digits of numbers.
-fn prefix(text: &str) -> Result<String, String> {
+pub(super) fn prefix(text: &str) -> Result<String, String> {
     let digits = text.strip_prefix('+').unwrap_or("");
     let fits = (1..=15).contains(&digits.len())
         && !digits.starts_with('0')

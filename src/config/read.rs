@@ -4,21 +4,17 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use super::board::{self, Board};
-use super::fault::{Fault, Place};
+use super::fault::Fault;
 use super::reader::{Reader, Section};
-use super::secret::{KeySecret, NamedTexts, Secret};
+use super::secret::{KeySecret, Secret};
 use super::sections::{
-    Config, GatewayConfig, HttpConfig, HttpKey, MediaConfig, NumberConfig, SipConfig, TrunkConfig,
-    WhatsAppConfig,
+    Config, GatewayConfig, HttpConfig, HttpKey, MediaConfig, NumberConfig, WhatsAppConfig,
 };
-use super::units::dialect;
-use super::units::{
-    CallerId, Cidr, Codec, Destination, DtlsRole, Dtmf, PortRange, Role, Srtp, e164, sip_server, url,
-};
-use super::{cross, hooks, known, money};
+use super::units::{CallerId, Destination, DtlsRole, PortRange, Role, dialect, e164, url};
+use super::{cross, hooks, known, money, pem, sip, template};
 
 const NOT_SUPPORTED: &str = "not supported by this version";
-const DAY: u64 = 86_400;
+pub(super) const DAY: u64 = 86_400;
 
 /// Reads the whole file. Keys with a fault get a stand-in: the result is thrown away then.
 pub(super) fn config(r: &mut Reader<'_>, root: &Section<'_>, board: &Board) -> Config {
@@ -40,8 +36,8 @@ pub(super) fn config(r: &mut Reader<'_>, root: &Section<'_>, board: &Board) -> C
         http: HttpConfig { keys: keys.iter().map(|s| read_http_key(r, s)).collect(), ..read_http(r, &http) },
         whatsapp: read_whatsapp(r, &whatsapp),
         media: read_media(r, &media, board.media()),
-        sip: read_sip(r, &sip),
-        trunks: trunks.iter().map(|s| read_trunk(r, s)).collect(),
+        sip: sip::ours(r, &sip),
+        trunks: trunks.iter().map(|s| sip::trunk(r, s)).collect(),
         numbers: numbers.iter().map(|s| read_number(r, s)).collect(),
         rates: rates.iter().map(|s| money::rate(r, s)).collect(),
         recording: money::recording(r, &recording),
@@ -170,95 +166,7 @@ fn read_media(r: &mut Reader<'_>, s: &Section<'_>, default: MediaConfig) -> Medi
         opus_bitrate: r.whole(s, "opus_bitrate", 6_000..=64_000, "bit/s").unwrap_or(default.opus_bitrate),
         dscp: r.whole(s, "dscp", 0..=63, "46 is expedited forwarding").unwrap_or(default.dscp),
         threads: board::threads(r, s).or(default.threads),
-        ..default
-    }
-}
-
-fn read_sip(r: &mut Reader<'_>, s: &Section<'_>) -> SipConfig {
-    let default = SipConfig::default();
-    for key in ["tls_listen", "tls_cert", "tls_key"] {
-        if s.has(key) {
-            let at = r.at(s, key);
-            r.fault(Fault::at(&at, NOT_SUPPORTED).hint("SIP goes over UDP"));
-        }
-    }
-    SipConfig {
-        listen: r.parsed(s, "listen", socket).unwrap_or(default.listen),
-        public_ip: r.parsed(s, "public_ip", public_ip),
-        ring_seconds: r.whole(s, "ring_seconds", 5..=300, "seconds").unwrap_or(default.ring_seconds),
-        ..default
-    }
-}
-
-fn read_trunk(r: &mut Reader<'_>, s: &Section<'_>) -> TrunkConfig {
-    let default = TrunkConfig::default();
-    for key in ["name", "server"] {
-        r.need(s, key);
-    }
-    let codecs = r.words(s, "codecs", Codec::WORDS);
-    if let Some(codecs) = &codecs {
-        codecs_that_work(r, &r.at(s, "codecs"), codecs);
-    }
-    let srtp = r.word(s, "srtp", Srtp::WORDS).unwrap_or(default.srtp);
-    let at = r.at(s, "srtp");
-    match srtp {
-        Srtp::Off => {}
-        Srtp::Optional => r.note(&at, "SRTP is not in this version: sound to this trunk is not encrypted"),
-        Srtp::Required => r.fault(
-            Fault::at(&at, format!("\"required\" is {NOT_SUPPORTED}"))
-                .hint("use \"off\" on a network you trust"),
-        ),
-    }
-    let dtmf = r.word(s, "dtmf", Dtmf::WORDS).unwrap_or(default.dtmf);
-    match dtmf {
-        Dtmf::Rfc4733 => {}
-        Dtmf::Info => {
-            let at = r.at(s, "dtmf");
-            r.fault(Fault::at(&at, format!("\"info\" is {NOT_SUPPORTED}")).hint("use \"rfc4733\""));
-        }
-    }
-    let mut allow = Vec::new();
-    for found in r.texts(s, "allow").unwrap_or_default() {
-        match Cidr::parse(&found.value) {
-            Ok(network) => allow.push(network.to_string()),
-            Err(what) => r.fault(Fault::at(&found.at, what)),
-        }
-    }
-    let server = r.parsed(s, "server", |text| sip_server(text).map(|address| (text.to_owned(), address)));
-    let (server, address) = server.unwrap_or_default();
-    TrunkConfig {
-        name: r.parsed(s, "name", trunk_name).unwrap_or_default(),
-        server,
-        address,
-        username: r.parsed(s, "username", sip_user).unwrap_or_default(),
-        password: r.secret(s, "password"),
-        register: r.flag(s, "register").unwrap_or(default.register),
-        expires: r.whole(s, "expires", 20..=DAY, "seconds").unwrap_or(default.expires),
-        codecs: codecs.unwrap_or(default.codecs),
-        srtp,
-        dtmf,
-        allow,
-        silence_seconds: r.whole(s, "silence_seconds", 5..=DAY, "seconds"),
-        ..default
-    }
-}
-
-fn codecs_that_work(r: &mut Reader<'_>, at: &Place, codecs: &[Codec]) {
-    // Words that were wrong have been told already: the list may be right without them.
-    if !r.sound_below(at) {
-        return;
-    }
-    let works = |codec: &Codec| match codec {
-        Codec::Pcma | Codec::Pcmu => true,
-        Codec::Opus | Codec::G722 => false,
-    };
-    if !codecs.iter().any(works) {
-        r.fault(Fault::at(
-            at,
-            "must hold \"pcma\" or \"pcmu\": this version speaks no other codec to a trunk",
-        ));
-    } else if !codecs.iter().all(works) {
-        r.note(at, "this version speaks only pcma and pcmu to a trunk: the others are left out");
+        hold_clip: pem::clip(r, s, "hold_clip"),
     }
 }
 
@@ -273,6 +181,7 @@ fn read_number(r: &mut Reader<'_>, s: &Section<'_>) -> NumberConfig {
     }
     let id: String = r.parsed(s, "id", token).unwrap_or_default();
     let forward_to = r.parsed(s, "forward_to", Destination::parse);
+    let fallback_to = r.parsed(s, "fallback_to", Destination::parse);
     let recording = r.flag(s, "recording").unwrap_or(false);
     if recording {
         let at = r.at(s, "recording");
@@ -285,15 +194,15 @@ fn read_number(r: &mut Reader<'_>, s: &Section<'_>) -> NumberConfig {
         phone_number: r.parsed(s, "phone_number", e164).unwrap_or_default(),
         enabled,
         forward_to,
+        fallback_to,
         trunk: r.text(s, "trunk").map(|found| found.value),
         caller_id: r.word(s, "caller_id", CallerId::WORDS).unwrap_or(CallerId::Caller),
         recording,
         max_call_seconds: max_call_seconds(r, s),
         dialect: r.parsed(s, "dialect", dialect),
-        fallback_to: None,
-        agent_parameters: NamedTexts::default(),
-        mint: None,
-        sip_headers: NamedTexts::default(),
+        agent_parameters: hooks::parameters(r, s, "agent_parameters"),
+        mint: template::mint(r, s),
+        sip_headers: hooks::sip_headers(r, s),
         country_code: r.parsed(s, "country_code", country_code),
         national_prefix: r
             .parsed_or_empty(s, "national_prefix", dialled_prefix)
@@ -352,16 +261,8 @@ pub(super) fn token(text: &str) -> Result<String, String> {
     Err(format!("must be letters, digits, \"-\", \"_\" and \".\", at most 64, is \"{text}\""))
 }
 
-/// A name that stands for a host in `sip:user@name`: with a dot it would be taken for a real one.
-fn trunk_name(text: &str) -> Result<String, String> {
-    if text.contains('.') {
-        return Err(format!("must not hold a dot, is \"{text}\""));
-    }
-    token(text)
-}
-
 /// RFC 3261 §25.1 `user`, without escapes.
-fn sip_user(text: &str) -> Result<String, String> {
+pub(super) fn sip_user(text: &str) -> Result<String, String> {
     let fits = text.len() <= 128
         && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.!~*'()&=+$,;?/".contains(&b));
     if fits {
@@ -395,7 +296,7 @@ fn dialled_prefix(text: &str) -> Result<String, String> {
 }
 
 /// 64 hex digits. What is wrong with them is told without telling them.
-fn sha256(text: &str) -> Result<[u8; 32], String> {
+pub(super) fn sha256(text: &str) -> Result<[u8; 32], String> {
     let mut digest = [0; 32];
     let mut pairs = text.as_bytes().chunks_exact(2);
     let nibble = |b: u8| char::from(b).to_digit(16).and_then(|n| u8::try_from(n).ok());
@@ -420,7 +321,7 @@ pub(super) fn folder(text: &str) -> Result<PathBuf, String> {
     Ok(PathBuf::from(text))
 }
 
-fn socket(text: &str) -> Result<SocketAddr, String> {
+pub(super) fn socket(text: &str) -> Result<SocketAddr, String> {
     text.parse().map_err(|_| format!("must be an address and a port like \"127.0.0.1:8080\", is \"{text}\""))
 }
 
@@ -428,7 +329,7 @@ fn ip(text: &str) -> Result<IpAddr, String> {
     text.parse().map_err(|_| format!("must be an IP address, is \"{text}\""))
 }
 
-fn public_ip(text: &str) -> Result<IpAddr, String> {
+pub(super) fn public_ip(text: &str) -> Result<IpAddr, String> {
     let address = ip(text)?;
     if address.is_unspecified() || address.is_multicast() {
         return Err(format!("must be an address that others can send to, is \"{text}\""));

@@ -10,7 +10,7 @@ use super::board::InForce;
 use super::fault::{Fault, Note, PLACEHOLDER, Place, nearest};
 use super::known;
 use super::money::amount;
-use super::secret::{Secret, SecretSource};
+use super::secret::{FileBeside, Secret, SecretSource};
 
 /// Faults beyond this many are not kept: nobody reads them.
 const MAX_FAULTS: usize = 200;
@@ -477,6 +477,18 @@ impl<'a> Reader<'a> {
             self.note(&found.at, PLACEHOLDER);
         }
         Some(Secret::new(text))
+    }
+
+    /// A file that others open later: where it is, and its first `most` bytes, if they could be looked at.
+    pub fn file_beside(&mut self, section: &Section<'_>, key: &str, most: u64) -> Option<Found<FileBeside>> {
+        let Found { value, at } = self.text(section, key)?;
+        match self.secrets.look_at(Path::new(&value), most) {
+            Ok(found) => Some(Found { value: found, at }),
+            Err(why) => {
+                self.fault(Fault::at(&at, format!("can't read \"{value}\": {why}")));
+                None
+            }
+        }
     }
 
     /// A secret without which there is no gateway.

@@ -103,12 +103,28 @@ impl fmt::Debug for KeySecret {
     }
 }
 
-/// Where `*_file` and `*_env` secrets come from: the system, or a map in tests.
+/// Where `*_file` and `*_env` secrets come from, and what other files there are: the system, or a map in tests.
 pub trait SecretSource {
     /// The text of a file. The error is a short reason for people.
     fn file(&self, path: &Path) -> Result<String, String>;
     /// An environment variable; `None` if it is not set.
     fn variable(&self, name: &str) -> Option<String>;
+    /// A file that is opened by those who need it, each time they do: where it is, and its first `most` bytes. The
+    /// error is a short reason for people.
+    fn look_at(&self, path: &Path, most: u64) -> Result<FileBeside, String> {
+        let bytes = self.file(path)?.into_bytes();
+        let most = usize::try_from(most).unwrap_or(usize::MAX).min(bytes.len());
+        Ok(FileBeside { path: path.to_owned(), begins: bytes.get(..most).map(<[u8]>::to_vec) })
+    }
+}
+
+/// A file that the config names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FileBeside {
+    /// Where it is.
+    pub path: PathBuf,
+    /// How it begins; `None`: it was not looked at.
+    pub begins: Option<Vec<u8>>,
 }
 
 /// The real file system and environment.
@@ -126,20 +142,21 @@ impl SystemSecrets {
         SystemSecrets { credentials: credentials.filter(|path| path.is_absolute()), folder: folder.into() }
     }
 
-    fn open(&self, path: &Path) -> io::Result<File> {
+    fn open(&self, path: &Path) -> io::Result<(File, PathBuf)> {
+        let open = |path: PathBuf| File::open(&path).map(|file| (file, path));
         // Only a credential that isn't there gives way: one that can't be read must not be hidden by an old file.
-        match self.credentials.as_ref().filter(|_| path.is_relative()).map(|at| File::open(at.join(path))) {
+        match self.credentials.as_ref().filter(|_| path.is_relative()).map(|at| open(at.join(path))) {
             Some(Err(error)) if error.kind() == io::ErrorKind::NotFound => {}
             Some(found) => return found,
             None => {}
         }
-        File::open(self.folder.join(path))
+        open(self.folder.join(path))
     }
 }
 
 impl SecretSource for SystemSecrets {
     fn file(&self, path: &Path) -> Result<String, String> {
-        let file = self.open(path).map_err(|e| e.to_string())?;
+        let (file, _) = self.open(path).map_err(|e| e.to_string())?;
         let mut text = String::new();
         let read = file.take(MAX_SECRET_FILE + 1).read_to_string(&mut text).map_err(|e| e.to_string())?;
         if read as u64 > MAX_SECRET_FILE {
@@ -150,6 +167,13 @@ impl SecretSource for SystemSecrets {
 
     fn variable(&self, name: &str) -> Option<String> {
         std::env::var(name).ok()
+    }
+
+    fn look_at(&self, path: &Path, most: u64) -> Result<FileBeside, String> {
+        let (file, path) = self.open(path).map_err(|e| e.to_string())?;
+        let mut begins = Vec::new();
+        file.take(most).read_to_end(&mut begins).map_err(|e| e.to_string())?;
+        Ok(FileBeside { path, begins: Some(begins) })
     }
 }
 
@@ -167,6 +191,10 @@ impl SecretSource for Unread {
     fn variable(&self, name: &str) -> Option<String> {
         Some(format!("{UNREAD}variable {name}"))
     }
+
+    fn look_at(&self, path: &Path, _most: u64) -> Result<FileBeside, String> {
+        Ok(FileBeside { path: path.to_owned(), begins: None })
+    }
 }
 
 /// What can't be read is a stand-in.
@@ -179,6 +207,10 @@ impl SecretSource for Readable {
 
     fn variable(&self, name: &str) -> Option<String> {
         self.0.variable(name).or_else(|| Unread.variable(name))
+    }
+
+    fn look_at(&self, path: &Path, most: u64) -> Result<FileBeside, String> {
+        self.0.look_at(path, most).or_else(|_| Unread.look_at(path, most))
     }
 }
 
@@ -201,6 +233,11 @@ mod tests {
         assert!(secrets.file(Path::new("neither")).is_err());
         let without = SystemSecrets { credentials: None, folder };
         assert_eq!(without.file(Path::new("both")).unwrap(), "etc");
+        let found = secrets.look_at(Path::new("both"), 4).unwrap();
+        assert_eq!(found.begins.unwrap(), b"cred");
+        assert_eq!(std::fs::read(found.path).unwrap(), b"credentials", "it can be opened again where it was");
+        assert_eq!(secrets.look_at(Path::new("beside"), 9).unwrap().begins.unwrap(), b"etc");
+        assert!(secrets.look_at(&root, 1).is_err(), "a folder was taken for a file");
         std::fs::remove_dir_all(&root).unwrap();
     }
 }

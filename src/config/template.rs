@@ -1,6 +1,13 @@
 //! Texts that each call fills in: `{call_id}`, `{caller}`, `{number}`, `{minted}`.
 
+use super::fault::Fault;
+use super::hooks;
+use super::reader::{Reader, Section};
+use super::sections::MintConfig;
 use super::units::Destination;
+
+/// Longest body of a request, in bytes.
+const BODY: usize = 16 * 1024;
 
 /// What may stand in braces.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -24,8 +31,11 @@ impl Placeholder {
         ("minted", Placeholder::Minted),
     ];
 
-    fn named(name: &str) -> Option<Placeholder> {
-        Placeholder::NAMES.iter().find(|(known, _)| *known == name).map(|(_, placeholder)| *placeholder)
+    /// The placeholder that a text begins with, and what follows it.
+    fn first(text: &str) -> Option<(Placeholder, &str)> {
+        let inside = text.strip_prefix('{')?;
+        let rest = |name: &str| inside.strip_prefix(name)?.strip_prefix('}');
+        Placeholder::NAMES.iter().find_map(|(name, placeholder)| Some((*placeholder, rest(name)?)))
     }
 }
 
@@ -39,15 +49,12 @@ enum Piece<'t> {
 fn pieces(text: &str) -> impl Iterator<Item = Piece<'_>> {
     let mut rest = text;
     std::iter::from_fn(move || {
-        let known = |from: usize| {
-            let (name, tail) = rest.get(from..)?.strip_prefix('{')?.split_once('}')?;
-            Some((Placeholder::named(name)?, tail))
-        };
-        if let Some((placeholder, tail)) = known(0) {
+        if let Some((placeholder, tail)) = Placeholder::first(rest) {
             rest = tail;
             return Some(Piece::Place(placeholder));
         }
-        let end = rest.match_indices('{').map(|(at, _)| at).find(|at| known(*at).is_some());
+        let mut braces = rest.match_indices('{').map(|(at, _)| at);
+        let end = braces.find(|at| rest.get(*at..).and_then(Placeholder::first).is_some());
         let (text, tail) = rest.split_at(end.unwrap_or(rest.len()));
         rest = tail;
         (!text.is_empty()).then_some(Piece::Text(text))
@@ -112,4 +119,51 @@ fn escaped(value: &str) -> String {
         }
         out
     })
+}
+
+/// Says that there is no such placeholder, as the rest of a sentence that begins with the key.
+pub(super) fn unknown(name: &str) -> String {
+    let known: Vec<String> = Placeholder::NAMES.iter().map(|(name, _)| format!("{{{name}}}")).collect();
+    format!("has the placeholder {{{name}}}, but there are only {}", known.join(", "))
+}
+
+/// Reads the `mint_…` keys: all or none.
+pub(super) fn mint(r: &mut Reader<'_>, s: &Section<'_>) -> Option<MintConfig> {
+    const KEY: [&str; 3] = ["mint_key", "mint_key_file", "mint_key_env"];
+    let key_given = KEY.into_iter().any(|key| s.has(key));
+    let given = ["mint_url", "mint_body", "mint_field"].map(|key| (key, s.has(key)));
+    let all = given.into_iter().chain([("mint_key", key_given)]);
+    if all.clone().any(|(_, given)| given) {
+        for (missing, _) in all.filter(|(_, given)| !given) {
+            let at = r.at(s, missing);
+            r.fault(
+                Fault::at(&at, "is missing")
+                    .hint("give mint_url, mint_body, mint_key and mint_field, or none"),
+            );
+        }
+    }
+    let url = r.parsed(s, "mint_url", hooks::address);
+    let body = r.parsed(s, "mint_body", body);
+    let field = r.parsed(s, "mint_field", pointer);
+    let key = r.secret(s, "mint_key");
+    Some(MintConfig { url: url?, body: body?, key: key?, field: field? })
+}
+
+fn body(text: &str) -> Result<String, String> {
+    if text.len() > BODY {
+        return Err(format!("must have at most {BODY} bytes"));
+    }
+    if placeholders(text).any(|placeholder| placeholder == Placeholder::Minted) {
+        return Err("must not hold {minted}: that is what its answer brings".to_owned());
+    }
+    Ok(text.to_owned())
+}
+
+/// RFC 6901 §3, but not the empty one: that is no string.
+fn pointer(text: &str) -> Result<String, String> {
+    let escapes = text.split('~').skip(1).all(|rest| rest.starts_with(['0', '1']));
+    if text.starts_with('/') && escapes {
+        return Ok(text.to_owned());
+    }
+    Err(format!("must be a JSON pointer like \"/call_id\", is \"{text}\""))
 }

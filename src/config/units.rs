@@ -3,6 +3,8 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 
+use super::template;
+
 /// UDP ports from `first` to `last`, both included. Written `40000-40099`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PortRange {
@@ -188,7 +190,7 @@ impl fmt::Display for Cidr {
 }
 
 /// The ways in which voice agents speak; `pcm16-` may be followed by a rate.
-const DIALECTS: [&str; 11] = [
+const DIALECTS: [&str; 12] = [
     "twilio",
     "telnyx",
     "vonage",
@@ -198,6 +200,7 @@ const DIALECTS: [&str; 11] = [
     "asterisk",
     "pcm16",
     "elevenlabs",
+    "vapi",
     "deepgram",
     "openai",
 ];
@@ -221,9 +224,9 @@ pub enum Destination {
     Tel(String),
     /// `sip:user@host`
     Sip {
-        /// The user part.
+        /// The user part, maybe with placeholders.
         user: String,
-        /// A trunk's name, or else a host or address with or without a port ([`HostPort`] reads it).
+        /// The name of a trunk or of a group, or else a host or address with or without a port ([`HostPort`] reads it).
         host: String,
     },
     /// `wss://…`: a voice agent; `ws://…` on private networks.
@@ -244,6 +247,8 @@ fn agent(text: &str) -> Result<String, String> {
 }
 
 impl Destination {
+    const AS_TRUNK: &'static str = "make the host a [[trunk]], whose server says so, and name that";
+
     /// Reads one of the three. The error completes the sentence "the key …".
     pub fn parse(text: &str) -> Result<Destination, String> {
         if let Some(number) = strip_scheme(text, "tel:") {
@@ -253,19 +258,34 @@ impl Destination {
             return agent(text).map(Destination::Wss);
         }
         if strip_scheme(text, "sips:").is_some() {
-            return Err("sips: is not supported by this version: use sip:".to_owned());
+            return Err(format!(
+                "sips: is not supported by this version in a destination: {}",
+                Self::AS_TRUNK
+            ));
         }
         let Some(rest) = strip_scheme(text, "sip:") else {
             return Err(format!("must be tel:+number, sip:user@trunk or wss://host, is \"{text}\""));
         };
         let (rest, parameters) = rest.split_once(';').unwrap_or((rest, ""));
-        over_udp(parameters)?;
+        match transport(parameters)? {
+            None | Some(Transport::Udp) => {}
+            Some(other) => {
+                let why = Self::AS_TRUNK;
+                return Err(format!(
+                    "transport={other} is not supported by this version in a destination: {why}"
+                ));
+            }
+        }
         let Some((user, host)) = rest.rsplit_once('@') else {
             return Err(format!("needs a user, like \"sip:200@pbx\", is \"{text}\""));
         };
-        // RFC 3261 §25.1, user: unreserved, escaped, user-unreserved.
+        // RFC 3261 §25.1, user: unreserved, escaped, user-unreserved. A placeholder counts as a digit.
         let fits = |b: u8| b.is_ascii_alphanumeric() || b"-_.!~*'()&=+$,;?/%".contains(&b);
-        if user.is_empty() || !user.bytes().all(fits) {
+        let plain = template::filled(user, |_| "0".to_owned());
+        if let Some((name, _)) = plain.split_once('{').and_then(|(_, rest)| rest.split_once('}')) {
+            return Err(template::unknown(name));
+        }
+        if plain.is_empty() || !plain.bytes().all(fits) {
             return Err(format!("has no valid user in \"{text}\""));
         }
         HostPort::parse(host)?;
@@ -283,34 +303,46 @@ impl fmt::Display for Destination {
     }
 }
 
-/// A trunk's server: `sip:host[:port][;transport=udp]`. The error completes the sentence "the key …".
-pub(super) fn sip_server(text: &str) -> Result<HostPort, String> {
-    if strip_scheme(text, "sips:").is_some() {
-        return Err("sips: is not supported by this version: use sip: with transport=udp".to_owned());
-    }
-    let Some(rest) = strip_scheme(text, "sip:") else {
-        return Err(format!("must be like \"sip:192.168.1.10:5060;transport=udp\", is \"{text}\""));
+/// A trunk's server: `sip:host[:port][;transport=udp|tcp|tls]`, or `sips:`; what says nothing of its transport has
+/// none. The error completes the sentence "the key …".
+pub(super) fn sip_server(text: &str) -> Result<(HostPort, Option<Transport>), String> {
+    let (rest, secure) = match (strip_scheme(text, "sips:"), strip_scheme(text, "sip:")) {
+        (Some(rest), _) => (rest, true),
+        (None, Some(rest)) => (rest, false),
+        (None, None) => {
+            return Err(format!("must be like \"sip:192.168.1.10:5060;transport=udp\", is \"{text}\""));
+        }
     };
     let (rest, parameters) = rest.split_once(';').unwrap_or((rest, ""));
-    over_udp(parameters)?;
+    let transport = match (transport(parameters)?, secure) {
+        // sips: is TLS over whatever connects (RFC 3261 §26.2.2).
+        (None | Some(Transport::Tcp | Transport::Tls), true) => Some(Transport::Tls),
+        (Some(Transport::Udp), true) => return Err("sips: means TLS, which is not over UDP".to_owned()),
+        (said, false) => said,
+    };
     if rest.contains('@') {
         return Err("must not have a user part: the user goes into `username`".to_owned());
     }
-    HostPort::parse(rest)
+    Ok((HostPort::parse(rest)?, transport))
 }
 
-/// SIP URI parameters that this version can honour: none but `transport=udp`.
-fn over_udp(parameters: &str) -> Result<(), String> {
+/// The only SIP URI parameter that means something here.
+fn transport(parameters: &str) -> Result<Option<Transport>, String> {
+    let mut said = None;
     for parameter in parameters.split(';').filter(|p| !p.is_empty()) {
         let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));
         if !name.eq_ignore_ascii_case("transport") {
             return Err(format!("has the URI parameter `{name}`, which is not supported by this version"));
         }
-        if !value.eq_ignore_ascii_case("udp") {
-            return Err(format!("transport={value} is not supported by this version: use transport=udp"));
+        let word = Transport::WORDS.iter().find(|(word, _)| value.eq_ignore_ascii_case(word));
+        let Some((_, transport)) = word else {
+            return Err(format!("has transport={value}: it must be udp, tcp or tls"));
+        };
+        if said.replace(*transport).is_some_and(|before| before != *transport) {
+            return Err("names two transports".to_owned());
         }
     }
-    Ok(())
+    Ok(said)
 }
 
 /// A number by E.164: `+`, then 7 to 15 digits, the first not 0. The error completes the sentence "the key …".
