@@ -115,7 +115,7 @@ export PATH=$tools:$PATH ZIG_GLOBAL_CACHE_DIR=$cache/zig CARGO_ZIGBUILD_CACHE_DI
 
 # 5. std for one target, once, into a sysroot of its own.
 std_for() {
-    local target=$1 lib=$std/sysroot-2/lib/rustlib/$1/lib
+    local target=$1 lib=$std/sysroot-3/lib/rustlib/$1/lib
     [ -e "$lib/.complete" ] && return
     mkdir -p "$std/empty"
     : >"$std/empty/lib.rs"
@@ -140,7 +140,9 @@ WRAP
     # RUSTC_BOOTSTRAP only here: the project itself is built by plain stable cargo.
     (cd "$std" && RUSTC_BOOTSTRAP=1 RUSTC_WRAPPER=$std/rustc __CARGO_TESTS_ONLY_SRC_ROOT=$library CARGO_TARGET_DIR=$std/target \
         RUSTFLAGS="-Cembed-bitcode=yes $names" \
-        cargo build -q --release -Zbuild-std=std,panic_abort,panic_unwind,test,proc_macro --target "$target")
+        CARGO_PROFILE_RELEASE_OPT_LEVEL=s \
+        cargo build -q --release -Zbuild-std=std,panic_abort,panic_unwind,test,proc_macro \
+        -Zbuild-std-features=panic-unwind,optimize_for_size --target "$target")
     mkdir -p "$lib"
     cp "$std/target/$target"/release/deps/*.rlib "$lib/"
     rm -rf "$lib"/libempty* "$std/target"
@@ -152,7 +154,7 @@ WRAP
 environment() {
     local target=$1
     local name=${target//-/_}
-    local upper=${name^^} cflags="-ffile-prefix-map=$cargo_home=/cargo -ffile-prefix-map=$cache=/cross"
+    local upper=${name^^} cflags="-fno-asynchronous-unwind-tables -fno-unwind-tables -ffile-prefix-map=$cargo_home=/cargo -ffile-prefix-map=$cache=/cross"
     case $target in
         aarch64-*) runner=$cache/bin/qemu-aarch64-static ;;
         # Without NEON as the baseline libopus' NEON files don't compile. Every ARMv7 board since 2012 has it. And it
@@ -175,7 +177,7 @@ environment() {
     export "CFLAGS_$name=$cflags"
     [ -z "$runner" ] || export "CARGO_TARGET_${upper}_RUNNER=$runner"    # cargo refuses an empty one
     # -Clink-self-contained=no: the crt files are zig's, not those of a rustup target.
-    export "CARGO_TARGET_${upper}_RUSTFLAGS=--sysroot $std/sysroot-2 -Clink-self-contained=no $names"
+    export "CARGO_TARGET_${upper}_RUSTFLAGS=--sysroot $std/sysroot-3 -Clink-self-contained=no $names"
     # In the cache, so that a fresh clone doesn't start from nothing.
     export CARGO_TARGET_DIR=$cache/target-$rust
     export OPUS_NO_PKG=1 OPUS_STATIC=1 CMAKE_POLICY_VERSION_MINIMUM=3.5
