@@ -83,34 +83,54 @@ impl Api {
 
     /// Asks for something to look at. The query's values are escaped here.
     pub fn get(&self, path: &str, query: &[(&str, &str)]) -> Result<Said, No> {
-        let query: Vec<String> =
-            query.iter().map(|(name, value)| format!("{name}={}", escaped(value))).collect();
-        let mark = if query.is_empty() { "" } else { "?" };
-        self.heard(self.client.get(&format!("{path}{mark}{}", query.join("&"))))
+        said(self, self.heard(self.client.get(&with(path, query)))?)
+    }
+
+    /// Asks for something that is no JSON.
+    pub fn fetch(&self, path: &str, query: &[(&str, &str)]) -> Result<Vec<u8>, No> {
+        Ok(self.heard(self.client.get(&with(path, query)))?.bytes)
     }
 
     /// Asks for something to be done.
     pub fn post(&self, path: &str, body: &Value) -> Result<Said, No> {
-        self.heard(self.client.post(path, &body.to_string()))
+        said(self, self.heard(self.client.post(path, &body.to_string()))?)
     }
 
-    fn heard(&self, answer: Result<Answer, Silence>) -> Result<Said, No> {
+    /// Asks for something to be as is said.
+    pub fn put(&self, path: &str, body: &Value) -> Result<Said, No> {
+        said(self, self.heard(self.client.put(path, &body.to_string()))?)
+    }
+
+    /// A yes, or why there is none.
+    fn heard(&self, answer: Result<Answer, Silence>) -> Result<Answer, No> {
         match answer {
-            Ok(Answer { status: 200..=299, body }) => {
-                let value = serde_json::from_str(&body).unwrap_or(Value::Null);
-                if value.is_null() {
-                    let why = format!("{} does not speak the API: its answer is no JSON", self.client.base());
-                    return Err(No::Told(why, None));
-                }
-                Ok(Said { text: body, value })
+            Ok(answer) if (200..300).contains(&answer.status) => Ok(answer),
+            Ok(answer) => {
+                let body = answer.text();
+                Err(No::Told(refusal(answer.status, &body), Some(body)))
             }
-            Ok(Answer { status, body }) => Err(No::Told(refusal(status, &body), Some(body))),
             Err(Silence::Absent(why)) => {
                 Err(No::Absent(format!("no gateway answers at {}: {why}", self.client.base())))
             }
             Err(Silence::Lost(why)) => Err(No::Told(format!("{}: {why}", self.client.base()), None)),
         }
     }
+}
+
+fn with(path: &str, query: &[(&str, &str)]) -> String {
+    let query: Vec<String> = query.iter().map(|(name, value)| format!("{name}={}", escaped(value))).collect();
+    let mark = if query.is_empty() { "" } else { "?" };
+    format!("{path}{mark}{}", query.join("&"))
+}
+
+fn said(api: &Api, answer: Answer) -> Result<Said, No> {
+    let text = answer.text();
+    let value = serde_json::from_str(&text).unwrap_or(Value::Null);
+    if value.is_null() {
+        let why = format!("{} does not speak the API: its answer is no JSON", api.client.base());
+        return Err(No::Told(why, None));
+    }
+    Ok(Said { text, value })
 }
 
 /// What the error envelope says, as one line.

@@ -53,6 +53,11 @@ pub(super) enum Verb {
     Numbers(LookArgs),
     /// List the trunks and whether they are up
     Trunks(LookArgs),
+    /// Show what SIP said in a call, or switch the keeping of it on and off
+    ///
+    /// Messages are kept in memory while tracing is on, 4 MiB at most. Credentials are masked unless --mask none is
+    /// given, which needs an admin key.
+    Trace(TraceArgs),
     /// Say how the running gateway is
     Status(LookArgs),
     /// Print the man page (roff)
@@ -118,6 +123,22 @@ impl ApiArgs {
 
 #[derive(Debug, Args)]
 pub(super) struct LookArgs {
+    #[command(flatten)]
+    pub api: ApiArgs,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct TraceArgs {
+    /// The call's id; or "on", "off" or "state": whether messages are kept
+    #[arg(value_name = "ID")]
+    pub what: String,
+    /// Write a capture file for Wireshark instead of the ladder
+    #[arg(long, value_name = "FILE.pcap", conflicts_with = "json")]
+    pub pcap: Option<PathBuf>,
+    /// What is made unreadable
+    #[arg(long, value_name = "WHAT", default_value = "credentials",
+          value_parser = PossibleValuesParser::new(["none", "credentials", "all"]))]
+    pub mask: String,
     #[command(flatten)]
     pub api: ApiArgs,
 }

@@ -8,6 +8,7 @@ mod calls;
 mod look;
 mod man;
 mod table;
+mod trace;
 #[cfg(test)]
 mod tests;
 
@@ -92,6 +93,7 @@ fn carry_out(verb: Verb, out: &mut dyn Write, err: &mut dyn Write) -> Result<(),
         Verb::Permissions(args) => call::permissions(&args, out, err),
         Verb::Numbers(args) => look::numbers(&args, out, err),
         Verb::Trunks(args) => look::trunks(&args, out, err),
+        Verb::Trace(args) => trace::trace(&args, out, err),
         Verb::Status(args) => look::status(&args, out, err),
         Verb::Man => {
             let mut page = Vec::new();

@@ -366,6 +366,7 @@ fn the_man_page_has_every_verb_and_option_and_completions_too() {
         "watrunk permissions",
         "watrunk numbers",
         "watrunk trunks",
+        "watrunk trace",
         "watrunk status",
         "WATRUNK_KEY",
         "EXIT STATUS",

@@ -18,6 +18,7 @@ mod country;
 mod description;
 pub mod events;
 mod fault;
+mod ladder;
 mod limit;
 mod numbers;
 mod operations;
@@ -32,6 +33,7 @@ mod status;
 mod stream;
 #[cfg(test)]
 mod tests;
+mod trace;
 mod twilio;
 mod usage;
 mod webhooks;

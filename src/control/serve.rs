@@ -20,7 +20,7 @@ use super::fault::{Fault, Kind};
 use super::limit::{Left, Limiter};
 use super::operations::{self, Credentials, Form, Op, Operation, Verb};
 use super::{
-    Backend, Source, calls, description, numbers, permissions, place, status, stream, twilio, usage, webhooks,
+    Backend, Source, calls, description, numbers, permissions, place, status, stream, trace, twilio, usage, webhooks,
 };
 use crate::clock::Now;
 use crate::config::Config;
@@ -453,6 +453,9 @@ async fn perform<B: Backend>(room: &Room<B>, operation: &Operation, ask: &Ask) -
         Op::Redeliver => webhooks::redeliver(backend, ask).await,
         Op::Status => status::status(backend).await,
         Op::Trunks => status::trunks(backend).await,
+        Op::TraceState => trace::state(backend).await,
+        Op::TraceSwitch => trace::switch(backend, ask).await,
+        Op::TraceCall => trace::of_call(backend, ask).await,
         Op::Numbers => numbers::list(backend, ask).await,
         Op::Events => stream::open(room, ask).await,
         Op::Description => Ok(Reply::Raw(description::serve())),

@@ -40,6 +40,16 @@ pub enum Command {
     Calls,
     /// The trunks: [`Answer::Trunks`].
     Trunks,
+    /// Keep what SIP says from now on, or no more; `None`: only ask. [`Answer::Tracing`].
+    Tracing {
+        /// Whether to.
+        on: Option<bool>,
+    },
+    /// What SIP said in this call, running or over: [`Answer::Trace`].
+    Trace {
+        /// Our id of the call.
+        id: String,
+    },
     /// Everything on one screen: [`Answer::Status`].
     Status,
     /// May this user be called? Meta is asked, or was asked seconds ago: [`Answer::Permission`].
@@ -120,6 +130,10 @@ pub enum Answer {
     Calls(Vec<CallView>),
     /// The trunks, by name.
     Trunks(Vec<TrunkLine>),
+    /// Whether what SIP says is kept.
+    Tracing(bool),
+    /// The messages, the oldest first.
+    Trace(Vec<super::Traced>),
     /// Everything on one screen.
     Status(StatusView),
     /// What Meta says about calling this user.
@@ -239,6 +253,17 @@ impl Gateway {
             Command::Transfer { id, to } => return self.transfer(&id, &to, now).map(Some),
             Command::Calls => return Ok(Some(Answer::Calls(self.view_calls()))),
             Command::Trunks => return Ok(Some(Answer::Trunks(self.view_trunks()))),
+            Command::Tracing { on } => {
+                if let Some(on) = on.filter(|on| *on != self.trace.is_on()) {
+                    tracing::info!(on, "SIP tracing");
+                    self.trace.switch(on);
+                }
+                return Ok(Some(Answer::Tracing(self.trace.is_on())));
+            }
+            Command::Trace { id } => {
+                let trace = self.trace.of(&id).ok_or(Refusal::NoSuchCall)?;
+                return Ok(Some(Answer::Trace(trace)));
+            }
             Command::Status => return Ok(Some(Answer::Status(self.view_status()))),
             Command::Permission { number, user } => {
                 let id = self.meta_id(&number)?;
@@ -290,6 +315,9 @@ impl Gateway {
             return Err(Refusal::NotNow { state: live.call.word() });
         };
         live.route = Some(route);
+        live.hunt = None;
+        live.trunk = None;
+        live.far_answered = false;
         live.destination = super::route::shown(to);
         live.transferred = Some(now.wall);
         let id = live.id.clone();

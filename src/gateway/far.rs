@@ -7,7 +7,7 @@ use crate::call::leg::{Event, Order, Side, Why};
 use crate::call::record::PlacedBy;
 use crate::clock::Now;
 use crate::media::{FarMedia, Law};
-use crate::sip::{self, Cause, Dial, DialError, EndedBy, Ending, LegId, sdp};
+use crate::sip::{self, Cause, Dial, EndedBy, Ending, LegId, sdp};
 use crate::whatsapp::verdict;
 use std::net::SocketAddr;
 
@@ -64,52 +64,46 @@ impl Gateway {
         }
     }
 
-    /// The INVITE.
-    fn dial_far(&mut self, key: CallKey, now: Now) {
+    /// The INVITE: to the first trunk that takes it.
+    pub(super) fn dial_far(&mut self, key: CallKey, now: Now) {
         let Some(live) = self.calls.get(&key) else { return };
         let LineState::Open { rtp } = live.line else { return };
-        let (trunk, user) = match live.route.clone() {
+        let (named, user) = match live.route.clone() {
             Some(Route::Sip { trunk, user }) => (trunk, user),
             Some(Route::Agent(agent)) => return self.dial_agent(key, agent, now),
             None => return self.far_ended(key, Why::NotRouted, now),
         };
-        let local = self.local_media(&trunk, rtp);
-        self.legs += 1;
-        let leg = LegId(self.legs);
-        let Some(live) = self.calls.get_mut(&key) else { return };
-        let Some(number) = self.settings.number(&live.phone_number_id) else {
-            self.far_ended(key, Why::NotRouted, now);
-            return;
-        };
-        let (from_user, from_name) = route::caller(number, &live.user);
-        let dial = Dial {
-            trunk,
-            user,
-            host: None,
-            from_user,
-            from_name,
-            asserted: true,
-            headers: route::headers(&live.wacid, &live.user, live.payload.as_deref()),
-            sdp: sdp::offer(&local),
-            credentials: route::credentials(number),
-        };
-        match self.agent.dial(leg, dial, now) {
-            Ok(()) => {
-                live.far = FarState::Up(leg);
-                self.by_leg.insert(leg, key);
-                self.drain_agent(now);
-            }
-            Err(error) => {
-                live.explain(&error.to_string());
-                let why = match error {
-                    DialError::TrunkDown { .. } => Why::TrunkDown,
-                    DialError::UnknownTrunk => Why::NotRouted,
-                    DialError::Full => Why::OverLimit,
-                    DialError::LegInUse => Why::Fault,
-                };
-                self.far_ended(key, why, now);
+        while let Some((trunk, patience)) = self.next_trunk(key, &named) {
+            let local = self.local_media(&trunk, rtp);
+            self.legs += 1;
+            let leg = LegId(self.legs);
+            let Some(live) = self.calls.get_mut(&key) else { return };
+            let Some(number) = self.settings.number(&live.phone_number_id) else { break };
+            let (from_user, from_name) = route::caller(number, &live.user);
+            let dial = Dial {
+                trunk: trunk.clone(),
+                user: user.clone(),
+                host: None,
+                from_user,
+                from_name,
+                asserted: true,
+                headers: route::headers(&live.wacid, &live.user, live.payload.as_deref()),
+                sdp: sdp::offer(&local),
+                credentials: route::credentials(number),
+                patience,
+            };
+            match self.agent.dial(leg, dial, now) {
+                Ok(()) => {
+                    live.far = FarState::Up(leg);
+                    live.far_answered = false;
+                    live.trunk = Some(trunk);
+                    self.by_leg.insert(leg, key);
+                    return self.drain_agent(now);
+                }
+                Err(error) => self.not_carried(key, &trunk, &error),
             }
         }
+        self.nobody_carries(key, now);
     }
 
     /// CANCEL, BYE, or nothing if the PBX was never called.
@@ -145,7 +139,10 @@ impl Gateway {
     pub(super) fn drain_agent(&mut self, now: Now) {
         while let Some(output) = self.agent.poll() {
             match output {
-                sip::Output::Transmit { to, bytes } => self.outputs.push_back(Output::Sip { to, bytes }),
+                sip::Output::Transmit { to, bytes } => {
+                    self.trace.keep(true, to, &bytes, now);
+                    self.outputs.push_back(Output::Sip { to, bytes });
+                }
                 sip::Output::Event(event) => self.agent_said(event, now),
             }
         }
@@ -153,7 +150,7 @@ impl Gateway {
 
     fn agent_said(&mut self, event: sip::Event, now: Now) {
         match event {
-            sip::Event::Trunk { trunk, state } => self.trunk_said(trunk, &state),
+            sip::Event::Trunk { trunk, state } => self.trunk_said(trunk, &state, now),
             sip::Event::Invited { leg, invite } => self.invited(leg, invite, now),
             sip::Event::Trying { .. } => {}
             sip::Event::Ringing { leg, code, sdp } => {
@@ -168,6 +165,9 @@ impl Gateway {
                 let Some(key) = self.by_leg.get(&leg).copied() else { return };
                 match sdp::answer(&sdp) {
                     Ok(media) => {
+                        if let Some(live) = self.calls.get_mut(&key) {
+                            live.far_answered = true;
+                        }
                         self.point_line(key, &media);
                         self.heard(key, Side::Far, Event::Answered, now);
                         self.note(key, false);
@@ -190,6 +190,9 @@ impl Gateway {
             sip::Event::Ended { leg, ending } => {
                 // A far end that was transferred away is nobody's any more.
                 let Some(key) = self.by_leg.remove(&leg) else { return };
+                if self.hunt_on(key, &ending, now) {
+                    return;
+                }
                 let Some(live) = self.calls.get_mut(&key) else { return };
                 live.sip_code = live.sip_code.or(ending.code);
                 if ending.by != EndedBy::Us && !live.call.ending() {
@@ -206,7 +209,7 @@ impl Gateway {
         }
     }
 
-    fn trunk_said(&mut self, trunk: String, state: &sip::TrunkState) {
+    fn trunk_said(&mut self, trunk: String, state: &sip::TrunkState, now: Now) {
         let up = state.is_up();
         if self.trunks_up.insert(trunk.clone(), up) != Some(up) {
             match state {
@@ -218,7 +221,10 @@ impl Gateway {
                 }
                 sip::TrunkState::Unresolved | sip::TrunkState::Trying | sip::TrunkState::Stopped => {}
             }
-            self.outputs.push_back(Output::TrunkUp { trunk, up });
+            self.outputs.push_back(Output::TrunkUp { trunk: trunk.clone(), up });
+            if !up {
+                self.trunk_lost(&trunk, now);
+            }
         }
     }
 

@@ -82,6 +82,14 @@ pub struct Live {
     pub waiting: Vec<Step>,
     pub leg: Option<Leg>,
     pub far: FarState,
+    /// The trunk that carries the far end now.
+    pub trunk: Option<String>,
+    /// The trunks that are still to be tried; `None`: nobody has been tried yet.
+    pub hunt: Option<Vec<String>>,
+    /// What the last trunk that failed said, if nobody else takes the call.
+    pub unheard: Option<(Why, String)>,
+    /// The far end that is there now has answered.
+    pub far_answered: bool,
     /// What the PBX offered when it called us.
     pub far_offer: Option<Vec<u8>>,
     pub line: LineState,
@@ -123,6 +131,10 @@ impl Live {
             waiting: Vec::new(),
             leg: None,
             far: FarState::Idle,
+            trunk: None,
+            hunt: None,
+            unheard: None,
+            far_answered: false,
             far_offer: None,
             line: LineState::None,
             quality: (Quality::default(), Quality::default()),

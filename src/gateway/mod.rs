@@ -8,15 +8,19 @@
 //! `handle(input, now)`, then `poll()` until it is empty, then wait until `poll_timeout()` or the next input.
 
 mod agent;
+mod caps;
 pub mod desk;
 mod far;
+mod hunt;
 pub mod line;
 mod live;
 mod orphans;
 mod place;
 mod port;
+mod refer;
 mod requests;
 mod route;
+mod trace;
 #[cfg(test)]
 mod tests;
 mod whatsapp;
@@ -27,6 +31,7 @@ use std::time::Duration;
 pub use live::CallKey;
 pub use port::{AgentSetup, Input, LineEvent, LineOrder, LineSetup, Output, RequestId, WebRtc};
 pub use route::Settings;
+pub use trace::Traced;
 
 use crate::call::leg::{Side, Why};
 use crate::call::{Call, Step};
@@ -63,6 +68,7 @@ pub struct Gateway {
     by_leg: BTreeMap<sip::LegId, CallKey>,
     legs: u64,
     permits: Permits,
+    caps: caps::Caps,
     orphans: Orphans,
     requests: BTreeMap<RequestId, Request>,
     next: u64,
@@ -71,6 +77,7 @@ pub struct Gateway {
     leaving: Option<Tick>,
     finished: bool,
     trunks_up: BTreeMap<String, bool>,
+    trace: trace::Trace,
 }
 
 impl Gateway {
@@ -95,6 +102,7 @@ impl Gateway {
             by_leg: BTreeMap::new(),
             legs: 0,
             permits: Permits::new(),
+            caps: caps::Caps::default(),
             orphans: Orphans::default(),
             requests: BTreeMap::new(),
             next: 0,
@@ -103,6 +111,7 @@ impl Gateway {
             leaving: None,
             finished: false,
             trunks_up: BTreeMap::new(),
+            trace: trace::Trace::default(),
         };
         gateway.settle(now);
         gateway
@@ -116,9 +125,15 @@ impl Gateway {
                     self.noticed(notice, now);
                 }
             }
-            Input::Sip { from, bytes } => self.agent.receive(&bytes, from, now),
+            Input::Sip { from, bytes } => {
+                self.trace.keep(false, from, &bytes, now);
+                self.agent.receive(&bytes, from, now);
+            }
             Input::SipUnreachable { way, why } => self.agent.unreachable(way, &why, now),
-            Input::PeerResolved { trunk, found } => self.agent.set_peers(&trunk, found, now),
+            Input::PeerResolved { trunk, found } => {
+                self.trace.found(&found);
+                self.agent.set_peers(&trunk, found, now);
+            }
             Input::GraphReplied { request, reply } => self.graph_replied(request, &reply, now),
             Input::Line { call, event } => self.line_said(call, event, now),
             Input::Written { call } => self.written(call),

@@ -33,36 +33,48 @@ struct Wanted {
 impl Gateway {
     /// The PBX wants to call a WhatsApp user through us.
     pub(super) fn invited(&mut self, leg: LegId, invite: Invite, now: Now) {
-        match self.wanted_by_pbx(leg, invite) {
+        match self.wanted_by_pbx(leg, invite, now) {
             Ok(wanted) => {
                 self.place(wanted, now);
             }
-            Err((code, warning)) => {
-                let retry_after = (code == 503).then_some(10);
+            Err((code, warning, retry_after)) => {
                 let refusal = sip::Refusal { code, warning: Some(warning), retry_after };
                 self.agent.refuse(leg, refusal, now);
             }
         }
     }
 
-    fn wanted_by_pbx(&self, leg: LegId, invite: Invite) -> Result<Wanted, (u16, String)> {
+    fn wanted_by_pbx(
+        &mut self,
+        leg: LegId,
+        invite: Invite,
+        now: Now,
+    ) -> Result<Wanted, (u16, String, Option<u32>)> {
+        let refused = |(code, text): (u16, String)| (code, text, None);
         if self.drain_until.is_some() {
-            return Err((503, "the gateway is shutting down".to_owned()));
+            return Err((503, "the gateway is shutting down".to_owned(), Some(10)));
         }
         let number = route::number_of_trunk(&self.settings, &invite.trunk, &invite.from_user);
         let Some(number) = number.cloned() else {
             let text = format!("no enabled [[number]] has trunk = \"{}\"", invite.trunk);
-            return Err((403, text));
+            return Err((403, text, None));
         };
-        let to = route::dialled(&number, &invite.to_user).map_err(|fault| (404, fault))?;
+        let to = route::dialled(&number, &invite.to_user).map_err(|fault| refused((404, fault)))?;
         if let Some(offer) = &invite.sdp {
-            sdp::answer(offer).map_err(|fault| (488, fault.to_string()))?;
+            sdp::answer(offer).map_err(|fault| refused((488, fault.to_string())))?;
         }
         self.may_place(&number, &to).map_err(|refusal| match refusal {
             Refusal::Busy => (486, "this user is in a call with this number already".to_owned()),
             Refusal::ToItself => (404, "this is the business number itself".to_owned()),
             _ => (486, "max_calls is reached".to_owned()),
-        })?;
+        }).map_err(refused)?;
+        if let Some(trunk) = self.settings.trunk(&invite.trunk) {
+            self.caps.admit(&invite.trunk, &trunk.dial, &to, now).map_err(|capped| {
+                tracing::warn!(trunk = %invite.trunk, ?capped, "a call that the trunk may not make");
+                let (code, text, retry_after) = capped.answer();
+                (code, text.to_owned(), retry_after)
+            })?;
+        }
         let from = if invite.from_user.is_empty() { "anonymous" } else { &invite.from_user };
         Ok(Wanted {
             limits: self.outbound_limits(&number, crate::call::CONFIRMING),
@@ -119,14 +131,13 @@ impl Gateway {
         }
         let route = route::towards(&self.settings, number, destination).ok_or(Refusal::NoDestination)?;
         let Some(trunk) = route.trunk() else { return Ok(route) };
-        let known = self.agent.trunks().into_iter().find(|view| view.name == trunk);
-        match known {
-            None => Err(Refusal::NoDestination),
-            Some(view) if view.peer.is_none() || !view.state.is_up() => {
-                Err(Refusal::TrunkDown { trunk: view.name })
-            }
-            Some(_) => Ok(route),
+        if !self.settings.trunks.iter().any(|known| known.answers_to(trunk)) {
+            return Err(Refusal::NoDestination);
         }
+        if !self.can_carry(trunk) {
+            return Err(Refusal::TrunkDown { trunk: trunk.to_owned() });
+        }
+        Ok(route)
     }
 
     fn may_place(&self, number: &NumberConfig, to: &Callee) -> Result<(), Refusal> {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::caps::DialLimits;
 use crate::agent::Dialect;
 use crate::config::{AgentConfig, CallerId, Codec, Config, Destination, DtlsRole, HostPort, NumberConfig};
 use crate::sip;
@@ -15,10 +16,25 @@ use crate::whatsapp::sdp::Setup;
 pub struct Trunk {
     /// For the user agent.
     pub sip: sip::TrunkSettings,
+    /// The name that it shares with others to share calls.
+    pub group: Option<String>,
+    /// Within a group the lowest number is tried first.
+    pub priority: u16,
+    /// How often it comes first among those of its priority.
+    pub weight: u16,
+    /// What it may dial out to WhatsApp users.
+    pub dial: DialLimits,
     /// The codecs to offer, in order of preference.
     pub laws: Vec<Law>,
     /// Seconds without RTP from the PBX that end a call.
     pub silence: Option<u64>,
+}
+
+impl Trunk {
+    /// Whether a destination or a number that names this means this trunk, alone or among others.
+    pub fn answers_to(&self, name: &str) -> bool {
+        self.sip.name == name || self.group.as_deref() == Some(name)
+    }
 }
 
 /// What the gateway needs of the configuration.
@@ -67,13 +83,21 @@ impl Settings {
                     found: Vec::new(),
                     allow: trunk.allow.iter().filter_map(|range| range.parse().ok()).collect(),
                 },
+                group: trunk.group.clone(),
+                priority: trunk.priority,
+                weight: trunk.weight,
+                dial: DialLimits {
+                    allow: trunk.dial_allow.clone(),
+                    per_minute: trunk.dial_per_minute as usize,
+                    per_day: u64::from(trunk.dial_per_day),
+                },
                 laws: laws(&trunk.codecs),
                 silence: Some(trunk.silence_seconds.unwrap_or(FAR_SILENCE)),
             })
             .collect();
         for number in &config.numbers {
             let Some(Destination::Sip { host, .. }) = &number.forward_to else { continue };
-            if trunks.iter().all(|trunk| trunk.sip.name != *host) {
+            if !trunks.iter().any(|trunk| trunk.answers_to(host)) {
                 trunks.push(Trunk {
                     sip: sip::TrunkSettings {
                         name: host.clone(),
@@ -85,6 +109,10 @@ impl Settings {
                         found: Vec::new(),
                         allow: Vec::new(),
                     },
+                    group: None,
+                    priority: 0,
+                    weight: 0,
+                    dial: DialLimits::default(),
                     laws: vec![Law::Pcma, Law::Pcmu],
                     silence: Some(FAR_SILENCE),
                 });
@@ -132,7 +160,8 @@ pub fn same_trunks(ours: &[Trunk], theirs: &[Trunk]) -> bool {
         let sip = &trunk.sip;
         let allow: Vec<String> = sip.allow.iter().map(ToString::to_string).collect();
         let who = (sip.name.clone(), sip.server_uri.clone(), sip.username.clone(), sip.password.clone());
-        (who, sip.register, sip.expires, allow, trunk.laws.clone(), trunk.silence)
+        let share = (trunk.group.clone(), trunk.priority, trunk.weight, trunk.dial.clone());
+        (who, sip.register, sip.expires, allow, trunk.laws.clone(), trunk.silence, share)
     };
     ours.iter().map(key).eq(theirs.iter().map(key))
 }
@@ -153,7 +182,7 @@ fn laws(codecs: &[Codec]) -> Vec<Law> {
 pub enum Route {
     /// To a PBX.
     Sip {
-        /// The trunk's name.
+        /// The name of a trunk, or of a group of trunks.
         trunk: String,
         /// The user part of the request URI.
         user: String,
@@ -163,7 +192,7 @@ pub enum Route {
 }
 
 impl Route {
-    /// The trunk that carries it, if one does.
+    /// The trunk that carries it, or the group of trunks, if one does.
     pub fn trunk(&self) -> Option<&str> {
         match self {
             Route::Sip { trunk, .. } => Some(trunk),
@@ -228,8 +257,11 @@ pub fn is_itself(number: &NumberConfig, destination: &Destination) -> bool {
 
 /// The number that a trunk calls out from: the one that the caller shows, else the first that is enabled.
 pub fn number_of_trunk<'a>(settings: &'a Settings, trunk: &str, from_user: &str) -> Option<&'a NumberConfig> {
-    let mut numbers =
-        settings.numbers.iter().filter(|number| number.enabled && number.trunk.as_deref() == Some(trunk));
+    let group = settings.trunk(trunk).and_then(|known| known.group.as_deref());
+    let carries = |number: &&NumberConfig| {
+        number.trunk.as_deref().is_some_and(|named| named == trunk || Some(named) == group)
+    };
+    let mut numbers = settings.numbers.iter().filter(|number| number.enabled).filter(carries);
     let digits = |text: &str| text.trim_start_matches('+').to_owned();
     let shown = digits(from_user);
     numbers

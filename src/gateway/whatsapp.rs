@@ -183,11 +183,12 @@ impl Gateway {
         let number = self.settings.number(&live.phone_number_id);
         let wanted = live.route.as_ref().and_then(route::Route::trunk);
         let name = wanted.or_else(|| number.and_then(|number| number.trunk.as_deref()));
-        let trunk = name.and_then(|name| self.settings.trunk(name));
-        let view = self.agent.trunks().into_iter().find(|view| Some(view.name.as_str()) == name);
-        let up = view.as_ref().is_some_and(|view| view.state.is_up());
+        let meant = |trunk: &&route::Trunk| name.is_some_and(|name| trunk.answers_to(name));
+        let trunk = self.settings.trunks.iter().filter(meant).min_by_key(|trunk| trunk.priority);
+        let view = |view: &crate::sip::TrunkView| Some(&view.name) == trunk.map(|trunk| &trunk.sip.name);
+        let view = self.agent.trunks().into_iter().find(view);
         let far = view.and_then(|view| view.peer).map(|way| way.address);
-        if wanted.is_some() && (far.is_none() || !up) {
+        if wanted.is_some_and(|name| !self.can_carry(name)) {
             self.end(key, Why::TrunkDown, "the trunk is not up", now);
             return;
         }

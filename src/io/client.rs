@@ -27,7 +27,14 @@ pub struct Answer {
     /// The HTTP status.
     pub status: u16,
     /// The body as it came.
-    pub body: String,
+    pub bytes: Vec<u8>,
+}
+
+impl Answer {
+    /// The body as text; what is no UTF-8 is replaced.
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.bytes).into_owned()
+    }
 }
 
 /// Why nothing came back.
@@ -104,6 +111,14 @@ impl Client {
         self.exchange(Method::POST, path, Some(json))
     }
 
+    /// `PUT` of a JSON text.
+    ///
+    /// # Errors
+    /// When no answer came.
+    pub fn put(&self, path: &str, json: &str) -> Result<Answer, Silence> {
+        self.exchange(Method::PUT, path, Some(json))
+    }
+
     fn exchange(&self, method: Method, path: &str, json: Option<&str>) -> Result<Answer, Silence> {
         let asked = async {
             match tokio::time::timeout(PATIENCE, self.ask(method, path, json)).await {
@@ -130,8 +145,7 @@ impl Client {
         let status = response.status().as_u16();
         let body = Limited::new(response.into_body(), ANSWER).collect().await;
         let body = body.map_err(|error| Silence::Lost(format!("the answer broke off: {error}")))?;
-        let body = String::from_utf8_lossy(&body.to_bytes()).into_owned();
-        Ok(Answer { status, body })
+        Ok(Answer { status, bytes: body.to_bytes().to_vec() })
     }
 }
 

@@ -134,6 +134,8 @@ fn usual(command: &Command) -> Result<Answer, Refusal> {
         Command::HangUp { .. } | Command::Transfer { .. } => return Err(Refusal::NoSuchCall),
         Command::Calls => Answer::Calls(Vec::new()),
         Command::Trunks => Answer::Trunks(Vec::new()),
+        Command::Tracing { on } => Answer::Tracing(on.unwrap_or(false)),
+        Command::Trace { .. } => return Err(Refusal::NoSuchCall),
         Command::Status => Answer::Status(StatusView {
             calls: 0,
             max_calls: 50,
