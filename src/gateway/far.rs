@@ -1,18 +1,18 @@
 //! The hall's far side: the PBX is dialled, heard and hung up on.
 
+use super::line::FarPath;
 use super::live::{FarState, LineState};
+use super::port::{FarSound, Secret};
 use super::route::Route;
 use super::{CallKey, Gateway, LineOrder, Output, route};
 use crate::call::leg::{Event, Order, Side, Why};
 use crate::call::record::PlacedBy;
 use crate::clock::Now;
-use crate::media::{FarMedia, Law};
+use crate::media::srtp::{MasterKey, SrtpKeys, Suite};
+use crate::media::{Codec, DtmfFormat, FarMedia};
 use crate::sip::{self, Cause, Dial, EndedBy, Ending, LegId, sdp};
 use crate::whatsapp::verdict;
 use std::net::SocketAddr;
-
-/// The payload type that we offer telephone-event with, the one that most PBXs use themselves.
-const DTMF_PT: u8 = 101;
 
 impl Gateway {
     pub(super) fn order_far(&mut self, key: CallKey, order: Order, now: Now) {
@@ -31,50 +31,45 @@ impl Gateway {
     }
 
     /// Our side of the sound towards a trunk.
-    fn local_media(&mut self, trunk: &str, rtp: SocketAddr) -> sdp::LocalMedia {
-        let laws = self.settings.trunk(trunk).map(|trunk| trunk.laws.clone()).unwrap_or_default();
-        sdp::LocalMedia { rtp, session: self.random.next() >> 2, version: 1, laws, dtmf_pt: DTMF_PT }
+    pub(super) fn local_media(&mut self, trunk: &str, rtp: SocketAddr, secret: Secret) -> sdp::LocalMedia {
+        let session = self.random.next() >> 2;
+        let trunk = self.settings.trunk(trunk);
+        sdp::LocalMedia {
+            rtp,
+            session,
+            version: 1,
+            codecs: trunk.map_or_else(|| sdp::Codec::ALL.to_vec(), |trunk| trunk.codecs.clone()),
+            dtmf: !trunk.is_some_and(|trunk| trunk.digits_by_info),
+            srtp: trunk.map_or(sdp::SrtpPolicy::Off, |trunk| trunk.srtp),
+            secret: secret.0,
+        }
     }
 
     /// 200: the user has answered the PBX's call.
     fn answer_far(&mut self, key: CallKey, leg: LegId, now: Now) {
-        let Some(live) = self.calls.get(&key) else { return };
-        let (LineState::Open { rtp }, Some(Route::Sip { trunk, .. })) = (live.line, live.route.clone())
+        let Some(live) = self.calls.get_mut(&key) else { return };
+        let (LineState::Open { rtp, secret }, Some(Route::Sip { trunk, .. })) = (live.line, live.route.clone())
         else {
             return;
         };
-        let theirs = live.far_offer.clone();
-        let ours = sdp::offer(&self.local_media(&trunk, rtp));
-        let described = match &theirs {
-            Some(theirs) => sdp::reply(&ours, theirs, 1),
-            None => Ok(ours),
-        };
-        match described {
-            Ok(described) => {
-                if let Some(live) = self.calls.get_mut(&key) {
-                    live.far = FarState::Up(leg);
-                }
-                self.agent.answer(leg, described, now);
-                self.drain_agent(now);
-            }
-            Err(fault) => {
-                let detail = format!("the PBX's offer can't be answered: {fault}");
-                self.end(key, Why::FarUnreachable, &detail, now);
-            }
-        }
+        live.far = FarState::Up(leg);
+        live.trunk = Some(trunk.clone());
+        let ours = sdp::offer(&self.local_media(&trunk, rtp, secret));
+        self.agent.answer(leg, ours, now);
+        self.drain_agent(now);
     }
 
     /// The INVITE: to the first trunk that takes it.
     pub(super) fn dial_far(&mut self, key: CallKey, now: Now) {
         let Some(live) = self.calls.get(&key) else { return };
-        let LineState::Open { rtp } = live.line else { return };
+        let LineState::Open { rtp, secret } = live.line else { return };
         let (named, user) = match live.route.clone() {
             Some(Route::Sip { trunk, user }) => (trunk, user),
             Some(Route::Agent(agent)) => return self.dial_agent(key, agent, now),
             None => return self.far_ended(key, Why::NotRouted, now),
         };
         while let Some((trunk, patience)) = self.next_trunk(key, &named) {
-            let local = self.local_media(&trunk, rtp);
+            let local = self.local_media(&trunk, rtp, secret);
             self.legs += 1;
             let leg = LegId(self.legs);
             let Some(live) = self.calls.get_mut(&key) else { return };
@@ -91,13 +86,18 @@ impl Gateway {
                 sdp: sdp::offer(&local),
                 credentials: route::credentials(number),
                 patience,
+                replaces: live.refer.as_ref().and_then(|refer| refer.replaces.clone()),
+                referred_by: live.refer.as_ref().and_then(|refer| refer.referred_by.clone()),
+                privacy: false,
             };
             match self.agent.dial(leg, dial, now) {
                 Ok(()) => {
                     live.far = FarState::Up(leg);
                     live.far_answered = false;
                     live.trunk = Some(trunk);
+                    let id = live.id.clone();
                     self.by_leg.insert(leg, key);
+                    self.trace_leg(&id, leg);
                     return self.drain_agent(now);
                 }
                 Err(error) => self.not_carried(key, &trunk, &error),
@@ -158,17 +158,20 @@ impl Gateway {
                 if let Some(live) = self.calls.get_mut(&key) {
                     tracing::debug!(call = %live.id, code, early_media = sdp.is_some(), "the PBX rings");
                     live.rang = true;
+                    live.early_media |= sdp.is_some();
                 }
+                self.tell_referrer(key, code, now);
                 self.heard(key, Side::Far, Event::Ringing, now);
             }
-            sip::Event::Answered { leg, sdp } => {
+            sip::Event::Answered { leg, ours, theirs } => {
                 let Some(key) = self.by_leg.get(&leg).copied() else { return };
-                match sdp::answer(&sdp) {
+                match sdp::agreed(&ours, &theirs) {
                     Ok(media) => {
                         if let Some(live) = self.calls.get_mut(&key) {
                             live.far_answered = true;
                         }
                         self.point_line(key, &media);
+                        self.tell_referrer(key, 200, now);
                         self.heard(key, Side::Far, Event::Answered, now);
                         self.note(key, false);
                     }
@@ -178,19 +181,27 @@ impl Gateway {
                     }
                 }
             }
-            sip::Event::Changed { leg, sdp } => match (self.by_leg.get(&leg).copied(), sdp::answer(&sdp)) {
-                (Some(key), Ok(media)) => self.point_line(key, &media),
-                (None, _) => {}
-                (Some(_), Err(error)) => {
-                    tracing::warn!(%error, "the PBX changed a call in a way that can't be followed")
+            sip::Event::Changed { leg, ours, theirs } => {
+                let Some(key) = self.by_leg.get(&leg).copied() else { return };
+                match sdp::agreed(&ours, &theirs) {
+                    // Somebody who is being replaced changes nothing any more.
+                    Ok(media) if self.calls.get(&key).is_some_and(|live| live.far == FarState::Up(leg)) => {
+                        self.point_line(key, &media);
+                    }
+                    Ok(_) => {}
+                    Err(error) => {
+                        tracing::warn!(%error, "the PBX changed a call in a way that can't be followed");
+                    }
                 }
-            },
+            }
+            sip::Event::Referred { leg, refer } => self.referred(leg, refer, now),
             // Digits of the PBX have nowhere to go: WhatsApp takes none from a business.
             sip::Event::Digit { .. } => {}
             sip::Event::Ended { leg, ending } => {
                 // A far end that was transferred away is nobody's any more.
                 let Some(key) = self.by_leg.remove(&leg) else { return };
-                if self.hunt_on(key, &ending, now) {
+                if self.referrer_left(key, leg) || self.hunt_on(key, &ending, now) || self.give_back(key, &ending, now)
+                {
                     return;
                 }
                 let Some(live) = self.calls.get_mut(&key) else { return };
@@ -245,25 +256,66 @@ impl Gateway {
         }
     }
 
-    fn point_line(&mut self, key: CallKey, media: &sdp::RemoteMedia) {
-        let law = match media.law {
-            sdp::Law::Pcma => Law::Pcma,
-            sdp::Law::Pcmu => Law::Pcmu,
-        };
-        let (sends, speaks) = match media.direction {
-            sdp::Direction::SendRecv => (true, true),
-            sdp::Direction::RecvOnly => (true, false),
-            sdp::Direction::SendOnly => (false, true),
-            sdp::Direction::Inactive => (false, false),
-        };
-        let order = LineOrder::Far {
-            media: FarMedia { law, pt: media.pt, dtmf_pt: media.dtmf_pt, sends },
-            speaks,
-            rtp: media.rtp,
-            rtcp: media.rtcp,
-        };
-        self.outputs.push_back(Output::Line { call: key, order });
+    fn point_line(&mut self, key: CallKey, remote: &sdp::RemoteMedia) {
+        let Some(live) = self.calls.get(&key) else { return };
+        let trunk = live.trunk.as_deref().and_then(|trunk| self.settings.trunk(trunk));
+        let sound = far_sound(remote, trunk);
+        self.point(key, sound);
     }
+
+    /// From now on the sound goes there.
+    pub(super) fn point(&mut self, key: CallKey, sound: FarSound) {
+        if let Some(live) = self.calls.get_mut(&key) {
+            live.far_sound = Some(sound.clone());
+            self.outputs.push_back(Output::Line { call: key, order: LineOrder::Far(sound) });
+        }
+    }
+}
+
+/// What was agreed on, in the words of the sound.
+fn far_sound(remote: &sdp::RemoteMedia, trunk: Option<&route::Trunk>) -> FarSound {
+    let (sends, speaks) = match remote.direction {
+        sdp::Direction::SendRecv => (true, true),
+        sdp::Direction::RecvOnly => (true, false),
+        sdp::Direction::SendOnly => (false, true),
+        sdp::Direction::Inactive => (false, false),
+    };
+    let media = FarMedia {
+        codec: match remote.codec {
+            sdp::Codec::Opus => Codec::Opus,
+            sdp::Codec::G722 => Codec::G722,
+            sdp::Codec::Pcma => Codec::Pcma,
+            sdp::Codec::Pcmu => Codec::Pcmu,
+        },
+        pt: remote.pt,
+        dtmf: remote.dtmf.map(|dtmf| DtmfFormat { pt: dtmf.pt, clock: dtmf.clock }),
+        comfort_noise: remote.comfort_noise,
+        sends,
+        speaks,
+        digits_told: trunk.is_some_and(|trunk| trunk.digits_by_info),
+    };
+    let path = FarPath {
+        rtp: remote.rtp,
+        rtcp: remote.rtcp,
+        rtcp_mux: remote.rtcp_mux,
+        learn_any: trunk.is_some_and(|trunk| trunk.learn_media),
+        keys: remote.keys.as_ref().and_then(srtp_keys),
+    };
+    FarSound { media, path: Box::new(path) }
+}
+
+/// A suite's keys always fit: else the description would not have been agreed on.
+fn srtp_keys(keys: &sdp::Keys) -> Option<SrtpKeys> {
+    Some(SrtpKeys {
+        suite: match keys.suite {
+            sdp::Suite::AesCm128HmacSha1_80 => Suite::AesCm128HmacSha1_80,
+            sdp::Suite::AesCm128HmacSha1_32 => Suite::AesCm128HmacSha1_32,
+            sdp::Suite::AeadAes128Gcm => Suite::AeadAes128Gcm,
+            sdp::Suite::AeadAes256Gcm => Suite::AeadAes256Gcm,
+        },
+        ours: MasterKey::new(keys.ours.as_bytes())?,
+        theirs: MasterKey::new(keys.theirs.as_bytes())?,
+    })
 }
 
 /// What we tell the PBX about our hanging up (RFC 3326).

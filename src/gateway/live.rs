@@ -4,12 +4,14 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::desk::Ticket;
+use super::port::{FarSound, Secret};
+use super::refer::Referrer;
 use super::route::Route;
 use crate::call::leg::{Side, Why};
 use crate::call::record::{MAX_ERRORS, PlacedBy, Quality, Record, Running};
 use crate::call::{Call, Step};
 use crate::clock::{Now, Tick, Wall};
-use crate::sip::LegId;
+use crate::sip::{LegId, Refer};
 use crate::whatsapp::callee::Callee;
 use crate::whatsapp::graph::Verdict;
 use crate::whatsapp::leg::Leg;
@@ -32,6 +34,8 @@ pub enum LineState {
     Open {
         /// Where the PBX can send RTP.
         rtp: SocketAddr,
+        /// For SRTP towards the PBX.
+        secret: Secret,
     },
     /// Told to close.
     Closing {
@@ -90,8 +94,12 @@ pub struct Live {
     pub unheard: Option<(Why, String)>,
     /// The far end that is there now has answered.
     pub far_answered: bool,
-    /// What the PBX offered when it called us.
-    pub far_offer: Option<Vec<u8>>,
+    /// Where and how it talks.
+    pub far_sound: Option<FarSound>,
+    /// The far end that has handed the call over and is still there.
+    pub referrer: Option<Referrer>,
+    /// Whom it has handed the call to.
+    pub refer: Option<Refer>,
     pub line: LineState,
     pub quality: (Quality, Quality),
     pub recording: bool,
@@ -106,6 +114,8 @@ pub struct Live {
     pub verdict: Option<Verdict>,
     pub denied: Option<Denied>,
     pub rang: bool,
+    /// The PBX sent sound before it answered: nobody heard it.
+    pub early_media: bool,
     pub recorded: bool,
 }
 
@@ -135,7 +145,9 @@ impl Live {
             hunt: None,
             unheard: None,
             far_answered: false,
-            far_offer: None,
+            far_sound: None,
+            referrer: None,
+            refer: None,
             line: LineState::None,
             quality: (Quality::default(), Quality::default()),
             recording: false,
@@ -148,6 +160,7 @@ impl Live {
             verdict: None,
             denied: None,
             rang: false,
+            early_media: false,
             recorded: false,
         }
     }

@@ -29,7 +29,9 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 pub use live::CallKey;
-pub use port::{AgentSetup, Input, LineEvent, LineOrder, LineSetup, Output, RequestId, WebRtc};
+pub use port::{
+    AgentSetup, FarSound, Input, LineEvent, LineOrder, LineSetup, Output, RequestId, Secret, WebRtc,
+};
 pub use route::Settings;
 pub use trace::Traced;
 
@@ -315,9 +317,9 @@ impl Gateway {
     fn line_said(&mut self, key: CallKey, event: LineEvent, now: Now) {
         let Some(live) = self.calls.get_mut(&key) else { return };
         match event {
-            LineEvent::Opened { described, places, rtp } => {
+            LineEvent::Opened { described, places, rtp, secret } => {
                 if let LineState::Opening = live.line {
-                    live.line = LineState::Open { rtp };
+                    live.line = LineState::Open { rtp, secret };
                     self.line_opened(key, &described, &places, now);
                 }
             }
@@ -339,6 +341,12 @@ impl Gateway {
             }
             LineEvent::FarSilent => {
                 self.end(key, Why::FarSilent, "nothing came from the PBX for too long", now);
+            }
+            LineEvent::Digit(digit, millis) => {
+                if let live::FarState::Up(leg) = live.far {
+                    self.agent.send_digit(leg, digit, millis, now);
+                    self.drain_agent(now);
+                }
             }
             LineEvent::Agent(event) => self.agent_event(key, event, now),
             LineEvent::Fault(what) => {

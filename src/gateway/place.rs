@@ -1,9 +1,11 @@
 //! Calls that the business places: asked for by the PBX or by a program. Consent first, then the sound, then Meta.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::desk::{Answer, Place, Refusal, Ticket};
 use super::live::{FarState, Live};
+use super::port::Secret;
 use super::{CallKey, Gateway, LineOrder, Output, Owner, WebRtc, route};
 use crate::call::leg::{Direction, Side, Why};
 use crate::call::record::PlacedBy;
@@ -17,6 +19,9 @@ use crate::whatsapp::leg::Leg;
 use crate::whatsapp::permit::{Denied, Permission};
 use crate::whatsapp::sdp::{Answer as RemoteAnswer, Place as Candidate};
 
+/// Where we want RTP as long as there is no port: a description that is never sent.
+const NOT_YET: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 9);
+
 /// A call to be placed, whoever asked.
 struct Wanted {
     number: NumberConfig,
@@ -26,13 +31,15 @@ struct Wanted {
     destination: String,
     ticket: Option<Ticket>,
     invited: Option<LegId>,
-    offer: Option<Vec<u8>>,
     limits: Limits,
 }
 
 impl Gateway {
     /// The PBX wants to call a WhatsApp user through us.
     pub(super) fn invited(&mut self, leg: LegId, invite: Invite, now: Now) {
+        if let Some(old) = invite.replaces {
+            return self.replaced(leg, old, &invite, now);
+        }
         match self.wanted_by_pbx(leg, invite, now) {
             Ok(wanted) => {
                 self.place(wanted, now);
@@ -61,7 +68,8 @@ impl Gateway {
         };
         let to = route::dialled(&number, &invite.to_user).map_err(|fault| refused((404, fault)))?;
         if let Some(offer) = &invite.sdp {
-            sdp::answer(offer).map_err(|fault| refused((488, fault.to_string())))?;
+            let ours = sdp::offer(&self.local_media(&invite.trunk, NOT_YET, Secret([0; 32])));
+            sdp::reply(&ours, offer, 1).map_err(|fault| refused((488, fault.to_string())))?;
         }
         self.may_place(&number, &to).map_err(|refusal| match refusal {
             Refusal::Busy => (486, "this user is in a call with this number already".to_owned()),
@@ -85,7 +93,6 @@ impl Gateway {
             placed_by: PlacedBy::Pbx,
             ticket: None,
             invited: Some(leg),
-            offer: invite.sdp,
         })
     }
 
@@ -113,7 +120,6 @@ impl Gateway {
                 placed_by: PlacedBy::Api,
                 ticket: Some(ticket),
                 invited: None,
-                offer: None,
             },
             now,
         );
@@ -177,12 +183,13 @@ impl Gateway {
             callee: Some(wanted.to),
             waiting: steps,
             far,
-            far_offer: wanted.offer,
             ticket: wanted.ticket,
             ..Live::new(id, call, wanted.placed_by)
         });
         if let Some(leg) = wanted.invited {
             self.by_leg.insert(leg, key);
+            let id = self.calls.get(&key).map(|live| live.id.clone()).unwrap_or_default();
+            self.trace_leg(&id, leg);
         }
         if let Some(live) = self.calls.get(&key) {
             tracing::info!(call = %live.id, number = %live.number, by = ?live.placed_by, "calling a WhatsApp user");

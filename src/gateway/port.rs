@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::desk::{Answer, Command, Refusal, Ticket};
+use super::line::FarPath;
 use super::live::CallKey;
 use super::route::Settings;
 use crate::agent::{self, AgentEvent};
@@ -92,6 +93,8 @@ pub enum LineEvent {
         places: Vec<Place>,
         /// Where the PBX can send RTP.
         rtp: SocketAddr,
+        /// For SRTP towards the PBX.
+        secret: Secret,
     },
     /// It could not be set up.
     OpenFailed(String),
@@ -103,6 +106,8 @@ pub enum LineEvent {
     UserSilent,
     /// Nothing from the PBX for the configured time.
     FarSilent,
+    /// The user has pressed a key that the PBX hears of by INFO, and how long, in ms.
+    Digit(char, u32),
     /// The voice agent says something.
     Agent(AgentEvent),
     /// A bug: this line is gone.
@@ -167,22 +172,32 @@ pub enum WebRtc {
     },
 }
 
+/// Where and how the PBX talks.
+#[derive(Debug, Clone)]
+pub struct FarSound {
+    /// What it speaks.
+    pub media: FarMedia,
+    /// Where, and under which keys.
+    pub path: Box<FarPath>,
+}
+
+/// What the keys of a call's SRTP are made of: random, of this call alone. Never printed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Secret(pub [u8; 32]);
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Secret")
+    }
+}
+
 /// What the sound of a call is told.
 #[derive(Debug)]
 pub enum LineOrder {
     /// Bind, build, answer.
     Open(Box<LineSetup>),
     /// The PBX has said where and how it talks.
-    Far {
-        /// The codec.
-        media: FarMedia,
-        /// Whether it sends sound at all: on hold it may not.
-        speaks: bool,
-        /// Its RTP address.
-        rtp: SocketAddr,
-        /// Its RTCP address.
-        rtcp: SocketAddr,
-    },
+    Far(FarSound),
     /// Meta's answer to our offer. Meta keeps the payload types that we offered.
     Remote {
         /// As our WebRTC stack should see it.

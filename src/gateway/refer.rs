@@ -8,6 +8,7 @@
 //! WhatsApp is not told: it stays on its one SSRC, and hears ring-back while nobody is there.
 
 use super::live::{FarState, LineState};
+use super::port::FarSound;
 use super::route::Route;
 use super::{CallKey, Gateway, LineOrder, Output};
 use crate::clock::Now;
@@ -20,7 +21,7 @@ pub struct Referrer {
     /// Its leg.
     pub leg: LegId,
     /// How its sound was carried, for the case that it gets the call back.
-    pub sound: Option<LineOrder>,
+    pub sound: Option<FarSound>,
     /// Its trunk.
     pub trunk: Option<String>,
     /// Where the call went before.
@@ -100,8 +101,8 @@ impl Gateway {
         live.destination = referrer.destination;
         live.refer = None;
         live.far_sound = None;
-        if let Some(order) = referrer.sound {
-            self.point(key, order);
+        if let Some(sound) = referrer.sound {
+            self.point(key, sound);
         }
         let code = ending.code.unwrap_or(if ending.by == sip::EndedBy::Timeout { 408 } else { 503 });
         self.agent.refer_told(referrer.leg, code, now);
@@ -112,8 +113,8 @@ impl Gateway {
     /// The PBX puts another telephone in the place of the one that talks.
     pub(super) fn replaced(&mut self, leg: LegId, old: LegId, invite: &Invite, now: Now) {
         match self.take_over(leg, old, invite) {
-            Ok((key, described)) => {
-                self.agent.answer(leg, described, now);
+            Ok((key, ours)) => {
+                self.agent.answer(leg, ours, now);
                 if self.by_leg.remove(&old).is_some() {
                     self.agent.hang_up(old, Cause::default(), now);
                 }
@@ -136,16 +137,15 @@ impl Gateway {
             return Err(gone());
         }
         let ours = sdp::offer(&self.local_media(&invite.trunk, rtp, secret));
-        let described = match &invite.sdp {
-            Some(theirs) => sdp::reply(&ours, theirs, 1).map_err(|fault| (488, fault.to_string()))?,
-            None => ours,
-        };
+        if let Some(theirs) = &invite.sdp {
+            sdp::reply(&ours, theirs, 1).map_err(|fault| (488, fault.to_string()))?;
+        }
         let live = self.calls.get_mut(&key).ok_or_else(gone)?;
         tracing::info!(call = %live.id, "the PBX puts another far end into the call");
         live.far = FarState::Up(leg);
         live.trunk = Some(invite.trunk.clone());
         live.destination = format!("sip:{}@{}", invite.from_user, invite.trunk);
         self.by_leg.insert(leg, key);
-        Ok((key, described))
+        Ok((key, ours))
     }
 }

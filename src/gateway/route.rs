@@ -4,9 +4,11 @@ use std::time::Duration;
 
 use super::caps::DialLimits;
 use crate::agent::Dialect;
-use crate::config::{AgentConfig, CallerId, Codec, Config, Destination, DtlsRole, HostPort, NumberConfig};
+use crate::config::{
+    AgentConfig, CallerId, Codec, Config, Destination, DtlsRole, Dtmf, HostPort, NumberConfig, Srtp,
+};
 use crate::sip;
-use crate::sip::sdp::Law;
+use crate::sip::sdp;
 use crate::whatsapp::callee::{Callee, CalleeFault};
 use crate::whatsapp::notice::User;
 use crate::whatsapp::sdp::Setup;
@@ -25,7 +27,13 @@ pub struct Trunk {
     /// What it may dial out to WhatsApp users.
     pub dial: DialLimits,
     /// The codecs to offer, in order of preference.
-    pub laws: Vec<Law>,
+    pub codecs: Vec<sdp::Codec>,
+    /// SRTP by SDES.
+    pub srtp: sdp::SrtpPolicy,
+    /// The user's keys go as INFO instead of RFC 4733.
+    pub digits_by_info: bool,
+    /// Sound is believed even if it comes from another address than the PBX has named.
+    pub learn_media: bool,
     /// Seconds without RTP from the PBX that end a call.
     pub silence: Option<u64>,
 }
@@ -73,6 +81,8 @@ impl Settings {
                 sip: sip::TrunkSettings {
                     name: trunk.name.clone(),
                     server_uri: trunk.server.clone(),
+                    challenge: trunk.challenge,
+                    session_expires: trunk.session_expires.map(Duration::from_secs),
                     username: match trunk.username.as_str() {
                         "" => "watrunk".to_owned(),
                         name => name.to_owned(),
@@ -91,7 +101,14 @@ impl Settings {
                     per_minute: trunk.dial_per_minute as usize,
                     per_day: u64::from(trunk.dial_per_day),
                 },
-                laws: laws(&trunk.codecs),
+                codecs: trunk.codecs.iter().copied().map(codec).collect(),
+                srtp: match trunk.srtp {
+                    Srtp::Off => sdp::SrtpPolicy::Off,
+                    Srtp::Optional => sdp::SrtpPolicy::Optional,
+                    Srtp::Required => sdp::SrtpPolicy::Required,
+                },
+                digits_by_info: trunk.dtmf == Dtmf::Info,
+                learn_media: trunk.learn_media,
                 silence: Some(trunk.silence_seconds.unwrap_or(FAR_SILENCE)),
             })
             .collect();
@@ -103,17 +120,16 @@ impl Settings {
                         name: host.clone(),
                         server_uri: format!("sip:{host}"),
                         username: "watrunk".to_owned(),
-                        password: None,
-                        register: false,
-                        expires: Duration::from_secs(300),
-                        found: Vec::new(),
-                        allow: Vec::new(),
+                        ..sip::TrunkSettings::default()
                     },
                     group: None,
                     priority: 0,
                     weight: 0,
                     dial: DialLimits::default(),
-                    laws: vec![Law::Pcma, Law::Pcmu],
+                    codecs: sdp::Codec::ALL.to_vec(),
+                    srtp: sdp::SrtpPolicy::Off,
+                    digits_by_info: false,
+                    learn_media: false,
                     silence: Some(FAR_SILENCE),
                 });
             }
@@ -161,20 +177,19 @@ pub fn same_trunks(ours: &[Trunk], theirs: &[Trunk]) -> bool {
         let allow: Vec<String> = sip.allow.iter().map(ToString::to_string).collect();
         let who = (sip.name.clone(), sip.server_uri.clone(), sip.username.clone(), sip.password.clone());
         let share = (trunk.group.clone(), trunk.priority, trunk.weight, trunk.dial.clone());
-        (who, sip.register, sip.expires, allow, trunk.laws.clone(), trunk.silence, share)
+        let sound = (trunk.codecs.clone(), trunk.srtp, trunk.digits_by_info, trunk.learn_media, trunk.silence);
+        (who, sip.register, sip.expires, allow, sound, share)
     };
     ours.iter().map(key).eq(theirs.iter().map(key))
 }
 
-fn laws(codecs: &[Codec]) -> Vec<Law> {
-    codecs
-        .iter()
-        .filter_map(|codec| match codec {
-            Codec::Pcma => Some(Law::Pcma),
-            Codec::Pcmu => Some(Law::Pcmu),
-            Codec::Opus | Codec::G722 => None,
-        })
-        .collect()
+fn codec(codec: Codec) -> sdp::Codec {
+    match codec {
+        Codec::Opus => sdp::Codec::Opus,
+        Codec::G722 => sdp::Codec::G722,
+        Codec::Pcma => sdp::Codec::Pcma,
+        Codec::Pcmu => sdp::Codec::Pcmu,
+    }
 }
 
 /// Where one call goes.
