@@ -192,9 +192,21 @@ impl Call {
             return;
         }
         self.sdp_version = sdp::version_of(&sdp);
-        self.first_sdp.clone_from(&sdp);
-        self.local_sdp.clone_from(&sdp);
-        let bytes = self.respond(200, trunk, core, now, |draft| draft.body("application/sdp", sdp));
+        let ours = match self.remote_sdp.as_slice() {
+            [] => Ok(sdp.clone()),
+            theirs => sdp::reply(&sdp, theirs, self.sdp_version),
+        };
+        let ours = match ours {
+            Ok(ours) => ours,
+            Err(fault) => {
+                let refusal = Refusal { code: 488, warning: Some(fault.to_string()), retry_after: None };
+                return self.refuse(refusal, trunk, core, now);
+            }
+        };
+        // Not our answer: a later offer of the PBX may take what this one did not.
+        self.first_sdp = sdp;
+        self.local_sdp.clone_from(&ours);
+        let bytes = self.respond(200, trunk, core, now, |draft| draft.body("application/sdp", ours));
         let Role::Called(called) = &self.role else { return };
         let offered = self.remote_sdp.is_empty();
         self.unacknowledged = Some(Unacknowledged::new(&called.request, called.from, bytes, offered, now));

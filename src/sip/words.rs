@@ -410,7 +410,7 @@ pub enum Event {
     Answered {
         /// Which call.
         leg: LegId,
-        /// The PBX's answer, or the offer that we answered, for [`answer`](super::sdp::answer).
+        /// The PBX's answer, or the offer that we answered, for [`agreed`](super::sdp::agreed).
         sdp: Vec<u8>,
     },
     /// The PBX changed the session by re-INVITE or UPDATE; it is already answered.
