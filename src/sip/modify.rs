@@ -8,7 +8,7 @@ use crate::clock::{Now, Tick};
 
 use super::Core;
 use super::call::{Call, Phase};
-use super::sdp;
+use super::sdp::{self, RemoteMedia};
 use super::serve::Asked;
 use super::transaction::{PATIENCE, T1, T2, way_back};
 use super::trunk::Trunk;
@@ -101,6 +101,7 @@ impl Call {
             }),
             Verdict::Refreshed => asked.reply(200, core, now, |draft| draft.push("Contact", trunk.contact())),
             Verdict::Agreed { ours, theirs } => {
+                let before = sdp::agreed(&self.local_sdp, &self.remote_sdp).ok();
                 self.local_sdp.clone_from(&ours);
                 let bytes = asked.reply_kept(200, core, now, |draft| {
                     draft.push("Contact", trunk.contact());
@@ -111,7 +112,7 @@ impl Call {
                     self.unacknowledged = Some(Unacknowledged::new(request, asked.from, bytes, !offers, now));
                 }
                 if let Some(theirs) = theirs {
-                    self.changed(theirs, core);
+                    self.changed(theirs, before, core);
                 }
             }
         }
@@ -152,9 +153,9 @@ impl Call {
         }
     }
 
-    /// The PBX's description, if it is another than before.
-    fn changed(&mut self, theirs: Vec<u8>, core: &mut Core) {
-        if theirs != self.remote_sdp {
+    /// The PBX's description, if it is another than before or what it means is: who offers decides.
+    fn changed(&mut self, theirs: Vec<u8>, before: Option<RemoteMedia>, core: &mut Core) {
+        if theirs != self.remote_sdp || before != sdp::agreed(&self.local_sdp, &theirs).ok() {
             self.remote_sdp.clone_from(&theirs);
             core.tell(Event::Changed { leg: self.leg, sdp: theirs });
         }
@@ -167,7 +168,7 @@ impl Call {
         match self.phase {
             Phase::Talking => {
                 if let Some(theirs) = theirs {
-                    self.changed(theirs, core);
+                    self.changed(theirs, None, core);
                 }
             }
             // §15: now the BYE may go out.

@@ -118,14 +118,10 @@ fn crypto_to_answer(
     match (own.policy, profile, taken) {
         (SrtpPolicy::Off, Profile::Secure, _) => Err(SdpError::Encrypted { profile: cut(&medium.profile) }),
         (SrtpPolicy::Off, Profile::Plain, _) => Ok(None),
-        (SrtpPolicy::Optional | SrtpPolicy::Required, _, Some(taken)) => Ok(Some(taken)),
-        (SrtpPolicy::Optional, Profile::Plain, None) => Ok(None),
-        (SrtpPolicy::Required, Profile::Plain, None) if medium.crypto.is_empty() => {
-            Err(SdpError::Plain { profile: cut(&medium.profile) })
-        }
-        (SrtpPolicy::Optional, Profile::Secure, None) | (SrtpPolicy::Required, _, None) => {
-            Err(no_key(offered, medium))
-        }
+        (SrtpPolicy::Optional, Profile::Plain, taken) => Ok(taken),
+        (SrtpPolicy::Required, Profile::Plain, _) => Err(SdpError::Plain { profile: cut(&medium.profile) }),
+        (SrtpPolicy::Optional | SrtpPolicy::Required, Profile::Secure, Some(taken)) => Ok(Some(taken)),
+        (SrtpPolicy::Optional | SrtpPolicy::Required, Profile::Secure, None) => Err(no_key(offered, medium)),
     }
 }
 
@@ -136,31 +132,30 @@ fn keys_agreed(
     medium: &Medium,
     profile: Profile,
 ) -> Result<Option<Keys>, SdpError> {
-    if own.crypto.is_empty() {
-        return match profile {
-            Profile::Plain => Ok(None),
-            Profile::Secure => Err(SdpError::Encrypted { profile: cut(&medium.profile) }),
-        };
+    match (own.policy, profile) {
+        (SrtpPolicy::Off, Profile::Plain) => return Ok(None),
+        (SrtpPolicy::Off, Profile::Secure) => {
+            return Err(SdpError::Encrypted { profile: cut(&medium.profile) });
+        }
+        (SrtpPolicy::Optional, Profile::Plain) if medium.crypto.is_empty() => return Ok(None),
+        (SrtpPolicy::Required, Profile::Plain) => {
+            return Err(SdpError::Plain { profile: cut(&medium.profile) });
+        }
+        (SrtpPolicy::Optional, _) | (SrtpPolicy::Required, Profile::Secure) => {}
     }
     let paired = medium.crypto.iter().flatten().find_map(|theirs| {
         let ours = own.crypto.iter().find(|ours| ours.tag == theirs.tag && ours.suite == theirs.suite)?;
         Some(Keys { suite: theirs.suite, ours: ours.key.clone(), theirs: theirs.key.clone() })
     });
-    match (paired, own.policy, profile) {
-        (Some(keys), _, _) => Ok(Some(keys)),
-        (None, SrtpPolicy::Off | SrtpPolicy::Optional, Profile::Plain) if medium.crypto.is_empty() => {
-            Ok(None)
+    if paired.is_some() {
+        return Ok(paired);
+    }
+    match medium.crypto.iter().flatten().next() {
+        Some(taken) => {
+            let ours: Vec<String> = own.crypto.iter().map(named).collect();
+            Err(SdpError::NotOffered { taken: named(taken), ours: ours.join(", ") })
         }
-        (None, SrtpPolicy::Required, Profile::Plain) if medium.crypto.is_empty() => {
-            Err(SdpError::Plain { profile: cut(&medium.profile) })
-        }
-        (None, _, _) => match medium.crypto.iter().flatten().next() {
-            Some(taken) => {
-                let ours: Vec<String> = own.crypto.iter().map(named).collect();
-                Err(SdpError::NotOffered { taken: named(taken), ours: ours.join(", ") })
-            }
-            None => Err(no_key(read, medium)),
-        },
+        None => Err(no_key(read, medium)),
     }
 }
 

@@ -27,7 +27,7 @@ pub enum SdpError {
         /// Its profile.
         profile: String,
     },
-    /// It has no SRTP, and we require it.
+    /// It is not SRTP by its profile, and we require that: best effort is not enough.
     Plain {
         /// Its profile.
         profile: String,
@@ -78,10 +78,7 @@ impl fmt::Display for SdpError {
                 write!(f, "audio profile {profile} is SRTP, and srtp is \"off\" for this trunk")
             }
             SdpError::Plain { profile } => {
-                write!(
-                    f,
-                    "audio profile {profile} without keys is not SRTP, and srtp is \"required\" for this trunk"
-                )
+                write!(f, "audio profile {profile} is not SRTP, and srtp is \"required\" for this trunk")
             }
             SdpError::NoKey { why } => write!(f, "SRTP without a key that can be used: {why}"),
             SdpError::NotOffered { taken, ours } => {

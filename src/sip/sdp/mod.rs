@@ -18,7 +18,7 @@
 //! |---|---|---|
 //! | off | RTP/AVP | RTP/AVP; keys in it are not read |
 //! | optional | RTP/AVP with keys | RTP/SAVP, RTP/AVP with keys, RTP/AVP without |
-//! | required | RTP/SAVP with keys | RTP/SAVP, RTP/AVP with keys |
+//! | required | RTP/SAVP with keys | RTP/SAVP |
 
 mod choice;
 mod crypto;

@@ -1,5 +1,6 @@
 //! Stories under a virtual clock: the user agent on one side, a PBX played by hand on the other.
 
+mod described;
 mod duo;
 mod fuzz;
 mod invite;
