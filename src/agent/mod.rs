@@ -28,5 +28,5 @@ pub use dialect::{Dialect, HttpRequest, UnknownDialect};
 pub use ids::{account_sid, call_sid};
 pub use leg::{AgentEvent, Leg, LegOutput};
 pub use mint::Mint;
-pub use record::{Line, Noted, Speaker, Summary};
+pub use record::{Line, Noted, Summary};
 pub use session::{Key, Message, Session};

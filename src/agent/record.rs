@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::call::record::Speaker;
 use crate::clock::Tick;
 
 /// Lines and events together.
@@ -12,15 +13,6 @@ const BYTES: usize = 32 * 1024;
 const LONGEST: usize = 2_000;
 /// Characters of an event's name.
 const LONGEST_NAME: usize = 64;
-
-/// Who said something.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Speaker {
-    /// The agent.
-    Agent,
-    /// The WhatsApp user.
-    User,
-}
 
 /// One line of the transcript.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -65,7 +65,7 @@ impl Gateway {
     }
 
     /// The INVITE.
-    fn dial_far(&mut self, key: CallKey, now: Now) {
+    pub(super) fn dial_far(&mut self, key: CallKey, now: Now) {
         let Some(live) = self.calls.get(&key) else { return };
         let LineState::Open { rtp } = live.line else { return };
         let (trunk, user) = match live.route.clone() {
@@ -73,6 +73,7 @@ impl Gateway {
             Some(Route::Agent(agent)) => return self.dial_agent(key, agent, now),
             None => return self.far_ended(key, Why::NotRouted, now),
         };
+        let Some(user) = self.user_for(key, user, now) else { return };
         let local = self.local_media(&trunk, rtp);
         self.legs += 1;
         let leg = LegId(self.legs);
@@ -89,7 +90,10 @@ impl Gateway {
             from_user,
             from_name,
             asserted: true,
-            headers: route::headers(&live.wacid, &live.user, live.payload.as_deref()),
+            headers: route::headers(&live.wacid, &live.user, live.payload.as_deref())
+                .into_iter()
+                .chain(live.sip_headers(number))
+                .collect(),
             sdp: sdp::offer(&local),
             credentials: route::credentials(number),
         };
@@ -288,6 +292,7 @@ fn cause(why: Why) -> Cause {
         Why::MediaFailed => Cause { code: Some(503), text: "No media path to WhatsApp" },
         Why::UserSilent => Cause { code: Some(408), text: "No media from WhatsApp" },
         Why::FarSilent => Cause { code: Some(408), text: "No media from the PBX" },
+        Why::AgentFailed => Cause { code: Some(503), text: "The voice agent failed" },
         Why::OverLimit => Cause { code: Some(486), text: "Too many calls" },
         Why::Draining | Why::Interrupted => Cause { code: Some(503), text: "Shutting down" },
         Why::BadOffer => Cause { code: Some(488), text: "Unusable offer" },

@@ -121,6 +121,7 @@ impl Gateway {
             Input::PeerResolved { trunk, found } => self.agent.set_peers(&trunk, found, now),
             Input::GraphReplied { request, reply } => self.graph_replied(request, &reply, now),
             Input::Line { call, event } => self.line_said(call, event, now),
+            Input::Minted { call, result } => self.minted(call, result, now),
             Input::Written { call } => self.written(call),
             Input::Asked { ticket, command } => self.asked(ticket, command, now),
             Input::Interrupted(calls) => self.close_interrupted(calls, now),
@@ -326,6 +327,7 @@ impl Gateway {
                 self.end(key, Why::FarSilent, "nothing came from the PBX for too long", now);
             }
             LineEvent::Agent(event) => self.agent_event(key, event, now),
+            LineEvent::AgentOver(summary) => self.agent_over(key, *summary),
             LineEvent::Fault(what) => {
                 tracing::error!(call = %live.id, what, "the sound of a call stopped: this is a bug");
                 live.line = LineState::Closed;
