@@ -46,6 +46,9 @@ pub enum AgentEvent {
 pub enum LegOutput {
     /// Send this on the WebSocket, in order.
     Send(Message),
+    /// Send this on the WebSocket, in order: it is the user's sound, and the oldest of it may be dropped if the agent
+    /// does not read ([`Leg::skipped`]).
+    Sound(Message),
     /// Tell the call.
     Event(AgentEvent),
     /// Close the WebSocket (1000) after what was sent before. Nothing follows.
@@ -77,6 +80,10 @@ pub struct Leg {
     sent_until: Option<u64>,
     begin_by: Option<Tick>,
     alive_by: Option<Tick>,
+    /// When it must have said something.
+    speak_by: Option<Tick>,
+    /// It has said something.
+    spoken: bool,
     queue: PlayQueue,
     inlet: Inlet,
     outlet: Outlet,
@@ -113,6 +120,8 @@ impl Leg {
             sent_until: None,
             begin_by: None,
             alive_by: None,
+            speak_by: None,
+            spoken: false,
             queue: PlayQueue::new(rate),
             inlet: Inlet::new(rate),
             outlet: Outlet::new(rate, wire.sends(), wire.packet()),
@@ -129,6 +138,16 @@ impl Leg {
     /// The rate of [`Leg::heard`] and [`Leg::next`], in hertz.
     pub fn rate(&self) -> u32 {
         self.session.dialect.rate()
+    }
+
+    /// A connection is tried.
+    pub fn tried(&mut self) {
+        self.record.tried();
+    }
+
+    /// So many messages with the user's sound were dropped: the agent did not read them.
+    pub fn skipped(&mut self, messages: u32) {
+        self.record.unsent(messages);
     }
 
     /// The socket is open. On an inbound call the session begins, while the caller hears ringing.
@@ -152,6 +171,7 @@ impl Leg {
         }
         self.answered = Some(now);
         self.record.answered(now);
+        self.expect_speech(now);
         if self.stage == Stage::Open && self.session.direction == Direction::Outbound {
             self.start(now);
         }
@@ -220,7 +240,12 @@ impl Leg {
         if sent || first {
             self.sent_until = Some(at);
         }
-        self.post(now);
+        if sent {
+            self.alive_by = self.alive_by.and_then(|_| self.next_alive(now));
+        }
+        for message in self.outbox.drain(..) {
+            send(LegOutput::Sound(message), &mut self.out, &mut self.record);
+        }
     }
 
     /// The user pressed a key for so many milliseconds.
@@ -273,7 +298,7 @@ impl Leg {
     pub fn poll_timeout(&self) -> Option<Tick> {
         match self.stage {
             Stage::Opening | Stage::Over => None,
-            Stage::Open | Stage::Begun => [self.begin_by, self.alive_by].into_iter().flatten().min(),
+            Stage::Open | Stage::Begun => [self.begin_by, self.alive_by, self.speak_by].into_iter().flatten().min(),
         }
     }
 
@@ -285,6 +310,11 @@ impl Leg {
         if self.begin_by.is_some_and(|by| by <= now) {
             let seconds = BEGIN.as_secs();
             self.finish(AgentEvent::Failed(format!("the session did not begin within {seconds} s")));
+            return;
+        }
+        if self.speak_by.is_some_and(|by| by <= now) {
+            let seconds = self.session.silence.unwrap_or_default().as_secs();
+            self.finish(AgentEvent::Failed(format!("it has said nothing within {seconds} s")));
             return;
         }
         if self.alive_by.is_some_and(|by| by <= now) {
@@ -326,6 +356,14 @@ impl Leg {
             self.begin_by = None;
             self.alive_by = self.next_alive(now);
             self.be_ready();
+            self.expect_speech(now);
+        }
+    }
+
+    /// From here on the user waits for it to speak.
+    fn expect_speech(&mut self, now: Tick) {
+        if self.stage == Stage::Begun && self.answered.is_some() && !self.spoken {
+            self.speak_by = self.session.silence.map(|silence| now + silence);
         }
     }
 
@@ -348,6 +386,10 @@ impl Leg {
             Said::Begun => self.begin(now),
             Said::Audio { bytes, format } => {
                 let samples = self.inlet.decode(&bytes, format);
+                if !samples.is_empty() {
+                    self.spoken = true;
+                    self.speak_by = None;
+                }
                 let dropped = self.queue.push(samples, now);
                 self.record.overflowed(dropped);
             }
@@ -442,12 +484,16 @@ impl Leg {
 
     fn send_outbox(&mut self) {
         for message in self.outbox.drain(..) {
-            // A socket that takes nothing: the oldest sound is worth least, but only its owner can drop that.
-            if self.out.len() < OUTPUTS {
-                self.out.push_back(LegOutput::Send(message));
-            } else {
-                self.record.unsent();
-            }
+            send(LegOutput::Send(message), &mut self.out, &mut self.record);
         }
+    }
+}
+
+/// Outputs that nobody fetches: the oldest sound is worth least, but only the socket's owner can drop that.
+fn send(output: LegOutput, out: &mut VecDeque<LegOutput>, record: &mut Record) {
+    if out.len() < OUTPUTS {
+        out.push_back(output);
+    } else {
+        record.unsent(1);
     }
 }

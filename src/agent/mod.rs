@@ -14,7 +14,9 @@
 
 mod audio;
 mod dialect;
+mod ids;
 mod leg;
+mod mint;
 mod queue;
 mod record;
 mod resample;
@@ -23,6 +25,8 @@ mod session;
 mod tests;
 
 pub use dialect::{Dialect, HttpRequest, UnknownDialect};
+pub use ids::{account_sid, call_sid};
 pub use leg::{AgentEvent, Leg, LegOutput};
+pub use mint::Mint;
 pub use record::{Line, Noted, Summary};
 pub use session::{Key, Message, Session};

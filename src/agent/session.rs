@@ -1,6 +1,7 @@
 //! What one call tells its agent, and the messages that pass between them.
 
 use std::fmt;
+use std::time::Duration;
 
 use super::Dialect;
 use crate::call::Direction;
@@ -57,6 +58,10 @@ pub struct Session {
     pub parameters: Vec<(String, String)>,
     /// The key of the cloud service, if it is one.
     pub key: Option<Key>,
+    /// What signs the request for the connection, in the dialect that has signatures.
+    pub auth_token: Option<Key>,
+    /// Within what time after the answer the agent must have said something; `None`: it needn't.
+    pub silence: Option<Duration>,
 }
 
 impl Session {

@@ -84,6 +84,8 @@ pub enum Why {
     UserSilent,
     /// Nothing came from the destination for the configured time.
     FarSilent,
+    /// The voice agent was there and failed: it broke off, or said nothing for the configured time.
+    AgentFailed,
     /// `max_calls` was reached.
     OverLimit,
     /// `max_call_seconds` was reached.
@@ -104,7 +106,7 @@ pub enum Why {
 
 impl Why {
     /// Every reason there is, in the order of declaration.
-    pub const ALL: [Why; 28] = [
+    pub const ALL: [Why; 29] = [
         Why::UserHungUp,
         Why::UserGaveUp,
         Why::UserDeclined,
@@ -125,6 +127,7 @@ impl Why {
         Why::MediaFailed,
         Why::UserSilent,
         Why::FarSilent,
+        Why::AgentFailed,
         Why::OverLimit,
         Why::TooLong,
         Why::Draining,
@@ -158,6 +161,7 @@ impl Why {
             Why::MediaFailed => "media_failed",
             Why::UserSilent => "user_silent",
             Why::FarSilent => "far_silent",
+            Why::AgentFailed => "agent_failed",
             Why::OverLimit => "over_limit",
             Why::TooLong => "too_long",
             Why::Draining => "draining",

@@ -24,6 +24,106 @@ pub struct Quality {
     pub mos: f64,
 }
 
+/// Who said a line of a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Speaker {
+    /// The voice agent.
+    Agent,
+    /// The WhatsApp user.
+    User,
+}
+
+impl Speaker {
+    /// The word in the record: stable.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Speaker::Agent => "agent",
+            Speaker::User => "user",
+        }
+    }
+}
+
+/// One line of a call, as the voice agent understood it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Line {
+    /// Who said it.
+    pub who: Speaker,
+    /// The words.
+    pub text: String,
+    /// When, in milliseconds since the answer.
+    pub at_ms: u64,
+}
+
+/// Something that a voice agent told of itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Noted {
+    /// What it was, in the agent's own word.
+    pub name: String,
+    /// What it said.
+    pub detail: String,
+    /// When, in milliseconds since the answer.
+    pub at_ms: u64,
+}
+
+/// A voice agent's part in a call. Where there was more than one agent, the name is the last one's, and what was
+/// counted is added up.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct AgentPart {
+    /// The host of its address.
+    pub name: String,
+    /// How it spoke: `twilio`, `openai`, …
+    pub dialect: String,
+    /// How often a connection was tried.
+    pub attempts: u32,
+    /// From the answer to its first sound at the user's ear, in milliseconds; `None`: it never spoke.
+    pub first_audio_ms: Option<u64>,
+    /// How often it was cut off while it had something to say.
+    pub barge_ins: u32,
+    /// Messages with the user's sound that it did not read in time.
+    pub unread: u32,
+    /// Messages of its own that could not be understood.
+    pub unreadable: u32,
+    /// How it failed, if it did, and where the call went on.
+    pub failure: Option<String>,
+    /// What was said.
+    pub transcript: Vec<Line>,
+    /// What else it told.
+    pub events: Vec<Noted>,
+}
+
+/// Lines and events that are kept of a call at most.
+pub const MAX_LINES: usize = 400;
+
+impl AgentPart {
+    /// Adds what a further agent of the same call has done.
+    pub fn add(&mut self, next: AgentPart) {
+        let AgentPart {
+            name,
+            dialect,
+            attempts,
+            first_audio_ms,
+            barge_ins,
+            unread,
+            unreadable,
+            failure,
+            transcript,
+            events,
+        } = next;
+        self.name = name;
+        self.dialect = dialect;
+        self.attempts = self.attempts.saturating_add(attempts);
+        self.first_audio_ms = self.first_audio_ms.or(first_audio_ms);
+        self.barge_ins = self.barge_ins.saturating_add(barge_ins);
+        self.unread = self.unread.saturating_add(unread);
+        self.unreadable = self.unreadable.saturating_add(unreadable);
+        self.failure = self.failure.take().or(failure);
+        self.transcript.extend(transcript);
+        self.transcript.truncate(MAX_LINES);
+        self.events.extend(events);
+        self.events.truncate(MAX_LINES);
+    }
+}
+
 /// Who asked for a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum PlacedBy {
@@ -192,6 +292,8 @@ pub struct Record {
     pub whatsapp: Quality,
     /// What came from the destination.
     pub far: Quality,
+    /// The voice agent's part in it, if one was called.
+    pub agent: Option<Box<AgentPart>>,
 }
 
 impl Record {
@@ -225,6 +327,7 @@ impl Record {
             errors: Vec::new(),
             whatsapp: Quality::default(),
             far: Quality::default(),
+            agent: None,
         }
     }
 
@@ -250,6 +353,7 @@ pub const fn end_reason(why: Why) -> &'static str {
         | Why::MediaFailed
         | Why::UserSilent
         | Why::FarSilent
+        | Why::AgentFailed
         | Why::Interrupted
         | Why::BadOffer
         | Why::NotRouted
@@ -273,6 +377,7 @@ pub const fn status_of(why: Why, answered: bool) -> ApiStatus {
         | Why::FarNoAnswer
         | Why::UserSilent
         | Why::FarSilent
+        | Why::AgentFailed
         | Why::OverLimit
         | Why::TooLong
         | Why::Draining

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use time::OffsetDateTime;
 use time::macros::format_description;
 
-use crate::call::record::{ApiStatus, Quality, Record, status_of};
+use crate::call::record::{AgentPart, ApiStatus, Line, Quality, Record, status_of};
 use crate::clock::Wall;
 use crate::config::Config;
 use crate::ledger::{Filter, Ledger, LedgerError, MAX_LIST};
@@ -250,6 +250,22 @@ pub(super) fn call(record: &Record) -> Value {
         "meta_code": record.meta_code,
         "whatsapp": quality(&record.whatsapp),
         "far": quality(&record.far),
+        "agent": record.agent.as_deref().map(agent),
+    })
+}
+
+fn agent(part: &AgentPart) -> Value {
+    let line = |line: &Line| json!({ "at_ms": line.at_ms, "who": line.who.as_str(), "text": line.text });
+    json!({
+        "name": part.name,
+        "dialect": part.dialect,
+        "attempts": part.attempts,
+        "first_audio_ms": part.first_audio_ms,
+        "barge_ins": part.barge_ins,
+        "unread": part.unread,
+        "unreadable": part.unreadable,
+        "failure": part.failure,
+        "transcript": part.transcript.iter().map(line).collect::<Vec<_>>(),
     })
 }
 

@@ -101,6 +101,7 @@ fn call(id: &str) -> Record {
         errors: Vec::new(),
         whatsapp: Quality { received: 3_000, mos: 4.1, ..Quality::default() },
         far: Quality::default(),
+        agent: None,
     }
 }
 

@@ -10,7 +10,8 @@ use super::refusal::forgotten;
 use super::serve::{Ask, Outcome, Reply};
 use super::stamp::{iso, maybe, money};
 use crate::call::leg::Direction;
-use crate::call::record::{ApiStatus, Quality, end_reason};
+use crate::call::record::{AgentPart, ApiStatus, Quality, Record, end_reason};
+use crate::clock::Wall;
 use crate::config::Config;
 use crate::ledger::{Billing, CallQuery, CallRow, Channel};
 
@@ -218,6 +219,7 @@ fn record(config: &Config, row: &CallRow) -> Map<String, Value> {
         ("sipHangupCause", json!(end.and_then(|end| end.sip_code).map(|code| code.to_string()))),
         ("callErrors", json!(errors)),
         ("lastTranscriptSnippet", Value::Null),
+        ("agent", end.and_then(|end| end.agent.as_deref()).map_or(Value::Null, agent)),
         ("billing", billing),
     ];
     record.extend(more.into_iter().map(|(name, value)| (name.to_owned(), value)));
@@ -232,7 +234,8 @@ fn detail(config: &Config, row: &CallRow) -> Map<String, Value> {
         end.map(|end| json!({ "whatsapp": quality(&end.whatsapp), "destination": quality(&end.far) }));
     record.remove("lastTranscriptSnippet");
     let more = [
-        ("transcript", json!([])),
+        ("transcript", end.map_or_else(|| json!([]), transcript)),
+        ("agentEvents", end.map_or_else(|| json!([]), noted)),
         ("why", json!(end.map(|end| end.why.as_str()))),
         ("detail", json!(end.map(|end| &end.detail))),
         ("metaErrorCode", json!(end.and_then(|end| end.meta_code))),
@@ -240,6 +243,47 @@ fn detail(config: &Config, row: &CallRow) -> Map<String, Value> {
     ];
     record.extend(more.into_iter().map(|(name, value)| (name.to_owned(), value)));
     record
+}
+
+/// A voice agent's part in a call.
+fn agent(part: &AgentPart) -> Value {
+    json!({
+        "name": part.name,
+        "dialect": part.dialect,
+        "attempts": part.attempts,
+        "firstAudioMs": part.first_audio_ms,
+        "bargeIns": part.barge_ins,
+        "unreadMessages": part.unread,
+        "unreadableMessages": part.unreadable,
+        "failure": part.failure,
+    })
+}
+
+/// What was said, as the voice agent understood it.
+fn transcript(end: &Record) -> Value {
+    let lines = end.agent.iter().flat_map(|part| &part.transcript).map(|line| {
+        json!({
+            "text": line.text,
+            "confidence": null,
+            "at": said_at(end, line.at_ms),
+            "role": line.who.as_str(),
+        })
+    });
+    lines.collect()
+}
+
+/// What else a voice agent told.
+fn noted(end: &Record) -> Value {
+    let events = end.agent.iter().flat_map(|part| &part.events).map(|noted| {
+        json!({ "name": noted.name, "detail": noted.detail, "at": said_at(end, noted.at_ms) })
+    });
+    events.collect()
+}
+
+/// The moment so many milliseconds after WhatsApp's side was up.
+fn said_at(end: &Record, millis: u64) -> String {
+    let from = end.connected_at.or(end.answered_at).unwrap_or(end.offered_at);
+    iso(Wall(from.0.saturating_add(i64::try_from(millis).unwrap_or(i64::MAX))))
 }
 
 fn quality(quality: &Quality) -> Value {

@@ -10,7 +10,7 @@ use sha2::Sha256;
 
 use super::stamp::{iso, maybe, money};
 use crate::call::leg::{Direction, Why};
-use crate::call::record::{ApiStatus, Record, Running, end_reason, status_of};
+use crate::call::record::{ApiStatus, Record, Running, Speaker, end_reason, status_of};
 use crate::clock::Wall;
 use crate::config::{NumberConfig, Secret};
 use crate::ledger::cost::Billing;
@@ -85,6 +85,21 @@ pub fn progress(id: String, call: &Running, now: Wall) -> Event {
     });
     let business = business(call.direction, &call.from, &call.to);
     event(id, "call.updated", "call", body, account(&call.account, business), now)
+}
+
+/// `call.transcript`, for live screens only: what was said, as a voice agent understood it.
+pub fn spoken(id: String, call: &Running, who: Speaker, text: &str, now: Wall) -> Event {
+    let body = json!({
+        "id": call.id,
+        "metaCallId": call.wacid,
+        "accountId": call.account,
+        "phoneNumberId": call.phone_number_id,
+        "role": who.as_str(),
+        "text": text,
+        "at": iso(now),
+    });
+    let business = business(call.direction, &call.from, &call.to);
+    event(id, "call.transcript", "call", body, account(&call.account, business), now)
 }
 
 /// `call.ended`, or `call.failed` if a hard error ended it.
@@ -209,6 +224,7 @@ pub(super) fn hangup_cause(why: Why) -> &'static str {
         Why::UserSilent | Why::FarSilent => "media_timeout",
         Why::NoPermission
         | Why::FarUnreachable
+        | Why::AgentFailed
         | Why::TrunkDown
         | Why::GraphRefused
         | Why::Throttled

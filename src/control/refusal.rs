@@ -181,7 +181,8 @@ fn failed(id: &str, why: Why, detail: &str) -> Fault {
         | Why::FarDeclined
         | Why::FarNoAnswer
         | Why::FarUnreachable
-        | Why::FarSilent => (BAD, Kind::Platform, "call_failed", Some("sip")),
+        | Why::FarSilent
+        | Why::AgentFailed => (BAD, Kind::Platform, "call_failed", Some("sip")),
         Why::UserDeclined
         | Why::UserNoAnswer
         | Why::UserHungUp

@@ -97,6 +97,7 @@ fn record(number: Option<&NumberConfig>, why: Why, now: Wall) -> Record {
         errors: Vec::new(),
         whatsapp: Quality::default(),
         far: Quality::default(),
+        agent: None,
     }
 }
 

@@ -1,21 +1,34 @@
-//! The hall's far side where it is a voice agent: it is called by the line itself, which owns its socket.
+//! The hall's far side where it is a voice agent: it is called by the line itself, which owns its socket. And where a
+//! service has to be asked before it can be called by SIP.
 
 use std::time::Duration;
 
-use super::live::FarState;
+use super::desk::Refusal;
+use super::live::{FarState, Live};
 use super::port::AgentSetup;
-use super::route::AgentRoute;
+use super::route::{self, AgentRoute};
 use super::{CallKey, Gateway, LineOrder, Output};
-use crate::agent::{AgentEvent, Key, Session};
+use crate::agent::{self, AgentEvent, Key, Mint, Session, Summary};
 use crate::call::leg::{Event, Side, Why};
+use crate::call::record::{AgentPart, Line, Noted, Speaker};
 use crate::clock::Now;
-use crate::config::Destination;
+use crate::config::{self, Destination, NumberConfig, Placeholder};
+use crate::media::Alone;
+
+/// How long a service may take to make an id, in whole.
+const MINTING: Duration = Duration::from_secs(10);
 
 impl Gateway {
     /// The agent is called. On the user's own call it must be there before the call is accepted.
     pub(super) fn dial_agent(&mut self, key: CallKey, route: AgentRoute, now: Now) {
         let settings = &self.settings.agent;
         let Some(live) = self.calls.get_mut(&key) else { return };
+        let number = self.settings.numbers.iter().find(|number| number.id == live.number);
+        let part = AgentPart {
+            name: host_of(&route.url).to_owned(),
+            dialect: route.dialect.to_string(),
+            ..AgentPart::default()
+        };
         let session = Session {
             dialect: route.dialect,
             call_id: live.id.clone(),
@@ -24,8 +37,10 @@ impl Gateway {
             to: live.to.clone(),
             direction: live.call.direction(),
             account: live.account.clone(),
-            parameters: route.parameters,
+            parameters: parameters(&settings.parameters, number, route.parameters),
             key: settings.key.as_ref().map(|key| Key::new(key.expose())),
+            auth_token: settings.auth_token.as_ref().map(|token| Key::new(token.expose())),
+            silence: settings.silence_seconds.map(Duration::from_secs),
         };
         let headers = settings.headers.iter().map(|(name, value)| (name.clone(), value.clone()));
         let setup = AgentSetup {
@@ -35,8 +50,13 @@ impl Gateway {
             allow_private: self.settings.allow_private,
             ca: settings.ca_file.clone(),
             patience: Duration::from_secs(settings.connect_seconds),
+            retry: Duration::from_secs(settings.retry_seconds),
             answered: live.call.connected().is_some(),
         };
+        match &mut live.agent {
+            Some(agent) => agent.add(part),
+            None => live.agent = Some(Box::new(part)),
+        }
         live.far = FarState::Agent { ready: false };
         live.rang = true;
         self.outputs.push_back(Output::Line { call: key, order: LineOrder::Agent(Box::new(setup)) });
@@ -60,10 +80,8 @@ impl Gateway {
                 self.far_ended(key, Why::FarHungUp, now);
             }
             AgentEvent::Failed(reason) => {
-                let why = if *ready { Why::FarSilent } else { Why::FarUnreachable };
-                live.explain(&format!("the agent: {reason}"));
-                live.went_wrong(0, &reason);
-                self.far_ended(key, why, now);
+                let why = if *ready { Why::AgentFailed } else { Why::FarUnreachable };
+                self.agent_failed(key, why, &reason, now);
             }
             AgentEvent::Transfer(to) => {
                 let id = live.id.clone();
@@ -77,8 +95,226 @@ impl Gateway {
                     tracing::warn!(call = %id, %fault, "the agent wanted to hand the call over: it can't");
                 }
             }
-            // WhatsApp takes no digits from a business; what was said is kept by the line.
-            AgentEvent::Digits(_) | AgentEvent::Transcript { .. } => {}
+            AgentEvent::Transcript { agent, text } => {
+                let who = if agent { Speaker::Agent } else { Speaker::User };
+                let running = Box::new(live.running());
+                self.outputs.push_back(Output::Spoken { running, who, text });
+            }
+            // WhatsApp takes no digits from a business.
+            AgentEvent::Digits(_) => {}
         }
+    }
+
+    /// A voice agent was never there, broke off, or kept silent: the call goes on to where the number says, or ends.
+    fn agent_failed(&mut self, key: CallKey, why: Why, reason: &str, now: Now) {
+        let Some(live) = self.calls.get_mut(&key) else { return };
+        live.went_wrong(0, reason);
+        let failure = format!("the agent: {reason}");
+        if let Some(agent) = &mut live.agent {
+            agent.failure.get_or_insert_with(|| reason.to_owned());
+        }
+        let wanted = self.fallback(key);
+        let Some(live) = self.calls.get_mut(&key) else { return };
+        let route = match wanted {
+            Some(Ok((to, route))) => {
+                live.destination = route::shown(&to);
+                route
+            }
+            Some(Err(fault)) => {
+                tracing::warn!(call = %live.id, %fault, "a voice agent has failed, and fallback_to can't be called");
+                live.explain(&format!("{failure}; fallback_to can't be called: {fault}"));
+                return self.far_ended(key, why, now);
+            }
+            None => {
+                live.explain(&failure);
+                return self.far_ended(key, why, now);
+            }
+        };
+        tracing::warn!(call = %live.id, reason, to = live.destination_class(), "a voice agent has failed: the call goes on");
+        live.fell_back = Some(format!("{failure}; the call went on to {}", live.destination));
+        live.route = Some(route);
+        live.far = FarState::Idle;
+        // The machine of a call that talks counts the time until somebody else is there; a call that does not yet
+        // talk goes on ringing.
+        let steps = live.call.transfer(now);
+        if steps.is_some() {
+            live.transferred = Some(now.wall);
+        }
+        for order in [LineOrder::AgentEnd(Why::AgentFailed), LineOrder::Alone(Alone::RingBack)] {
+            self.outputs.push_back(Output::Line { call: key, order });
+        }
+        self.note(key, false);
+        match steps {
+            Some(steps) => self.follow(key, steps, now),
+            None => self.dial_far(key, now),
+        }
+    }
+
+    /// Where a call goes on whose agent has failed: once only. `None` if there is no such place; else what is in the
+    /// way, if something is.
+    fn fallback(&self, key: CallKey) -> Option<Result<(Destination, route::Route), String>> {
+        let live = self.calls.get(&key)?;
+        if live.call.ending() || live.fell_back.is_some() {
+            return None;
+        }
+        let number = self.settings.number(&live.phone_number_id)?;
+        let to = number.fallback_to.clone()?;
+        let route = self.route_for(number, &to);
+        Some(route.map(|route| (to, route)).map_err(|refusal| in_the_way(&refusal)))
+    }
+
+    /// What is to be remembered of an agent whose part is over.
+    pub(super) fn agent_over(&mut self, key: CallKey, summary: Summary) {
+        let Some(live) = self.calls.get_mut(&key) else { return };
+        tracing::debug!(call = %live.id, attempts = summary.attempts, barge_ins = summary.barge_ins,
+            first_audio = ?summary.first_audio, unread = summary.unsent, unreadable = summary.unreadable,
+            "the agent's part is over");
+        let part = live.agent.get_or_insert_default();
+        let (name, dialect) = (std::mem::take(&mut part.name), std::mem::take(&mut part.dialect));
+        part.add(AgentPart { name, dialect, ..part_of(summary) });
+    }
+
+    /// The user part of a SIP destination for one call. `None` if a service has to make it first: then the far end is
+    /// dialled once it has, or the call ends.
+    pub(super) fn user_for(&mut self, key: CallKey, user: String, now: Now) -> Option<String> {
+        let live = self.calls.get_mut(&key)?;
+        let number = self.settings.number(&live.phone_number_id)?;
+        if live.minted.is_none() && config::placeholders(&user).any(|place| place == Placeholder::Minted) {
+            let Some(wanted) = &number.mint else {
+                live.explain("the destination has {minted}, but nothing says how to come by it");
+                self.far_ended(key, Why::NotRouted, now);
+                return None;
+            };
+            let mint = Mint {
+                url: wanted.url.clone(),
+                body: config::filled_json(&wanted.body, |place| live.fills(place, number)),
+                key: Key::new(wanted.key.expose()),
+                field: wanted.field.clone(),
+            };
+            self.outputs.push_back(Output::Mint {
+                call: key,
+                mint: Box::new(mint),
+                patience: MINTING,
+                allow_private: self.settings.allow_private,
+            });
+            return None;
+        }
+        let to = Destination::Sip { user, host: String::new() }.for_call(|place| live.fills(place, number));
+        match to {
+            Destination::Sip { user, .. } => Some(user),
+            Destination::Tel(_) | Destination::Wss(_) => None,
+        }
+    }
+
+    /// The service has answered.
+    pub(super) fn minted(&mut self, key: CallKey, result: Result<String, String>, now: Now) {
+        let Some(live) = self.calls.get_mut(&key) else { return };
+        if live.call.ending() {
+            return;
+        }
+        match result {
+            Ok(id) => {
+                live.minted = Some(id);
+                self.dial_far(key, now);
+            }
+            Err(why) => {
+                live.explain(&why);
+                live.went_wrong(0, &why);
+                self.far_ended(key, Why::FarUnreachable, now);
+            }
+        }
+    }
+}
+
+impl Live {
+    /// What a placeholder stands for in this call.
+    fn fills(&self, place: Placeholder, number: &NumberConfig) -> String {
+        match place {
+            Placeholder::CallId => self.id.clone(),
+            Placeholder::Caller => self.from.clone(),
+            Placeholder::Number => number.phone_number.clone(),
+            Placeholder::Minted => self.minted.clone().unwrap_or_default(),
+        }
+    }
+
+    /// The headers that the number's INVITEs have, filled in.
+    pub(super) fn sip_headers(&self, number: &NumberConfig) -> Vec<(String, String)> {
+        let filled = |(name, value): (&String, &String)| {
+            (name.clone(), config::filled(value, |place| self.fills(place, number)))
+        };
+        number.sip_headers.iter().map(filled).collect()
+    }
+
+    /// Whether this is the call that somebody means by an id: ours, Meta's, or the one in Twilio's shape that agents
+    /// are told.
+    pub(super) fn is_named(&self, id: &str) -> bool {
+        self.id == id
+            || (!id.is_empty() && self.wacid == id)
+            || (id.starts_with("CA") && agent::call_sid(&self.id) == id)
+    }
+}
+
+/// What an agent is told: of all agents, of this number's, of this address, the later over the earlier.
+fn parameters(
+    all: &config::NamedTexts,
+    number: Option<&NumberConfig>,
+    own: Vec<(String, String)>,
+) -> Vec<(String, String)> {
+    let mut told: Vec<(String, String)> = Vec::new();
+    let general = all.iter().chain(number.iter().flat_map(|number| number.agent_parameters.iter()));
+    let general = general.map(|(name, value)| (name.clone(), value.clone()));
+    for (name, value) in general.chain(own) {
+        told.retain(|(known, _)| *known != name);
+        told.push((name, value));
+    }
+    told
+}
+
+/// Why a destination can't be called, for an operator.
+fn in_the_way(refusal: &Refusal) -> String {
+    match refusal {
+        Refusal::TrunkDown { trunk } => format!("the trunk {trunk} is down"),
+        Refusal::NoDestination => "no trunk leads there".to_owned(),
+        Refusal::ToItself => "it is the business number itself".to_owned(),
+        Refusal::NoSuchNumber
+        | Refusal::NotEnabled
+        | Refusal::NoSuchCall
+        | Refusal::NotNow { .. }
+        | Refusal::Busy
+        | Refusal::Denied(_)
+        | Refusal::Graph(_)
+        | Refusal::Full
+        | Refusal::Draining
+        | Refusal::Failed { .. } => format!("{refusal:?}"),
+    }
+}
+
+/// The host of `wss://host:port/…`.
+fn host_of(url: &str) -> &str {
+    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+    rest.split(['/', '?']).next().unwrap_or_default()
+}
+
+fn part_of(summary: Summary) -> AgentPart {
+    let millis = |at: Duration| u64::try_from(at.as_millis()).unwrap_or(u64::MAX);
+    AgentPart {
+        name: String::new(),
+        dialect: String::new(),
+        attempts: summary.attempts,
+        first_audio_ms: summary.first_audio.map(millis),
+        barge_ins: summary.barge_ins,
+        unread: summary.unsent,
+        unreadable: summary.unreadable,
+        failure: None,
+        transcript: summary
+            .transcript
+            .into_iter()
+            .map(|line| Line { who: line.who, text: line.text, at_ms: millis(line.at) })
+            .collect(),
+        events: summary
+            .events
+            .into_iter()
+            .map(|noted| Noted { name: noted.name, detail: noted.detail, at_ms: millis(noted.at) })
+            .collect(),
     }
 }

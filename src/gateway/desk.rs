@@ -294,8 +294,7 @@ impl Gateway {
     }
 
     fn find(&self, id: &str) -> Result<(CallKey, &Live), Refusal> {
-        let named = |live: &&Live| live.id == id || (!id.is_empty() && live.wacid == id);
-        let found = self.calls.iter().find(|(_, live)| named(live));
+        let found = self.calls.iter().find(|(_, live)| live.is_named(id));
         found.map(|(key, live)| (*key, live)).ok_or(Refusal::NoSuchCall)
     }
 

@@ -346,6 +346,7 @@ fn cause(why: Why) -> Cause {
         Why::MediaFailed => Cause { code: Some(503), text: "No media path to WhatsApp" },
         Why::UserSilent => Cause { code: Some(408), text: "No media from WhatsApp" },
         Why::FarSilent => Cause { code: Some(408), text: "No media from the PBX" },
+        Why::AgentFailed => Cause { code: Some(503), text: "The voice agent failed" },
         Why::OverLimit => Cause { code: Some(486), text: "Too many calls" },
         Why::Draining | Why::Interrupted => Cause { code: Some(503), text: "Shutting down" },
         Why::BadOffer => Cause { code: Some(488), text: "Unusable offer" },

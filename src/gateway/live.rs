@@ -8,7 +8,7 @@ use super::port::{FarSound, Secret};
 use super::refer::Referrer;
 use super::route::Route;
 use crate::call::leg::{Side, Why};
-use crate::call::record::{MAX_ERRORS, PlacedBy, Quality, Record, Running};
+use crate::call::record::{AgentPart, MAX_ERRORS, PlacedBy, Quality, Record, Running};
 use crate::call::{Call, Step};
 use crate::clock::{Now, Tick, Wall};
 use crate::sip::{LegId, Refer};
@@ -117,6 +117,12 @@ pub struct Live {
     /// The PBX sent sound before it answered: nobody heard it.
     pub early_media: bool,
     pub recorded: bool,
+    /// What the voice agents of this call have done.
+    pub agent: Option<Box<AgentPart>>,
+    /// Its voice agent has failed, and how; the call has gone on elsewhere.
+    pub fell_back: Option<String>,
+    /// What a service has made for the user part of a SIP destination.
+    pub minted: Option<String>,
 }
 
 impl Live {
@@ -162,6 +168,9 @@ impl Live {
             rang: false,
             early_media: false,
             recorded: false,
+            agent: None,
+            fell_back: None,
+            minted: None,
         }
     }
 
@@ -272,12 +281,22 @@ impl Live {
             billed_seconds: self.call.billed().as_secs_f64(),
             recording: self.recording,
             why,
-            detail: self.detail.clone().unwrap_or_else(|| why.as_str().to_owned()),
+            detail: self.detail_of(why),
             sip_code: self.sip_code,
             meta_code: self.meta_code,
             errors: std::mem::take(&mut self.errors),
             whatsapp: self.quality.0,
             far: self.quality.1,
+            agent: self.agent.take(),
+        }
+    }
+
+    /// One sentence for an operator. An agent that failed comes first, whatever followed.
+    fn detail_of(&self, why: Why) -> String {
+        let detail = self.detail.as_deref().unwrap_or(why.as_str());
+        match &self.fell_back {
+            Some(failure) => format!("{failure}; then: {detail}"),
+            None => detail.to_owned(),
         }
     }
 

@@ -138,6 +138,7 @@ impl Gateway {
             }
             Input::GraphReplied { request, reply } => self.graph_replied(request, &reply, now),
             Input::Line { call, event } => self.line_said(call, event, now),
+            Input::Minted { call, result } => self.minted(call, result, now),
             Input::Written { call } => self.written(call),
             Input::Asked { ticket, command } => self.asked(ticket, command, now),
             Input::Interrupted(calls) => self.close_interrupted(calls, now),
@@ -349,6 +350,7 @@ impl Gateway {
                 }
             }
             LineEvent::Agent(event) => self.agent_event(key, event, now),
+            LineEvent::AgentOver(summary) => self.agent_over(key, *summary),
             LineEvent::Fault(what) => {
                 tracing::error!(call = %live.id, what, "the sound of a call stopped: this is a bug");
                 live.line = LineState::Closed;

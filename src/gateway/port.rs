@@ -8,9 +8,9 @@ use super::desk::{Answer, Command, Refusal, Ticket};
 use super::line::FarPath;
 use super::live::CallKey;
 use super::route::Settings;
-use crate::agent::{self, AgentEvent};
+use crate::agent::{self, AgentEvent, Mint, Summary};
 use crate::call::leg::Why;
-use crate::call::record::{Quality, Record, Running};
+use crate::call::record::{Quality, Record, Running, Speaker};
 use crate::config::DtlsRole;
 use crate::media::{Alone, FarMedia};
 use crate::sip;
@@ -62,6 +62,13 @@ pub enum Input {
         /// What it says.
         event: LineEvent,
     },
+    /// A service has made an id for a call, or has not: why.
+    Minted {
+        /// The call.
+        call: CallKey,
+        /// The id.
+        result: Result<String, String>,
+    },
     /// A record is on the disk, or was given up: the call is closed.
     Written {
         /// The call.
@@ -110,6 +117,8 @@ pub enum LineEvent {
     Digit(char, u32),
     /// The voice agent says something.
     Agent(AgentEvent),
+    /// A voice agent's part is over: after [`LineOrder::AgentEnd`] and before [`LineEvent::Closed`].
+    AgentOver(Box<Summary>),
     /// A bug: this line is gone.
     Fault(String),
     /// Closed, after [`LineOrder::Close`].
@@ -147,6 +156,8 @@ pub struct AgentSetup {
     pub ca: Option<PathBuf>,
     /// How long it may take to be there.
     pub patience: Duration,
+    /// For how long a connection that failed is tried again.
+    pub retry: Duration,
     /// The user is connected already: it may begin at once.
     pub answered: bool,
 }
@@ -266,6 +277,26 @@ pub enum Output {
         number: String,
         /// What Meta said.
         reply: Box<PermissionReply>,
+    },
+    /// A service is to make an id for a call; answer with [`Input::Minted`].
+    Mint {
+        /// The call.
+        call: CallKey,
+        /// The request, and where its answer has the id.
+        mint: Box<Mint>,
+        /// How long to wait for the answer.
+        patience: Duration,
+        /// Whether the service may be on this machine or in a private network.
+        allow_private: bool,
+    },
+    /// Something was said in a call: for live screens.
+    Spoken {
+        /// The call.
+        running: Box<Running>,
+        /// Who said it.
+        who: Speaker,
+        /// The words.
+        text: String,
     },
     /// Write this down; answer with [`Input::Written`].
     Record {

@@ -10,7 +10,7 @@ mod outbound;
 use super::desk::{Answer, Refusal, Ticket};
 use super::{CallKey, Gateway, Input, LineEvent, LineOrder, Output, Settings, WebRtc};
 use crate::call::leg::Why;
-use crate::call::record::{Quality, Record, Running};
+use crate::call::record::{Quality, Record, Running, Speaker};
 use crate::clock::{Now, Wall};
 use crate::config::{Config, SystemSecrets};
 use crate::sip::{Found, Way};
@@ -73,6 +73,8 @@ struct Story {
     noted: Vec<Running>,
     received: usize,
     consents: usize,
+    mints: Vec<(CallKey, crate::agent::Mint)>,
+    spoken: Vec<(Speaker, String)>,
     sought: Vec<String>,
     finished: bool,
     write_records: bool,
@@ -96,6 +98,8 @@ impl Story {
             noted: Vec::new(),
             received: 0,
             consents: 0,
+            mints: Vec::new(),
+            spoken: Vec::new(),
             sought: Vec::new(),
             finished: false,
             write_records: true,
@@ -155,6 +159,8 @@ impl Story {
                     self.noted.push(*running);
                 }
                 Output::Consent { .. } => self.consents += 1,
+                Output::Mint { call, mint, .. } => self.mints.push((call, *mint)),
+                Output::Spoken { who, text, .. } => self.spoken.push((who, text)),
                 Output::Finished => self.finished = true,
             }
         }

@@ -1,18 +1,29 @@
 //! A call's voice agent at the edge: its socket, and the leg that knows what to say on it. Lives on the call's sound
 //! thread.
 
-use tokio::task::JoinHandle;
+use std::time::Duration;
 
-use super::clock;
-use super::wss::{Frame, Socket, Target};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+use super::wss::{Frame, Socket, Target, Unconnected};
+use super::{clock, mint};
 use crate::agent::{AgentEvent, Leg, LegOutput, Message, Summary};
 use crate::gateway::AgentSetup;
+
+/// The pause before a connection is tried again; each is twice as long as the one before, up to the longest.
+const PAUSE: Duration = Duration::from_millis(250);
+const LONGEST_PAUSE: Duration = Duration::from_secs(4);
 
 /// The longest 20 ms that an agent hears or says: 24 kHz.
 pub const WIDEST: usize = 480;
 
 enum State {
-    Connecting(JoinHandle<Result<Socket, String>>),
+    Connecting {
+        connecting: JoinHandle<Result<Socket, String>>,
+        tries: mpsc::UnboundedReceiver<()>,
+    },
     Open(Socket),
     Closed,
 }
@@ -37,17 +48,13 @@ pub struct Agent {
 impl Agent {
     /// Calls an agent; [`Agent::happens`] says how that went.
     pub fn call(setup: AgentSetup) -> Agent {
-        let AgentSetup { url, session, mut headers, allow_private, ca, patience, answered } = setup;
-        let dialect = session.dialect;
-        headers.extend(dialect.headers(&session));
-        let subprotocol = dialect.subprotocol().map(str::to_owned);
-        let mut leg = Leg::new(session, clock::tick());
-        if answered {
+        let mut leg = Leg::new(setup.session.clone(), clock::tick());
+        if setup.answered {
             leg.answered(clock::tick());
         }
-        let target = Target { url, headers, subprotocol, allow_private, ca };
-        let connecting = tokio::spawn(Socket::connect(target, patience));
-        Agent { leg, state: State::Connecting(connecting), frame: [0; WIDEST] }
+        let (trying, tries) = mpsc::unbounded_channel();
+        let connecting = tokio::spawn(connect(setup, trying));
+        Agent { leg, state: State::Connecting { connecting, tries }, frame: [0; WIDEST] }
     }
 
     /// The rate of its sound, in hertz.
@@ -59,7 +66,7 @@ impl Agent {
     pub async fn happens(&mut self) -> Happened {
         let reads = self.leg.wants_input();
         match &mut self.state {
-            State::Connecting(connecting) => Happened::Opened(match connecting.await {
+            State::Connecting { connecting, .. } => Happened::Opened(match connecting.await {
                 Ok(outcome) => outcome,
                 Err(error) => Err(error.to_string()),
             }),
@@ -77,6 +84,7 @@ impl Agent {
     /// Takes in what has happened.
     pub fn take(&mut self, happened: Happened) {
         let now = clock::tick();
+        self.count_tries();
         match happened {
             Happened::Opened(Ok(socket)) => {
                 self.state = State::Open(socket);
@@ -124,7 +132,8 @@ impl Agent {
     pub fn event(&mut self) -> Option<AgentEvent> {
         while let Some(output) = self.leg.poll() {
             match output {
-                LegOutput::Send(message) => self.send(message),
+                LegOutput::Send(message) => self.send(message, false),
+                LegOutput::Sound(message) => self.send(message, true),
                 LegOutput::Close => self.shut(),
                 LegOutput::Event(event) => return Some(event),
             }
@@ -139,15 +148,27 @@ impl Agent {
         }
     }
 
-    fn send(&mut self, message: Message) {
+    fn count_tries(&mut self) {
+        if let State::Connecting { tries, .. } = &mut self.state {
+            while tries.try_recv().is_ok() {
+                self.leg.tried();
+            }
+        }
+    }
+
+    fn send(&mut self, message: Message, sound: bool) {
         let State::Open(socket) = &mut self.state else { return };
         let frame = match message {
             Message::Text(text) => Frame::Text(text),
             Message::Binary(bytes) => Frame::Binary(bytes),
         };
-        if let Err(error) = socket.send(frame) {
-            self.state = State::Closed;
-            self.leg.closed(&error, clock::tick());
+        match socket.send(frame, sound) {
+            Ok(0) => {}
+            Ok(dropped) => self.leg.skipped(dropped),
+            Err(error) => {
+                self.state = State::Closed;
+                self.leg.closed(&error, clock::tick());
+            }
         }
     }
 
@@ -155,10 +176,57 @@ impl Agent {
     pub fn end(mut self, why: &str) -> Summary {
         self.leg.end(why, clock::tick());
         while self.event().is_some() {}
-        if let State::Connecting(connecting) = &self.state {
+        self.count_tries();
+        if let State::Connecting { connecting, .. } = &self.state {
             connecting.abort();
         }
         self.shut();
         self.leg.summary()
     }
+}
+
+/// Connects, and tries again while that may help: each time by a fresh connection, and where the service makes a call
+/// per connection, by a fresh call.
+async fn connect(setup: AgentSetup, trying: mpsc::UnboundedSender<()>) -> Result<Socket, String> {
+    let begun = Instant::now();
+    // Nobody waits longer than this, whatever is tried.
+    let until = begun + setup.patience.max(setup.retry);
+    let mut pause = PAUSE;
+    loop {
+        // Nobody may be left who counts.
+        let _ = trying.send(());
+        let left = until.saturating_duration_since(Instant::now());
+        let error = match attempt(&setup, setup.patience.min(left)).await {
+            Ok(socket) => return Ok(socket),
+            Err(error) => error,
+        };
+        let next = Instant::now() + pause;
+        if !error.again || next > begun + setup.retry {
+            return Err(error.why);
+        }
+        tracing::debug!(why = %error.why, pause_ms = pause.as_millis(), "the agent is not there: trying again");
+        tokio::time::sleep_until(next).await;
+        pause = (pause * 2).min(LONGEST_PAUSE);
+    }
+}
+
+async fn attempt(setup: &AgentSetup, patience: Duration) -> Result<Socket, Unconnected> {
+    let AgentSetup { url, session, headers, allow_private, ca, .. } = setup;
+    let dialect = session.dialect;
+    let until = Instant::now() + patience;
+    let url = match dialect.mint(session, url) {
+        None => url.clone(),
+        Some(request) => {
+            let (status, body) = mint::exchange(&request, *allow_private, ca.as_deref(), patience).await?;
+            dialect.minted(status, &body).map_err(|why| Unconnected {
+                why: format!("{dialect} makes no call: {why}"),
+                again: (500..600).contains(&status),
+            })?
+        }
+    };
+    let mut headers = headers.clone();
+    headers.extend(dialect.headers(session, &url));
+    let subprotocol = dialect.subprotocol().map(str::to_owned);
+    let target = Target { url, headers, subprotocol, allow_private: *allow_private, ca: ca.clone() };
+    Socket::connect(target, until.saturating_duration_since(Instant::now())).await
 }

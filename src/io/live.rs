@@ -4,7 +4,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use tokio::sync::{Notify, broadcast};
 
-use crate::call::record::Running;
+use crate::call::record::{Running, Speaker};
 use crate::clock::Wall;
 use crate::config::Config;
 use crate::control::Live;
@@ -53,6 +53,12 @@ impl Newsroom {
     /// Tells the screens how far a call has come.
     pub fn publish_progress(&self, running: &Running) {
         let event = events::progress(super::random::uuid(), running, super::clock::now().wall);
+        self.publish(&event);
+    }
+
+    /// Tells the screens what was said in a call.
+    pub fn publish_speech(&self, running: &Running, who: Speaker, text: &str) {
+        let event = events::spoken(super::random::uuid(), running, who, text, super::clock::now().wall);
         self.publish(&event);
     }
 

@@ -11,7 +11,9 @@ mod graph;
 mod host;
 mod http;
 mod live;
+mod mint;
 pub mod mux;
+mod outbox;
 pub mod peer;
 pub mod random;
 pub mod sock;
@@ -31,7 +33,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
 use crate::config::Config;
-use crate::gateway::{Gateway, Input, Output, Settings};
+use crate::gateway::{CallKey, Gateway, Input, Output, Settings};
 use crate::ledger::Ledger;
 use host::{Led, Watchdog};
 
@@ -257,6 +259,19 @@ impl Running {
         self.tasks.push(tokio::spawn(trunks::follow(lookup, config, self.sip_address, to_gateway)));
     }
 
+    /// A service is asked to make an id for a call.
+    fn mint(&self, call: CallKey, wanted: crate::agent::Mint, patience: Duration, allow_private: bool) {
+        let to_gateway = self.to_gateway.clone();
+        tokio::spawn(async move {
+            let answered = mint::exchange(&wanted.request(), allow_private, None, patience).await;
+            let result = match answered {
+                Ok((status, body)) => wanted.minted(status, &body),
+                Err(error) => Err(format!("the minting failed: {}", error.why)),
+            };
+            let _ = to_gateway.send(Input::Minted { call, result }).await;
+        });
+    }
+
     /// A bug in one step must not end the calls that it has nothing to do with.
     fn step(&mut self, action: impl FnOnce(&mut Gateway)) {
         let gateway = &mut self.gateway;
@@ -279,6 +294,10 @@ impl Running {
                 Output::Graph { id, request, patience } => self.graph.send(id, request, patience),
                 Output::Line { call, order } => self.sound.order(call, order),
                 Output::Record { call, record } => self.disk.record(call, record),
+                Output::Spoken { running, who, text } => self.news.publish_speech(&running, who, &text),
+                Output::Mint { call, mint, patience, allow_private } => {
+                    self.mint(call, *mint, patience, allow_private);
+                }
                 Output::Note { running, received } => self.disk.note(running, received),
                 Output::Told { ticket, answer } => self.desk.told(ticket, answer),
                 Output::Consent { number, reply } => self.disk.consent(number, reply),

@@ -510,10 +510,14 @@ async fn run<F: Future<Output = ()>>(
                     }
                 }
                 Some(LineOrder::AgentEnd(why)) => {
-                    part_from(agent.take(), why.as_str());
+                    if let Some(over) = part_from(agent.take(), why.as_str()) {
+                        tell(over).await;
+                    }
                 }
                 Some(LineOrder::Close | LineOrder::Open(_)) | None => {
-                    part_from(agent.take(), "the call is over");
+                    if let Some(over) = part_from(agent.take(), "the call is over") {
+                        tell(over).await;
+                    }
                     return line.quality();
                 }
             },
@@ -611,12 +615,10 @@ async fn happens(agent: Option<&mut Agent>) -> Happened {
     }
 }
 
-/// The agent, if there is one, hears goodbye: the call is over, or another far end takes its place.
-fn part_from(agent: Option<Agent>, why: &str) {
-    if let Some(summary) = agent.map(|agent| agent.end(why)) {
-        tracing::debug!(barge_ins = summary.barge_ins, first_audio = ?summary.first_audio,
-            unreadable = summary.unreadable, "the agent's part is over");
-    }
+/// The agent, if there is one, hears goodbye: the call is over, or another far end takes its place. What is to be told
+/// of it.
+fn part_from(agent: Option<Agent>, why: &str) -> Option<LineEvent> {
+    agent.map(|agent| LineEvent::AgentOver(Box::new(agent.end(why))))
 }
 
 /// WhatsApp's next packet; never, as long as there is no track.

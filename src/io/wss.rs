@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  Socket::connect ── address (never a private one) ── TCP ── TLS ── HTTP upgrade ──┐
-//!  Socket::send ─► 64 messages ─►┌──────────────────────────────────────────────────┴──┐
+//!  Socket::send ───────► outbox ─►┌──────────────────────────────────────────────────┴──┐
 //!                                │ pump: writes, reads, pings, watches, says goodbye   │◄─► agent
 //!  Socket::recv ◄── 4 messages ◄─└─────────────────────────────────────────────────────┘
 //! ```
@@ -45,15 +45,14 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{Error, Message, error::CapacityError};
 
+use super::outbox::{Inbox, Outbox, Unsent, outbox};
 use super::random;
 use crate::config::{is_private, is_private_host};
 
-/// Messages that wait to be written: more than a second of sound.
-const TO_SEND: usize = 64;
 /// Messages that were read and wait to be taken.
 const HELD: usize = 4;
-/// The longest message that is read, in bytes; more than half a minute of µ-law in base64 fits.
-const LONGEST: usize = 1 << 20;
+/// The longest message that is read, in bytes: six minutes of µ-law in base64, a minute of PCM16 at 24 kHz.
+const LONGEST: usize = 4 << 20;
 /// What the kernel may hold of what we write, in bytes: sound that waits there is late, and can't be taken back.
 const SEND_BUFFER: u32 = 32 * 1024;
 /// What is read at once, in bytes.
@@ -96,9 +95,31 @@ pub enum Frame {
     Binary(Vec<u8>),
 }
 
+/// Why there is no connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unconnected {
+    /// What is wrong, and where.
+    pub why: String,
+    /// Whether trying again can help: nobody was there, or the agent had trouble of its own.
+    pub again: bool,
+}
+
+impl Unconnected {
+    fn passing(why: String) -> Unconnected {
+        Unconnected { why, again: true }
+    }
+}
+
+impl From<String> for Unconnected {
+    /// Something that will be as wrong the next time.
+    fn from(why: String) -> Unconnected {
+        Unconnected { why, again: false }
+    }
+}
+
 /// An open connection. Dropped, it writes what waits, says goodbye and ends within 2 s.
 pub struct Socket {
-    to_send: mpsc::Sender<Frame>,
+    to_send: Inbox,
     heard: mpsc::Receiver<Result<Frame, String>>,
     pump: JoinHandle<()>,
 }
@@ -110,11 +131,8 @@ impl Socket {
     /// # Errors
     /// What is wrong, and where: the URL, the name, the address, TLS, or the agent's answer with its HTTP status.
     /// Neither the URL's path and query nor a header are in it.
-    pub async fn connect(target: Target, patience: Duration) -> Result<Socket, String> {
-        let trusted = match &target.ca {
-            Some(path) => tls_by(path)?,
-            None => tls()?,
-        };
+    pub async fn connect(target: Target, patience: Duration) -> Result<Socket, Unconnected> {
+        let trusted = trust(target.ca.as_deref())?;
         Socket::connect_by(target, patience, trusted).await
     }
 
@@ -122,16 +140,19 @@ impl Socket {
         target: Target,
         patience: Duration,
         tls: Arc<ClientConfig>,
-    ) -> Result<Socket, String> {
+    ) -> Result<Socket, Unconnected> {
         let opening = open(&target, tls, Instant::now() + patience);
         match timeout(patience, opening).await {
             Ok(stream) => Ok(Socket::over(stream?, BEAT)),
-            Err(_) => Err(format!("the agent has not answered within {} ms", patience.as_millis())),
+            Err(_) => {
+                let why = format!("the agent has not answered within {} ms", patience.as_millis());
+                Err(Unconnected::passing(why))
+            }
         }
     }
 
     fn over<S: Wire + 'static>(stream: WebSocketStream<S>, beat: Beat) -> Socket {
-        let (to_send, orders) = mpsc::channel(TO_SEND);
+        let (to_send, orders) = outbox();
         // One more place, for the reason why there is no more to come.
         let (tell, heard) = mpsc::channel(HELD + 1);
         let pump = tokio::spawn(pump(stream, orders, tell, beat));
@@ -144,16 +165,18 @@ impl Socket {
         self.heard.recv().await
     }
 
-    /// Writes a message, after those before it.
+    /// Writes a message, after those before it. `sound`: it is the user's sound, and the oldest of that is dropped if
+    /// more than 100 such messages wait; says how many were.
     ///
     /// # Errors
-    /// 64 messages wait, or the connection is closed: this message is not sent.
-    pub fn send(&self, frame: Frame) -> Result<(), String> {
-        self.to_send.try_send(frame).map_err(|error| match error {
-            mpsc::error::TrySendError::Full(_) => {
-                format!("the agent reads too slowly: {TO_SEND} messages wait")
+    /// Hundreds of other messages wait, or the connection is closed: this message is not sent.
+    pub fn send(&self, frame: Frame, sound: bool) -> Result<u32, String> {
+        self.to_send.put(frame, sound).map_err(|unsent| {
+            match unsent {
+                Unsent::Full => "the agent reads too slowly: hundreds of messages wait",
+                Unsent::Closed => "the connection to the agent is closed",
             }
-            mpsc::error::TrySendError::Closed(_) => "the connection to the agent is closed".to_owned(),
+            .to_owned()
         })
     }
 
@@ -167,8 +190,16 @@ impl Socket {
 }
 
 /// TCP, or TLS over it.
-trait Wire: AsyncRead + AsyncWrite + Send + Unpin {}
+pub trait Wire: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<S: AsyncRead + AsyncWrite + Send + Unpin> Wire for S {}
+
+/// What is trusted: the roots that browsers trust, and the certificates in `ca`.
+pub fn trust(ca: Option<&Path>) -> Result<Arc<ClientConfig>, String> {
+    match ca {
+        Some(path) => tls_by(path),
+        None => tls(),
+    }
+}
 
 /// What is trusted: the roots that browsers trust.
 fn tls() -> Result<Arc<ClientConfig>, String> {
@@ -207,38 +238,69 @@ async fn open(
     target: &Target,
     tls: Arc<ClientConfig>,
     until: Instant,
-) -> Result<WebSocketStream<Box<dyn Wire>>, String> {
+) -> Result<WebSocketStream<Box<dyn Wire>>, Unconnected> {
     let uri: Uri = target.url.parse().map_err(|_| "the agent's address is not a URL".to_owned())?;
     let secure = match uri.scheme_str() {
         Some("wss") => true,
         Some("ws") if target.allow_private => false,
-        Some("ws") => return Err("the agent's address must begin with wss://, not ws://".to_owned()),
-        _ => return Err("the agent's address must begin with wss://".to_owned()),
+        Some("ws") => return Err("the agent's address must begin with wss://, not ws://".to_owned().into()),
+        _ => return Err("the agent's address must begin with wss://".to_owned().into()),
     };
+    let (request, key) = upgrade(target, &uri, secure)?;
+    let (name, wire) = reach(&uri, secure, target.allow_private, tls, until).await?;
+    let (wire, read) = exchange(wire, request, &key, target).await.map_err(|error| {
+        let why = format!("{name}: {}", error.why);
+        Unconnected { why, ..error }
+    })?;
+    Ok(WebSocketStream::from_partially_read(wire, read, Role::Client, Some(limits())).await)
+}
+
+/// From a URL to its server's name and a connection to that.
+///
+/// # Errors
+/// What is wrong with the name, the address or TLS.
+pub async fn reach(
+    uri: &Uri,
+    secure: bool,
+    allow_private: bool,
+    tls: Arc<ClientConfig>,
+    until: Instant,
+) -> Result<(String, Box<dyn Wire>), Unconnected> {
     let authority = uri.authority().map(|authority| authority.as_str()).unwrap_or_default();
     if authority.contains('@') {
-        return Err("a name and password belong into the Authorization header, not into the URL".to_owned());
+        let why = "a name and password belong into the Authorization header, not into the URL";
+        return Err(why.to_owned().into());
     }
     let host = uri.host().unwrap_or_default();
-    let name = host.trim_matches(['[', ']']);
+    let name = host.trim_matches(['[', ']']).to_owned();
     if name.is_empty() {
-        return Err("the agent's address has no host".to_owned());
+        return Err("the address has no host".to_owned().into());
     }
     let port = uri.port_u16().unwrap_or(if secure { 443 } else { 80 });
-    let (request, key) = upgrade(target, &uri, secure)?;
-    let addresses = resolve(name, port, target.allow_private).await?;
-    let tcp = dial(&addresses, until).await.map_err(|error| format!("{name}: {error}"))?;
+    let addresses = resolve(&name, port, allow_private).await?;
+    let tcp =
+        dial(&addresses, until).await.map_err(|error| Unconnected::passing(format!("{name}: {error}")))?;
     let wire: Box<dyn Wire> = if secure {
         let server =
-            ServerName::try_from(name.to_owned()).map_err(|_| format!("{name} is no name for TLS"))?;
+            ServerName::try_from(name.clone()).map_err(|_| format!("{name} is no name for TLS"))?;
         let stream = TlsConnector::from(tls).connect(server, tcp).await;
-        Box::new(stream.map_err(|error| format!("{name}: TLS: {}", super::graph::root(&error)))?)
+        Box::new(stream.map_err(|error| {
+            // A certificate that is not believed will not be believed in a second either.
+            let again = error.get_ref().is_none_or(|cause| !cause.is::<rustls::Error>());
+            Unconnected { why: format!("{name}: TLS: {}", words(&error)), again }
+        })?)
     } else {
         Box::new(tcp)
     };
-    let (wire, read) =
-        exchange(wire, request, &key, target).await.map_err(|error| format!("{name}: {error}"))?;
-    Ok(WebSocketStream::from_partially_read(wire, read, Role::Client, Some(limits())).await)
+    Ok((name, wire))
+}
+
+/// What a failing connection says to an operator: TLS's own sentence about a missing goodbye is for programmers.
+fn words(error: &std::io::Error) -> String {
+    match error.kind() {
+        std::io::ErrorKind::UnexpectedEof => "it ended without a goodbye".to_owned(),
+        _ => super::graph::root(error),
+    }
 }
 
 fn limits() -> WebSocketConfig {
@@ -251,21 +313,21 @@ fn limits() -> WebSocketConfig {
 }
 
 /// The addresses of a name that may be dialled; never empty.
-async fn resolve(name: &str, port: u16, allow_private: bool) -> Result<Vec<SocketAddr>, String> {
+async fn resolve(name: &str, port: u16, allow_private: bool) -> Result<Vec<SocketAddr>, Unconnected> {
     let refused = || format!("{name}: the address is private, and that is not allowed");
     if let Ok(ip) = name.parse::<IpAddr>() {
         let fit = allow_private || !is_private(ip);
-        return if fit { Ok(vec![SocketAddr::new(ip, port)]) } else { Err(refused()) };
+        return if fit { Ok(vec![SocketAddr::new(ip, port)]) } else { Err(refused().into()) };
     }
     if !allow_private && is_private_host(name) {
-        return Err(refused());
+        return Err(refused().into());
     }
     let found = tokio::net::lookup_host((name, port))
         .await
-        .map_err(|error| format!("{name} is not found: {error}"))?;
+        .map_err(|error| Unconnected::passing(format!("{name} is not found: {error}")))?;
     let fit: Vec<SocketAddr> =
         found.filter(|address| allow_private || !is_private(address.ip())).take(ADDRESSES).collect();
-    if fit.is_empty() { Err(refused()) } else { Ok(fit) }
+    if fit.is_empty() { Err(refused().into()) } else { Ok(fit) }
 }
 
 /// The first of the addresses that answers; each has its share of the time that is left.
@@ -347,8 +409,10 @@ async fn exchange(
     request: Request<Empty<Bytes>>,
     key: &str,
     target: &Target,
-) -> Result<(Box<dyn Wire>, Vec<u8>), String> {
-    let broken = |error: hyper::Error| format!("the upgrade failed: {}", super::graph::root(&error));
+) -> Result<(Box<dyn Wire>, Vec<u8>), Unconnected> {
+    let broken = |error: hyper::Error| {
+        Unconnected::passing(format!("the upgrade failed: {}", super::graph::root(&error)))
+    };
     let (mut sender, connection) = hyper::client::conn::http1::Builder::new()
         .title_case_headers(true)
         .handshake(TokioIo::new(wire))
@@ -366,21 +430,22 @@ async fn exchange(
     };
     let status = response.status();
     if status != StatusCode::SWITCHING_PROTOCOLS {
-        return Err(format!("the agent refuses the connection: HTTP {}", status.as_u16()));
+        let why = format!("the agent refuses the connection: HTTP {}", status.as_u16());
+        return Err(Unconnected { why, again: status.is_server_error() });
     }
     let said = |name: HeaderName| response.headers().get(name).and_then(|value| value.to_str().ok());
     if !said(UPGRADE).is_some_and(|upgrade| upgrade.eq_ignore_ascii_case("websocket")) {
-        return Err("the agent has switched to another protocol than WebSocket".to_owned());
+        return Err("the agent has switched to another protocol than WebSocket".to_owned().into());
     }
     if said(SEC_WEBSOCKET_ACCEPT) != Some(acceptance(key).as_str()) {
-        return Err("the agent's answer belongs to another request".to_owned());
+        return Err("the agent's answer belongs to another request".to_owned().into());
     }
     // It may choose none of those that were offered, but not another one (§4.1).
     if said(SEC_WEBSOCKET_PROTOCOL).is_some_and(|chosen| target.subprotocol.as_deref() != Some(chosen)) {
-        return Err("the agent has chosen a subprotocol that was not offered".to_owned());
+        return Err("the agent has chosen a subprotocol that was not offered".to_owned().into());
     }
     if response.headers().contains_key(SEC_WEBSOCKET_EXTENSIONS) {
-        return Err("the agent has chosen an extension that was not offered".to_owned());
+        return Err("the agent has chosen an extension that was not offered".to_owned().into());
     }
     let parts = match parts {
         Some(parts) => parts,
@@ -434,7 +499,7 @@ enum End {
 /// Carries messages both ways until one side ends it.
 async fn pump<S: Wire>(
     mut stream: WebSocketStream<S>,
-    mut orders: mpsc::Receiver<Frame>,
+    mut orders: Outbox,
     tell: mpsc::Sender<Result<Frame, String>>,
     beat: Beat,
 ) {
@@ -480,7 +545,7 @@ async fn pump<S: Wire>(
                 alive = Instant::now();
                 None
             }
-            order = orders.recv(), if !unflushed => match order {
+            order = orders.take(), if !unflushed => match order {
                 Some(Frame::Text(text)) => Some(Message::text(text)),
                 Some(Frame::Binary(bytes)) => Some(Message::binary(bytes)),
                 None => break (End::Goodbye, None),
@@ -541,7 +606,9 @@ fn parted(frame: Option<CloseFrame>) -> Option<String> {
 fn fault(error: Error) -> (End, Option<String>) {
     match error {
         Error::ConnectionClosed | Error::AlreadyClosed => (End::Gone, None),
-        Error::Io(error) => (End::Gone, Some(format!("the connection to the agent failed: {error}"))),
+        Error::Io(error) => {
+            (End::Gone, Some(format!("the connection to the agent failed: {}", words(&error))))
+        }
         Error::Protocol(
             tokio_tungstenite::tungstenite::error::ProtocolError::ResetWithoutClosingHandshake,
         ) => (End::Gone, Some("the agent's connection ended without a goodbye".to_owned())),

@@ -3,6 +3,7 @@
 //! One writer (the gateway) and any number of readers (`watrunk calls`) work on the same file at once: it is in
 //! write-ahead mode. A power cut costs the last records at most, never the file (`synchronous = NORMAL`).
 
+mod agent;
 pub mod cost;
 pub mod country;
 mod deliver;

@@ -67,7 +67,7 @@ impl Ledger {
         })?;
         let more = places.len() > limit;
         places.truncate(limit);
-        let sql = format!("SELECT {} FROM calls WHERE listed_at = ?1", schema::row_columns());
+        let sql = format!("SELECT {} FROM calls WHERE listed_at = ?1", schema::list_columns());
         let rows = self.read(|on| {
             let mut statement = on.prepare(&sql)?;
             let mut rows = Vec::new();

@@ -3,6 +3,7 @@
 use rusqlite::types::Value;
 use rusqlite::{Connection, Row};
 
+use super::agent;
 use super::cost::Billing;
 use crate::call::leg::{Direction, Why};
 use crate::call::record::{ApiStatus, MAX_ERRORS, PlacedBy, Quality, Record, Running};
@@ -13,7 +14,8 @@ use crate::clock::Wall;
 ///
 /// Stamps (`…_at`) are milliseconds since the Unix epoch, `…_ms` are milliseconds, `…_seconds` seconds, `…_nano`
 /// billionths of a US dollar.
-const MIGRATIONS: &[&str] = &[include_str!("schema/1.sql"), include_str!("schema/2.sql")];
+const MIGRATIONS: &[&str] = 
+    &[include_str!("schema/1.sql"), include_str!("schema/2.sql"), include_str!("schema/3.sql")];
 
 /// The version this program writes.
 pub(super) const VERSION: i64 = MIGRATIONS.len() as i64;
@@ -22,7 +24,7 @@ pub(super) const VERSION: i64 = MIGRATIONS.len() as i64;
 type Column = (&'static str, i64, &'static str);
 
 /// The columns in the order of [`values`] and [`record`].
-const COLUMNS: [Column; 41] = [
+const COLUMNS: [Column; 43] = [
     ("id", 1, ""),
     ("wacid", 1, ""),
     ("number", 1, ""),
@@ -64,7 +66,15 @@ const COLUMNS: [Column; 41] = [
     ("recording", 2, "0"),
     ("billed_seconds", 2, "talk_seconds"),
     ("errors", 2, "'[]'"),
+    ("agent", 3, "NULL"),
+    ("agent_said", 3, "NULL"),
 ];
+
+/// The columns that a list leaves out: they are long.
+const LONG: [&str; 1] = ["agent_said"];
+
+/// Where [`ROW`] begins in a row.
+const AFTER: usize = COLUMNS.len();
 
 /// What else a row says, in the order of [`row`], after [`COLUMNS`].
 const ROW: [&str; 9] = [
@@ -192,6 +202,12 @@ pub(super) fn row_columns() -> String {
     COLUMNS.iter().map(|column| column.0).chain(ROW).collect::<Vec<_>>().join(", ")
 }
 
+/// The same without what is long.
+pub(super) fn list_columns() -> String {
+    let short = |name: &'static str| if LONG.contains(&name) { "NULL" } else { name };
+    COLUMNS.iter().map(|column| short(column.0)).chain(ROW).collect::<Vec<_>>().join(", ")
+}
+
 pub(super) fn text(value: &str) -> Value {
     Value::Text(value.to_owned())
 }
@@ -257,6 +273,7 @@ fn values(record: &Record) -> Vec<Value> {
         real(record.billed_seconds),
         text(&serde_json::to_string(&errors).unwrap_or_else(|_| "[]".to_owned())),
     ]);
+    row.extend(agent::values(record.agent.as_deref()));
     row
 }
 
@@ -375,6 +392,7 @@ pub(super) fn record(row: &Row<'_>) -> Parsed<Record> {
         errors: serde_json::from_str(&errors).unwrap_or_default(),
         whatsapp: quality(row, 17)?,
         far: quality(row, 25)?,
+        agent: agent::part(row.get(41)?, row.get(42)?),
     }))
 }
 
@@ -394,7 +412,7 @@ fn quality(row: &Row<'_>, first: usize) -> rusqlite::Result<Quality> {
 
 /// A row of [`row_columns`].
 pub(super) fn row(row: &Row<'_>) -> Parsed<CallRow> {
-    let status = known!(word(row, 41, &ApiStatus::ALL, ApiStatus::as_str));
+    let status = known!(word(row, AFTER, &ApiStatus::ALL, ApiStatus::as_str));
     let call = Running {
         id: row.get(0)?,
         wacid: row.get(1)?,
@@ -408,7 +426,7 @@ pub(super) fn row(row: &Row<'_>) -> Parsed<CallRow> {
         to: row.get(7)?,
         destination: row.get(8)?,
         offered_at: Wall(row.get(9)?),
-        ringing: row.get(43)?,
+        ringing: row.get(AFTER + 2)?,
         answered_at: stamp(row, 10)?,
         transferred_at: stamp(row, 37)?,
         recording: row.get(38)?,
@@ -419,14 +437,14 @@ pub(super) fn row(row: &Row<'_>) -> Parsed<CallRow> {
         None => None,
     };
     let count = |column: usize| row.get::<_, i64>(column).map(|n| u64::try_from(n).unwrap_or(0));
-    let billing = match row.get::<_, Option<i64>>(44)? {
+    let billing = match row.get::<_, Option<i64>>(AFTER + 3)? {
         Some(pulses) => Some(Billing::of(
             u64::try_from(pulses).unwrap_or(0),
-            count(45)?,
-            count(46)?,
-            [row.get(47)?, row.get(48)?, row.get(49)?].map(super::cost::dollars),
+            count(AFTER + 4)?,
+            count(AFTER + 5)?,
+            [row.get(AFTER + 6)?, row.get(AFTER + 7)?, row.get(AFTER + 8)?].map(super::cost::dollars),
         )),
         None => None,
     };
-    Ok(Ok(CallRow { status, started_at: Wall(row.get(42)?), call, end, billing }))
+    Ok(Ok(CallRow { status, started_at: Wall(row.get(AFTER + 1)?), call, end, billing }))
 }

@@ -10,7 +10,7 @@ mod large;
 mod price;
 
 use super::*;
-use crate::call::record::{PlacedBy, Quality, Running};
+use crate::call::record::{AgentPart, Line, Noted, Speaker, PlacedBy, Quality, Running};
 
 /// A folder of its own that goes when the test ends.
 struct Folder(PathBuf);
@@ -95,6 +95,21 @@ fn call(n: u32) -> Record {
             jitter_ms: 17.5,
             mos: 3.9,
         },
+        agent: Some(Box::new(AgentPart {
+            name: "bot.example.com".into(),
+            dialect: "twilio".into(),
+            attempts: 2,
+            first_audio_ms: Some(480),
+            barge_ins: 3,
+            unread: 4,
+            unreadable: 5,
+            failure: Some("it broke off".into()),
+            transcript: vec![
+                Line { who: Speaker::Agent, text: "Hello, \"Zoë\"".into(), at_ms: 500 },
+                Line { who: Speaker::User, text: "hi".into(), at_ms: 1_900 },
+            ],
+            events: vec![Noted { name: "tool".into(), detail: "end_call".into(), at_ms: 2_000 }],
+        })),
     }
 }
 

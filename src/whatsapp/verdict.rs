@@ -429,7 +429,7 @@ fn refusal(why: Why) -> (u16, &'static str, Option<u32>) {
         Why::FarHungUp | Why::FarGaveUp | Why::FarNoAnswer | Why::FarDeclined | Why::FarBusy => {
             (487, "the caller ended the call")
         }
-        Why::FarSilent => (480, "nothing came from the caller"),
+        Why::FarSilent | Why::AgentFailed => (480, "nothing came from the caller"),
         Why::FarUnreachable | Why::TrunkDown => (503, "the trunk is down"),
         Why::OverLimit => (486, "this gateway has as many calls as it may have"),
         Why::TooLong => (480, "the call was as long as it may be"),

@@ -33,9 +33,14 @@ mod wire;
 use std::fmt;
 use std::str::FromStr;
 
+use base64::Engine as _;
+use hmac::{Hmac, Mac as _};
+use sha1::Sha1;
+
 pub(super) use wire::{Fate, Playout, Said, Wire};
 
 use super::Session;
+use super::audio::Format;
 
 /// How an agent speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -44,6 +49,8 @@ pub enum Dialect {
     Twilio,
     /// Telnyx Media Streaming: JSON, µ-law 8 kHz.
     Telnyx,
+    /// The same with PCM16 at 16 kHz: its codec `L16`.
+    TelnyxWide,
     /// Vonage Voice WebSocket: binary PCM16, 16 kHz.
     Vonage,
     /// Plivo Audio Streaming: JSON, µ-law 8 kHz.
@@ -99,7 +106,7 @@ impl fmt::Display for UnknownDialect {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "\"{}\" is no dialect: twilio, telnyx, vonage, plivo, exotel, jambonz, asterisk, pcm16, pcm16-<rate>, \
+            "\"{}\" is no dialect: twilio, telnyx, telnyx-l16, vonage, plivo, exotel, jambonz, asterisk, pcm16, pcm16-<rate>, \
              elevenlabs, vapi, deepgram, openai",
             self.0
         )
@@ -118,6 +125,7 @@ impl FromStr for Dialect {
         Ok(match word {
             "twilio" => Dialect::Twilio,
             "telnyx" => Dialect::Telnyx,
+            "telnyx-l16" => Dialect::TelnyxWide,
             "vonage" => Dialect::Vonage,
             "plivo" => Dialect::Plivo,
             "exotel" => Dialect::Exotel,
@@ -144,6 +152,7 @@ impl fmt::Display for Dialect {
         f.write_str(match self {
             Dialect::Twilio => "twilio",
             Dialect::Telnyx => "telnyx",
+            Dialect::TelnyxWide => "telnyx-l16",
             Dialect::Vonage => "vonage",
             Dialect::Plivo => "plivo",
             Dialect::Exotel => "exotel",
@@ -165,7 +174,8 @@ impl Dialect {
     pub fn rate(&self) -> u32 {
         match self {
             Dialect::Twilio | Dialect::Telnyx | Dialect::Plivo | Dialect::Exotel => 8_000,
-            Dialect::Vonage
+            Dialect::TelnyxWide
+            | Dialect::Vonage
             | Dialect::Jambonz
             | Dialect::Asterisk
             | Dialect::ElevenLabs
@@ -182,7 +192,8 @@ impl Dialect {
     pub(super) fn wire(self, session: &Session) -> Box<dyn Wire> {
         match self {
             Dialect::Twilio => Box::new(twilio::Twilio::new(session)),
-            Dialect::Telnyx => Box::new(telnyx::Telnyx::new(session)),
+            Dialect::Telnyx => Box::new(telnyx::Telnyx::new(session, Format::PCMU)),
+            Dialect::TelnyxWide => Box::new(telnyx::Telnyx::new(session, Format::l16(16_000))),
             Dialect::Vonage => Box::new(vonage::Vonage),
             Dialect::Plivo => Box::new(plivo::Plivo::new(session)),
             Dialect::Exotel => Box::new(exotel::Exotel::new(session)),
@@ -203,6 +214,7 @@ impl Dialect {
             Dialect::Asterisk => Some("media"),
             Dialect::Twilio
             | Dialect::Telnyx
+            | Dialect::TelnyxWide
             | Dialect::Vonage
             | Dialect::Plivo
             | Dialect::Exotel
@@ -214,9 +226,9 @@ impl Dialect {
         }
     }
 
-    /// Headers of the upgrade request that the dialect demands; the destination's own come beside them. They may hold
-    /// the key.
-    pub fn headers(&self, session: &Session) -> Vec<(String, String)> {
+    /// Headers of the upgrade request for `url` that the dialect demands; the destination's own come beside them. They
+    /// may hold the key.
+    pub fn headers(&self, session: &Session, url: &str) -> Vec<(String, String)> {
         let key = session.key.as_ref().map(super::Key::expose);
         let bearer = |word: &str| key.map(|key| ("authorization".to_owned(), format!("{word} {key}")));
         match self {
@@ -233,8 +245,13 @@ impl Dialect {
                 (name.to_owned(), value.chars().filter(|letter| letter.is_ascii_graphic()).collect())
             })
             .into(),
-            Dialect::Twilio
-            | Dialect::Telnyx
+            Dialect::Twilio => session
+                .auth_token
+                .iter()
+                .map(|token| ("x-twilio-signature".to_owned(), signature(token.expose(), url)))
+                .collect(),
+            Dialect::Telnyx
+            | Dialect::TelnyxWide
             | Dialect::Vonage
             | Dialect::Plivo
             | Dialect::Exotel
@@ -254,6 +271,7 @@ impl Dialect {
             Dialect::ElevenLabs => elevenlabs::mint(session, url),
             Dialect::Twilio
             | Dialect::Telnyx
+            | Dialect::TelnyxWide
             | Dialect::Vonage
             | Dialect::Plivo
             | Dialect::Exotel
@@ -272,6 +290,7 @@ impl Dialect {
             Dialect::ElevenLabs => cloud::url_in(status, body, &["signed_url"]),
             Dialect::Twilio
             | Dialect::Telnyx
+            | Dialect::TelnyxWide
             | Dialect::Vonage
             | Dialect::Plivo
             | Dialect::Exotel
@@ -282,4 +301,12 @@ impl Dialect {
             | Dialect::OpenAi => Err(format!("{self} mints no URL")),
         }
     }
+}
+
+/// Twilio's signature of a request without a body: HMAC-SHA1 of the whole URL, in base64.
+fn signature(token: &str, url: &str) -> String {
+    // A key of any length will do: this can't fail.
+    let Ok(mut mac) = Hmac::<Sha1>::new_from_slice(token.as_bytes()) else { return String::new() };
+    mac.update(url.as_bytes());
+    base64::engine::general_purpose::STANDARD.encode(mac.finalize().into_bytes())
 }

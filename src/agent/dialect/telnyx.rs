@@ -1,10 +1,10 @@
-//! Telnyx Media Streaming: Twilio's shape in snake case, PCMU 8 kHz as base64.
+//! Telnyx Media Streaming: Twilio's shape in snake case, PCMU 8 kHz or L16 16 kHz (little-endian) as base64.
 
 use serde_json::json;
 
 use super::twilio::media_mark_clear;
 use super::wire::{self, Fate, Playout, Said, Wire};
-use crate::agent::audio::Format;
+use crate::agent::audio::{Coding, Format};
 use crate::agent::queue::Mark;
 use crate::agent::{Message, Session};
 
@@ -12,13 +12,14 @@ use crate::agent::{Message, Session};
 #[derive(Debug)]
 pub(super) struct Telnyx {
     stream: String,
+    format: Format,
     sequence: u64,
     chunk: u64,
 }
 
 impl Telnyx {
-    pub(super) fn new(session: &Session) -> Telnyx {
-        Telnyx { stream: wire::uuid("telnyx", &session.call_id), sequence: 0, chunk: 0 }
+    pub(super) fn new(session: &Session, format: Format) -> Telnyx {
+        Telnyx { stream: wire::uuid("telnyx", &session.call_id), format, sequence: 0, chunk: 0 }
     }
 
     fn sequence(&mut self) -> String {
@@ -29,7 +30,7 @@ impl Telnyx {
 
 impl Wire for Telnyx {
     fn sends(&self) -> Format {
-        Format::PCMU
+        self.format
     }
 
     fn opened(&mut self, _session: &Session, out: &mut Vec<Message>) {
@@ -37,6 +38,11 @@ impl Wire for Telnyx {
     }
 
     fn start(&mut self, session: &Session, out: &mut Vec<Message>) -> bool {
+        let encoding = match self.format.coding {
+            Coding::Pcmu => "PCMU",
+            Coding::Pcma => "PCMA",
+            Coding::L16 => "L16",
+        };
         out.push(wire::text(&json!({
             "event": "start",
             "sequence_number": self.sequence(),
@@ -50,7 +56,7 @@ impl Wire for Telnyx {
                 "tags": [],
                 "client_state": "",
                 "custom_parameters": wire::facts(session),
-                "media_format": {"encoding": "PCMU", "sample_rate": 8000, "channels": 1},
+                "media_format": {"encoding": encoding, "sample_rate": self.format.rate, "channels": 1},
             },
         })));
         true
@@ -98,6 +104,6 @@ impl Wire for Telnyx {
 
     fn read(&mut self, message: Message, _session: &Session, _playout: Playout, said: &mut Vec<Said>) {
         let Some(value) = wire::object(&message, said) else { return };
-        said.push(media_mark_clear(&value, Format::PCMU));
+        said.push(media_mark_clear(&value, self.format));
     }
 }

@@ -5,19 +5,27 @@ use serde_json::{Value, json};
 use super::wire::{self, Fate, Playout, Said, Wire};
 use crate::agent::audio::Format;
 use crate::agent::queue::{Mark, MarkKind};
-use crate::agent::{Message, Session};
+use crate::agent::{Message, Session, account_sid, call_sid};
 
 /// One stream.
 #[derive(Debug)]
 pub(super) struct Twilio {
     stream: String,
+    call: String,
+    account: String,
     sequence: u64,
     chunk: u64,
 }
 
 impl Twilio {
     pub(super) fn new(session: &Session) -> Twilio {
-        Twilio { stream: format!("MZ{}", wire::hex("twilio", &session.call_id)), sequence: 0, chunk: 0 }
+        Twilio {
+            stream: format!("MZ{}", wire::hex("twilio", &session.call_id)),
+            call: call_sid(&session.call_id),
+            account: account_sid(&session.account),
+            sequence: 0,
+            chunk: 0,
+        }
     }
 
     fn sequence(&mut self) -> String {
@@ -41,9 +49,9 @@ impl Wire for Twilio {
             "sequenceNumber": self.sequence(),
             "streamSid": self.stream,
             "start": {
-                "accountSid": session.account,
+                "accountSid": self.account,
                 "streamSid": self.stream,
-                "callSid": session.call_id,
+                "callSid": self.call,
                 "tracks": ["inbound"],
                 "customParameters": wire::facts(session),
                 "mediaFormat": {"encoding": "audio/x-mulaw", "sampleRate": 8000, "channels": 1},
@@ -83,12 +91,12 @@ impl Wire for Twilio {
         })));
     }
 
-    fn stop(&mut self, session: &Session, _why: &str, out: &mut Vec<Message>) {
+    fn stop(&mut self, _session: &Session, _why: &str, out: &mut Vec<Message>) {
         out.push(wire::text(&json!({
             "event": "stop",
             "sequenceNumber": self.sequence(),
             "streamSid": self.stream,
-            "stop": {"accountSid": session.account, "callSid": session.call_id},
+            "stop": {"accountSid": self.account, "callSid": self.call},
         })));
     }
 

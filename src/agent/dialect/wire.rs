@@ -6,9 +6,9 @@ use base64::Engine as _;
 use base64::alphabet;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use serde_json::Value;
-use sha2::{Digest as _, Sha256};
 
 use crate::agent::audio::Format;
+pub(super) use crate::agent::ids::{hex, uuid};
 use crate::agent::queue::{FULL_MILLIS, Mark, MarkKind};
 use crate::agent::{AgentEvent, Message, Session};
 
@@ -193,22 +193,6 @@ pub(super) fn at<'a>(value: &'a Value, path: &[&str]) -> Option<&'a Value> {
 /// The text at a path of keys; empty if there is none.
 pub(super) fn word<'a>(value: &'a Value, path: &[&str]) -> &'a str {
     at(value, path).and_then(Value::as_str).unwrap_or_default()
-}
-
-/// 32 hex digits that are the same for the same call, and different for another purpose.
-pub(super) fn hex(purpose: &str, call_id: &str) -> String {
-    let digest = Sha256::new().chain_update(purpose).chain_update([0]).chain_update(call_id).finalize();
-    let mut out = String::with_capacity(32);
-    for byte in digest.iter().take(16) {
-        let _ = write!(out, "{byte:02x}");
-    }
-    out
-}
-
-/// The same in the shape of a UUID.
-pub(super) fn uuid(purpose: &str, call_id: &str) -> String {
-    let hex = hex(purpose, call_id);
-    format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
 }
 
 /// What every agent is told about a call, then the user's own parameters. Values are text.

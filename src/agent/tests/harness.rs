@@ -19,6 +19,8 @@ pub fn session(dialect: &str, direction: Direction) -> Session {
         account: "AC00000000000000000000000000000001".into(),
         parameters: vec![("shop".into(), "Nord \"7\"".into())],
         key: None,
+        auth_token: None,
+        silence: None,
     }
 }
 
@@ -122,7 +124,7 @@ impl Call {
         while let Some(output) = self.leg.poll() {
             assert!(!self.closed, "something after Close: {output:?}");
             match output {
-                LegOutput::Send(message) => self.sent.push(message),
+                LegOutput::Send(message) | LegOutput::Sound(message) => self.sent.push(message),
                 LegOutput::Event(event) => self.events.push(event),
                 LegOutput::Close => self.closed = true,
             }
@@ -168,9 +170,10 @@ pub fn l16(samples: &[i16]) -> Vec<u8> {
 }
 
 /// Every dialect there is, by its word.
-pub const ALL: [&str; 14] = [
+pub const ALL: [&str; 15] = [
     "twilio",
     "telnyx",
+    "telnyx-l16",
     "vonage",
     "plivo",
     "exotel",

@@ -183,7 +183,7 @@ fn jambonz_plays_a_wav_file_at_its_own_rate_and_says_when_it_is_done() {
 #[test]
 fn raw_agents_learn_who_calls_from_headers_and_asterisk_and_jambonz_from_their_subprotocol() {
     let session = session("pcm16", Direction::Inbound);
-    let headers = session.dialect.headers(&session);
+    let headers = session.dialect.headers(&session, "wss://bot.example/");
     assert!(headers.contains(&("x-call-from".into(), "+15550100200".into())));
     assert_eq!(Dialect::Jambonz.subprotocol(), Some("audio.jambonz.org"));
     assert_eq!(Dialect::Asterisk.subprotocol(), Some("media"));

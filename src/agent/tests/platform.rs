@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::harness::{Call, base64, l16, session, unbase64};
-use crate::agent::{AgentEvent, Leg, Message};
+use crate::agent::{AgentEvent, Leg, Message, account_sid, call_sid};
 use crate::call::Direction;
 use crate::media::g711;
 
@@ -32,8 +32,8 @@ fn twilio_hears_connected_then_start_before_anything_else() {
     assert_eq!(
         told[1],
         json!({"event": "start", "sequenceNumber": "1", "streamSid": stream, "start": {
-            "accountSid": "AC00000000000000000000000000000001", "streamSid": stream,
-            "callSid": "CAff00ff00ff00ff00ff00ff00ff00ff00", "tracks": ["inbound"],
+            "accountSid": account_sid("AC00000000000000000000000000000001"), "streamSid": stream,
+            "callSid": call_sid("CAff00ff00ff00ff00ff00ff00ff00ff00"), "tracks": ["inbound"],
             "customParameters": {"from_number": "+15550100200", "to_number": "+15550100100", "direction": "inbound",
                 "call_id": "CAff00ff00ff00ff00ff00ff00ff00ff00", "wacid": "wacid.HBgL", "channel": "whatsapp",
                 "shop": "Nord \"7\""},
@@ -65,7 +65,7 @@ fn twilio_counts_messages_chunks_and_milliseconds_as_text() {
     call.end();
     let told = call.told();
     assert_eq!(told[0]["dtmf"], json!({"track": "inbound_track", "digit": "#"}));
-    assert_eq!(told[1]["stop"]["callSid"], "CAff00ff00ff00ff00ff00ff00ff00ff00");
+    assert_eq!(told[1]["stop"]["callSid"], call_sid("CAff00ff00ff00ff00ff00ff00ff00ff00"));
     assert_eq!(told[1]["sequenceNumber"], "6");
     assert!(call.closed);
 }

@@ -420,6 +420,7 @@ pub fn record(id: &str, at: i64, direction: Direction, why: Why, talked: f64) ->
         errors: vec![(486, "busy".to_owned())],
         whatsapp: Quality::default(),
         far: Quality::default(),
+        agent: None,
     }
 }
 
