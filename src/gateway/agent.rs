@@ -116,10 +116,7 @@ impl Gateway {
         let wanted = self.fallback(key);
         let Some(live) = self.calls.get_mut(&key) else { return };
         let route = match wanted {
-            Some(Ok((to, route))) => {
-                live.destination = route::shown(&to);
-                route
-            }
+            Some(Ok((to, route))) => (route, route::shown(&to)),
             Some(Err(fault)) => {
                 tracing::warn!(call = %live.id, %fault, "a voice agent has failed, and fallback_to can't be called");
                 live.explain(&format!("{failure}; fallback_to can't be called: {fault}"));
@@ -132,7 +129,7 @@ impl Gateway {
         };
         tracing::warn!(call = %live.id, reason, to = live.destination_class(), "a voice agent has failed: the call goes on");
         live.fell_back = Some(format!("{failure}; the call went on to {}", live.destination));
-        live.route = Some(route);
+        live.head_for(route.0, route.1);
         live.far = FarState::Idle;
         // The machine of a call that talks counts the time until somebody else is there; a call that does not yet
         // talk goes on ringing.

@@ -313,11 +313,7 @@ impl Gateway {
         let Some(steps) = live.call.transfer(now) else {
             return Err(Refusal::NotNow { state: live.call.word() });
         };
-        live.route = Some(route);
-        live.hunt = None;
-        live.trunk = None;
-        live.far_answered = false;
-        live.destination = super::route::shown(to);
+        live.head_for(route, super::route::shown(to));
         live.transferred = Some(now.wall);
         let id = live.id.clone();
         tracing::info!(call = %id, to = live.destination_class(), "the call is handed over");

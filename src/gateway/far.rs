@@ -68,6 +68,7 @@ impl Gateway {
             Some(Route::Agent(agent)) => return self.dial_agent(key, agent, now),
             None => return self.far_ended(key, Why::NotRouted, now),
         };
+        let Some(user) = self.user_for(key, user, now) else { return };
         while let Some((trunk, patience)) = self.next_trunk(key, &named) {
             let local = self.local_media(&trunk, rtp, secret);
             self.legs += 1;
@@ -82,7 +83,10 @@ impl Gateway {
                 from_user,
                 from_name,
                 asserted: true,
-                headers: route::headers(&live.wacid, &live.user, live.payload.as_deref()),
+                headers: route::headers(&live.wacid, &live.user, live.payload.as_deref())
+                    .into_iter()
+                    .chain(live.sip_headers(number))
+                    .collect(),
                 sdp: sdp::offer(&local),
                 credentials: route::credentials(number),
                 patience,

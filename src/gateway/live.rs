@@ -186,6 +186,17 @@ impl Live {
         }
     }
 
+    /// The call goes there from now on: nobody has been tried yet.
+    pub fn head_for(&mut self, route: Route, destination: String) {
+        self.route = Some(route);
+        self.destination = destination;
+        self.hunt = None;
+        self.trunk = None;
+        self.unheard = None;
+        self.far_answered = false;
+        self.refer = None;
+    }
+
     /// The kind of destination, for logs: a phone number is nobody's business there.
     pub fn destination_class(&self) -> &str {
         self.destination.split(':').next().unwrap_or_default()

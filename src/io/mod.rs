@@ -3,6 +3,7 @@
 mod agent;
 mod backend;
 pub mod client;
+mod clip;
 pub mod clock;
 pub mod config_file;
 mod deliver;
@@ -120,7 +121,11 @@ impl Running {
             .map_err(|error| format!("sip.listen {} can't be bound: {error}", config.sip.listen))?;
         let sip_address = sip.local_addr().map_err(|error| error.to_string())?;
         let sound = sound::Sound::start(
-            sound::SoundSettings { media: config.media.clone(), sip_public_ip: config.sip.public_ip },
+            sound::SoundSettings {
+                media: config.media.clone(),
+                sip_public_ip: config.sip.public_ip,
+                hold_clip: config.media.hold_clip.as_deref().map(clip::read).transpose()?.map(Arc::new),
+            },
             to_gateway.clone(),
         )?;
         let news = Arc::new(live::Newsroom::new(config.clone()));

@@ -22,6 +22,13 @@ pub fn token(length: usize) -> String {
     bytes.iter().map(|byte| char::from(LETTERS[usize::from(byte & 63)])).collect()
 }
 
+/// 32 random bytes.
+pub fn secret() -> [u8; 32] {
+    let mut bytes = [0; 32];
+    fill(&mut bytes);
+    bytes
+}
+
 /// A random UUID (RFC 9562 §5.4, version 4).
 pub fn uuid() -> String {
     let mut bytes = [0; 16];

@@ -24,8 +24,8 @@ use crate::call::record::Quality;
 use crate::config::DtlsRole;
 use crate::config::{MediaConfig, PortRange};
 use crate::gateway::line::{Line, Silence};
-use crate::gateway::{CallKey, Input, LineEvent, LineOrder, LineSetup, WebRtc};
-use crate::media::{BridgeSettings, Outgoing, Seeds, UserPacket};
+use crate::gateway::{CallKey, FarSound, Input, LineEvent, LineOrder, LineSetup, Secret, WebRtc};
+use crate::media::{BridgeSettings, Clip, Outgoing, Seeds, UserPacket};
 use crate::whatsapp::sdp::{Kind, Place};
 
 /// Orders that may wait for one call: it gets a handful in its life.
@@ -50,6 +50,8 @@ pub struct SoundSettings {
     pub media: MediaConfig,
     /// What the PBX is told instead of our own address.
     pub sip_public_ip: Option<IpAddr>,
+    /// What WhatsApp hears while the PBX holds a call; `None`: comfort noise.
+    pub hold_clip: Option<Arc<Clip>>,
 }
 
 struct Shared {
@@ -148,7 +150,7 @@ impl Sound {
                     let _ = orders.try_send(LineOrder::Close);
                 }
             }
-            order @ (LineOrder::Far { .. }
+            order @ (LineOrder::Far(_)
             | LineOrder::Remote { .. }
             | LineOrder::Alone(_)
             | LineOrder::Agent(_)
@@ -392,10 +394,12 @@ async fn open<F: Future<Output = ()>>(
         bitrate: media.opus_bitrate,
         seeds,
     };
-    let line = Line::new(bridge, setup.far_silence.map(Duration::from_secs), clock::tick())
+    let mut line = Line::new(bridge, setup.far_silence.map(Duration::from_secs), clock::tick())
         .map_err(|error| format!("the bridge can't be built: {error}"))?;
     let mouth = peer.mouth();
-    tell(LineEvent::Opened { described, places, rtp: SocketAddr::new(towards, rtp_port) }).await;
+    line.set_hold_clip(shared.settings.hold_clip.clone());
+    let (rtp_address, secret) = (SocketAddr::new(towards, rtp_port), Secret(random::secret()));
+    tell(LineEvent::Opened { described, places, rtp: rtp_address, secret }).await;
     Ok(Open { line, peer, mouth, seat, rtp, rtcp })
 }
 
@@ -483,8 +487,10 @@ async fn run<F: Future<Output = ()>>(
         tokio::select! {
             biased;
             order = orders.recv() => match order {
-                Some(LineOrder::Far { media, speaks, rtp, rtcp }) => {
-                    line.set_far(media, speaks, rtp, rtcp, clock::tick());
+                Some(LineOrder::Far(FarSound { media, path })) => {
+                    if let Err(error) = line.set_far(media, &path, clock::tick()) {
+                        tell(LineEvent::Fault(error.to_string())).await;
+                    }
                 }
                 Some(LineOrder::Remote { sdp, remotes }) => {
                     if let Some(what) = take_answer(peer, seat, listen_ip, sdp, &remotes).await {
@@ -544,14 +550,18 @@ async fn run<F: Future<Output = ()>>(
                         let _ = rtp.try_send_to(datagram, address);
                     }
                 }
+                if let Some((digit, millis)) = out.digit.filter(|_| agent.is_none()) {
+                    tell(LineEvent::Digit(digit, millis)).await;
+                }
                 if let Some(agent) = &mut agent {
                     // Nor does it hear anything before: what it says to silence would only pile up.
                     let heard: &[i16] = if connected { &out.to_agent } else { &[] };
                     agent.hears(heard, out.digit);
                 }
                 report.clear();
-                if let Some(address) = line.rtcp_due(now, clock::ntp(), &mut report) {
-                    let _ = rtcp.try_send_to(&report, address);
+                if let Some(to) = line.rtcp_due(now, clock::ntp(), &mut report) {
+                    let socket = if to.by_rtp_port { &*rtp } else { &*rtcp };
+                    let _ = socket.try_send_to(&report, to.address);
                 }
             }
             event = peer.events.recv(), if stack_lives => match event {
