@@ -127,9 +127,10 @@ impl Gateway {
                 return self.far_ended(key, why, now);
             }
         };
+        let (route, destination) = route;
+        live.head_for(route, destination);
         tracing::warn!(call = %live.id, reason, to = live.destination_class(), "a voice agent has failed: the call goes on");
         live.fell_back = Some(format!("{failure}; the call went on to {}", live.destination));
-        live.head_for(route.0, route.1);
         live.far = FarState::Idle;
         // The machine of a call that talks counts the time until somebody else is there; a call that does not yet
         // talk goes on ringing.
