@@ -124,6 +124,23 @@ impl AgentPart {
     }
 }
 
+/// The PBX's part in a call. Where more than one trunk carried it, this is the last one's.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct TrunkPart {
+    /// The trunk's name.
+    pub name: String,
+    /// What the sound was spoken in at the end: `opus`, `g722`, `pcma`, `pcmu`; `None`: nobody answered.
+    pub codec: Option<&'static str>,
+    /// Whether that was SRTP.
+    pub encrypted: bool,
+    /// The cause (Q.850) that the PBX gave for the end.
+    pub cause: Option<u16>,
+    /// The PBX sent sound before anybody answered: WhatsApp can't carry it, nobody heard it.
+    pub early_media: bool,
+    /// Who was called first and had the call diverted to us.
+    pub diverted_from: Option<String>,
+}
+
 /// Who asked for a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum PlacedBy {
@@ -294,6 +311,8 @@ pub struct Record {
     pub far: Quality,
     /// The voice agent's part in it, if one was called.
     pub agent: Option<Box<AgentPart>>,
+    /// The PBX's part in it, if there was one.
+    pub trunk: Option<Box<TrunkPart>>,
 }
 
 impl Record {
@@ -328,6 +347,7 @@ impl Record {
             whatsapp: Quality::default(),
             far: Quality::default(),
             agent: None,
+            trunk: None,
         }
     }
 

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use time::OffsetDateTime;
 use time::macros::format_description;
 
-use crate::call::record::{AgentPart, ApiStatus, Line, Quality, Record, status_of};
+use crate::call::record::{AgentPart, ApiStatus, Line, Quality, Record, TrunkPart, status_of};
 use crate::clock::Wall;
 use crate::config::Config;
 use crate::ledger::{Filter, Ledger, LedgerError, MAX_LIST};
@@ -250,7 +250,19 @@ pub(super) fn call(record: &Record) -> Value {
         "meta_code": record.meta_code,
         "whatsapp": quality(&record.whatsapp),
         "far": quality(&record.far),
+        "trunk": record.trunk.as_deref().map(trunk),
         "agent": record.agent.as_deref().map(agent),
+    })
+}
+
+fn trunk(part: &TrunkPart) -> Value {
+    json!({
+        "name": part.name,
+        "codec": part.codec,
+        "encrypted": part.encrypted,
+        "cause": part.cause,
+        "early_media": part.early_media,
+        "diverted_from": part.diverted_from,
     })
 }
 

@@ -10,7 +10,7 @@ use super::refusal::forgotten;
 use super::serve::{Ask, Outcome, Reply};
 use super::stamp::{iso, maybe, money};
 use crate::call::leg::Direction;
-use crate::call::record::{AgentPart, ApiStatus, Quality, Record, end_reason};
+use crate::call::record::{AgentPart, ApiStatus, Quality, Record, TrunkPart, end_reason};
 use crate::clock::Wall;
 use crate::config::Config;
 use crate::ledger::{Billing, CallQuery, CallRow, Channel};
@@ -219,6 +219,7 @@ fn record(config: &Config, row: &CallRow) -> Map<String, Value> {
         ("sipHangupCause", json!(end.and_then(|end| end.sip_code).map(|code| code.to_string()))),
         ("callErrors", json!(errors)),
         ("lastTranscriptSnippet", Value::Null),
+        ("trunk", end.and_then(|end| end.trunk.as_deref()).map_or(Value::Null, trunk)),
         ("agent", end.and_then(|end| end.agent.as_deref()).map_or(Value::Null, agent)),
         ("billing", billing),
     ];
@@ -243,6 +244,18 @@ fn detail(config: &Config, row: &CallRow) -> Map<String, Value> {
     ];
     record.extend(more.into_iter().map(|(name, value)| (name.to_owned(), value)));
     record
+}
+
+/// The PBX's part in a call.
+fn trunk(part: &TrunkPart) -> Value {
+    json!({
+        "name": part.name,
+        "codec": part.codec,
+        "encrypted": part.encrypted,
+        "cause": part.cause,
+        "earlyMedia": part.early_media,
+        "divertedFrom": part.diverted_from,
+    })
 }
 
 /// A voice agent's part in a call.

@@ -98,6 +98,7 @@ fn record(number: Option<&NumberConfig>, why: Why, now: Wall) -> Record {
         whatsapp: Quality::default(),
         far: Quality::default(),
         agent: None,
+        trunk: None,
     }
 }
 

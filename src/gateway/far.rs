@@ -53,6 +53,7 @@ impl Gateway {
             return;
         };
         live.far = FarState::Up(leg);
+        live.trunk_part.name.clone_from(&trunk);
         live.trunk = Some(trunk.clone());
         let ours = sdp::offer(&self.local_media(&trunk, rtp, secret));
         self.agent.answer(leg, ours, now);
@@ -98,6 +99,7 @@ impl Gateway {
                 Ok(()) => {
                     live.far = FarState::Up(leg);
                     live.far_answered = false;
+                    live.trunk_part.name.clone_from(&trunk);
                     live.trunk = Some(trunk);
                     let id = live.id.clone();
                     self.by_leg.insert(leg, key);
@@ -162,7 +164,7 @@ impl Gateway {
                 if let Some(live) = self.calls.get_mut(&key) {
                     tracing::debug!(call = %live.id, code, early_media = sdp.is_some(), "the PBX rings");
                     live.rang = true;
-                    live.early_media |= sdp.is_some();
+                    live.trunk_part.early_media |= sdp.is_some();
                 }
                 self.tell_referrer(key, code, now);
                 self.heard(key, Side::Far, Event::Ringing, now);
@@ -210,6 +212,7 @@ impl Gateway {
                 }
                 let Some(live) = self.calls.get_mut(&key) else { return };
                 live.sip_code = live.sip_code.or(ending.code);
+                live.trunk_part.cause = ending.cause.or(live.trunk_part.cause);
                 if ending.by != EndedBy::Us && !live.call.ending() {
                     live.explain(&ending.text);
                     if let Some(code) = ending.code.filter(|code| *code >= 400) {
@@ -270,6 +273,8 @@ impl Gateway {
     /// From now on the sound goes there.
     pub(super) fn point(&mut self, key: CallKey, sound: FarSound) {
         if let Some(live) = self.calls.get_mut(&key) {
+            live.trunk_part.codec = Some(sound.media.codec.word());
+            live.trunk_part.encrypted = sound.path.keys.is_some();
             live.far_sound = Some(sound.clone());
             self.outputs.push_back(Output::Line { call: key, order: LineOrder::Far(sound) });
         }

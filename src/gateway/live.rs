@@ -8,7 +8,7 @@ use super::port::{FarSound, Secret};
 use super::refer::Referrer;
 use super::route::Route;
 use crate::call::leg::{Side, Why};
-use crate::call::record::{AgentPart, MAX_ERRORS, PlacedBy, Quality, Record, Running};
+use crate::call::record::{AgentPart, MAX_ERRORS, PlacedBy, Quality, Record, Running, TrunkPart};
 use crate::call::{Call, Step};
 use crate::clock::{Now, Tick, Wall};
 use crate::sip::{LegId, Refer};
@@ -114,8 +114,8 @@ pub struct Live {
     pub verdict: Option<Verdict>,
     pub denied: Option<Denied>,
     pub rang: bool,
-    /// The PBX sent sound before it answered: nobody heard it.
-    pub early_media: bool,
+    /// What is to be remembered of the PBX's part.
+    pub trunk_part: TrunkPart,
     pub recorded: bool,
     /// What the voice agents of this call have done.
     pub agent: Option<Box<AgentPart>>,
@@ -166,7 +166,7 @@ impl Live {
             verdict: None,
             denied: None,
             rang: false,
-            early_media: false,
+            trunk_part: TrunkPart::default(),
             recorded: false,
             agent: None,
             fell_back: None,
@@ -299,6 +299,7 @@ impl Live {
             whatsapp: self.quality.0,
             far: self.quality.1,
             agent: self.agent.take(),
+            trunk: (!self.trunk_part.name.is_empty()).then(|| Box::new(std::mem::take(&mut self.trunk_part))),
         }
     }
 

@@ -8,7 +8,7 @@ use super::live::{FarState, Live};
 use super::port::Secret;
 use super::{CallKey, Gateway, LineOrder, Output, Owner, WebRtc, route};
 use crate::call::leg::{Direction, Side, Why};
-use crate::call::record::PlacedBy;
+use crate::call::record::{PlacedBy, TrunkPart};
 use crate::call::{Limits, Step};
 use crate::clock::Now;
 use crate::config::NumberConfig;
@@ -31,6 +31,7 @@ struct Wanted {
     destination: String,
     ticket: Option<Ticket>,
     invited: Option<LegId>,
+    diverted_from: Option<String>,
     limits: Limits,
 }
 
@@ -41,9 +42,7 @@ impl Gateway {
             return self.replaced(leg, old, &invite, now);
         }
         match self.wanted_by_pbx(leg, invite, now) {
-            Ok(wanted) => {
-                self.place(wanted, now);
-            }
+            Ok(wanted) => self.place(wanted, now),
             Err((code, warning, retry_after)) => {
                 let refusal = sip::Refusal { code, warning: Some(warning), retry_after };
                 self.agent.refuse(leg, refusal, now);
@@ -93,6 +92,7 @@ impl Gateway {
             placed_by: PlacedBy::Pbx,
             ticket: None,
             invited: Some(leg),
+            diverted_from: invite.diversion,
         })
     }
 
@@ -120,6 +120,7 @@ impl Gateway {
                 placed_by: PlacedBy::Api,
                 ticket: Some(ticket),
                 invited: None,
+                diverted_from: None,
             },
             now,
         );
@@ -184,6 +185,7 @@ impl Gateway {
             waiting: steps,
             far,
             ticket: wanted.ticket,
+            trunk_part: TrunkPart { diverted_from: wanted.diverted_from, ..TrunkPart::default() },
             ..Live::new(id, call, wanted.placed_by)
         });
         if let Some(leg) = wanted.invited {

@@ -17,6 +17,7 @@ mod schema;
 mod spool;
 #[cfg(test)]
 mod tests;
+mod trunk;
 mod usage;
 
 use std::fs::{self, DirBuilder, OpenOptions, Permissions};

@@ -3,8 +3,8 @@
 use rusqlite::types::Value;
 use rusqlite::{Connection, Row};
 
-use super::agent;
 use super::cost::Billing;
+use super::{agent, trunk};
 use crate::call::leg::{Direction, Why};
 use crate::call::record::{ApiStatus, MAX_ERRORS, PlacedBy, Quality, Record, Running};
 use crate::clock::Wall;
@@ -14,8 +14,12 @@ use crate::clock::Wall;
 ///
 /// Stamps (`…_at`) are milliseconds since the Unix epoch, `…_ms` are milliseconds, `…_seconds` seconds, `…_nano`
 /// billionths of a US dollar.
-const MIGRATIONS: &[&str] = 
-    &[include_str!("schema/1.sql"), include_str!("schema/2.sql"), include_str!("schema/3.sql")];
+const MIGRATIONS: &[&str] = &[
+    include_str!("schema/1.sql"),
+    include_str!("schema/2.sql"),
+    include_str!("schema/3.sql"),
+    include_str!("schema/4.sql"),
+];
 
 /// The version this program writes.
 pub(super) const VERSION: i64 = MIGRATIONS.len() as i64;
@@ -24,7 +28,7 @@ pub(super) const VERSION: i64 = MIGRATIONS.len() as i64;
 type Column = (&'static str, i64, &'static str);
 
 /// The columns in the order of [`values`] and [`record`].
-const COLUMNS: [Column; 43] = [
+const COLUMNS: [Column; 44] = [
     ("id", 1, ""),
     ("wacid", 1, ""),
     ("number", 1, ""),
@@ -68,6 +72,7 @@ const COLUMNS: [Column; 43] = [
     ("errors", 2, "'[]'"),
     ("agent", 3, "NULL"),
     ("agent_said", 3, "NULL"),
+    ("trunk", 4, "NULL"),
 ];
 
 /// The columns that a list leaves out: they are long.
@@ -274,6 +279,7 @@ fn values(record: &Record) -> Vec<Value> {
         text(&serde_json::to_string(&errors).unwrap_or_else(|_| "[]".to_owned())),
     ]);
     row.extend(agent::values(record.agent.as_deref()));
+    row.push(trunk::value(record.trunk.as_deref()));
     row
 }
 
@@ -393,6 +399,7 @@ pub(super) fn record(row: &Row<'_>) -> Parsed<Record> {
         whatsapp: quality(row, 17)?,
         far: quality(row, 25)?,
         agent: agent::part(row.get(41)?, row.get(42)?),
+        trunk: trunk::part(row.get(43)?),
     }))
 }
 

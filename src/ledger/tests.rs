@@ -10,7 +10,7 @@ mod large;
 mod price;
 
 use super::*;
-use crate::call::record::{AgentPart, Line, Noted, Speaker, PlacedBy, Quality, Running};
+use crate::call::record::{AgentPart, Line, Noted, PlacedBy, Quality, Running, Speaker, TrunkPart};
 
 /// A folder of its own that goes when the test ends.
 struct Folder(PathBuf);
@@ -109,6 +109,14 @@ fn call(n: u32) -> Record {
                 Line { who: Speaker::User, text: "hi".into(), at_ms: 1_900 },
             ],
             events: vec![Noted { name: "tool".into(), detail: "end_call".into(), at_ms: 2_000 }],
+        })),
+        trunk: Some(Box::new(TrunkPart {
+            name: "pbx".into(),
+            codec: Some("g722"),
+            encrypted: true,
+            cause: Some(16),
+            early_media: true,
+            diverted_from: Some("+49301234".into()),
         })),
     }
 }

@@ -112,6 +112,18 @@ pub enum MediaError {
     Keys,
 }
 
+impl Codec {
+    /// Its word in the configuration and on records.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Codec::Opus => "opus",
+            Codec::G722 => "g722",
+            Codec::Pcma => "pcma",
+            Codec::Pcmu => "pcmu",
+        }
+    }
+}
+
 impl std::fmt::Display for MediaError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {

@@ -421,6 +421,7 @@ pub fn record(id: &str, at: i64, direction: Direction, why: Why, talked: f64) ->
         whatsapp: Quality::default(),
         far: Quality::default(),
         agent: None,
+        trunk: None,
     }
 }
 
