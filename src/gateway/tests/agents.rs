@@ -106,7 +106,7 @@ fn an_agent_hands_the_user_over_to_a_human_at_the_pbx() {
     story.agent_says(call, AgentEvent::HungUp("bye".into()));
     story.pbx_says(&invite, "200 OK", PBX_SDP);
     story.expect_sip("ACK");
-    assert!(matches!(story.lines.pop_front(), Some((_, LineOrder::Far { .. }))));
+    assert!(matches!(story.lines.pop_front(), Some((_, LineOrder::Far(_)))));
     story.pbx_hangs_up(&invite);
     story.graph_agrees("terminate");
     story.line_closes(call);

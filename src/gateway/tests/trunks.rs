@@ -1,0 +1,331 @@
+//! Stories of several trunks, of calls that are handed over by the PBX, and of what a trunk may not do.
+
+use super::*;
+
+const OTHER: &str = "192.0.2.11:5060";
+
+fn group() -> String {
+    CONFIG
+        .replace("register = false\n", "register = false\ngroup = \"all\"\npriority = 1\n")
+        .replace("200@pbx", "200@all")
+        + "[[trunk]]\nname = \"spare\"\nserver = \"sip:192.0.2.11:5060\"\nusername = \"gw\"\nregister = false\n\
+           group = \"all\"\npriority = 2\n"
+}
+
+fn other() -> SocketAddr {
+    OTHER.parse().unwrap()
+}
+
+impl Story {
+    /// Two trunks of one group, both up; the spare one comes second.
+    fn with_a_spare_trunk() -> Story {
+        let mut story = Story::with(&group());
+        let local = "192.0.2.1:5060".parse().unwrap();
+        let found = vec![Found { way: Way::udp(other()), local }];
+        let options = story.expect_sip("OPTIONS");
+        story.answers_options = true;
+        story.pbx_says(&options, "200 OK", "");
+        story.tell(Input::PeerResolved { trunk: "spare".into(), found });
+        story
+    }
+
+    /// A user's call up to the first INVITE.
+    fn invited(&mut self) -> (CallKey, String) {
+        self.connect("wacid.1");
+        let call = self.line_opens();
+        self.graph_agrees("pre_accept");
+        (call, self.expect_sip("INVITE"))
+    }
+
+    /// The PBX asks for something in the dialog of this INVITE of ours.
+    fn pbx_asks(&mut self, invite: &str, method: &str, cseq: u32, more: &str) {
+        let find = |name: &str| {
+            let prefix = format!("{name}: ");
+            invite.lines().find_map(|line| line.strip_prefix(&prefix)).unwrap_or_default().to_owned()
+        };
+        let request = format!(
+            "{method} sip:gw@192.0.2.1:5060 SIP/2.0\r\nVia: SIP/2.0/UDP 192.0.2.10:5060;branch=z9hG4bK{method}{cseq}\r\n\
+             From: {};tag=pbx1\r\nTo: {}\r\nCall-ID: {}\r\nCSeq: {cseq} {method}\r\nMax-Forwards: 70\r\n\
+             Contact: <sip:200@192.0.2.10:5060>\r\n{more}Content-Length: 0\r\n\r\n",
+            find("To"),
+            find("From"),
+            find("Call-ID")
+        );
+        let from = Way::udp(self.pbx);
+        self.tell(Input::Sip { from, bytes: request.into_bytes() });
+    }
+
+    /// The next message of this kind; those before it are of no interest.
+    fn next_sip(&mut self, begins: &str) -> String {
+        while let Some(message) = self.sip.pop_front() {
+            if message.starts_with(begins) {
+                return message;
+            }
+        }
+        panic!("{begins} was expected");
+    }
+
+    /// NOTIFY with this line of the transfer's progress; the PBX takes it.
+    fn expect_notify(&mut self, line: &str) {
+        let notify = self.next_sip("NOTIFY");
+        assert!(notify.contains(line), "{line} was expected: {notify}");
+        self.pbx_says(&notify, "200 OK", "");
+    }
+}
+
+#[test]
+fn a_call_goes_to_the_next_trunk_of_its_group_when_the_first_fails() {
+    let mut story = Story::with_a_spare_trunk();
+    let (call, invite) = story.invited();
+    assert_eq!(story.went.last(), Some(&story.pbx));
+    story.pbx_says(&invite, "500 Server Internal Error", "");
+    story.next_sip("ACK");
+    let invite = story.expect_sip("INVITE");
+    assert_eq!(story.went.last(), Some(&other()));
+    story.pbx = other();
+    story.pbx_says(&invite, "200 OK", PBX_SDP);
+    story.expect_sip("ACK");
+    assert!(matches!(story.lines.pop_front(), Some((_, LineOrder::Far(_)))));
+    story.graph_agrees("accept");
+    assert!(matches!(story.lines.pop_front(), Some((_, LineOrder::OpenGate { early: false }))));
+    story.pbx_hangs_up(&invite);
+    story.graph_agrees("terminate");
+    story.terminate("wacid.1", true);
+    story.line_closes(call);
+    let record = story.over(Why::FarHungUp);
+    assert!(record.answered());
+    assert_eq!(record.errors.len(), 1, "what the first trunk said is on the record: {record:?}");
+    assert_eq!(record.trunk.map(|part| part.name).as_deref(), Some("spare"));
+    assert_eq!(record.sip_code, None, "the call did not fail");
+}
+
+#[test]
+fn a_trunk_that_says_nothing_at_all_is_given_up_after_four_seconds() {
+    let mut story = Story::with_a_spare_trunk();
+    let (_, _) = story.invited();
+    story.wait(Duration::from_millis(3_900));
+    assert!(story.sip.iter().all(|message| message.starts_with("INVITE")), "repeats only");
+    assert!(story.went.iter().all(|to| *to == story.pbx));
+    story.sip.clear();
+    story.wait(Duration::from_millis(200));
+    assert!(story.next_sip("INVITE").contains("sip:200@"));
+    assert_eq!(story.went.last(), Some(&other()));
+}
+
+#[test]
+fn what_a_working_pbx_says_about_whom_we_called_is_final() {
+    for status in ["486 Busy Here", "404 Not Found", "603 Decline"] {
+        let mut story = Story::with_a_spare_trunk();
+        let (_, invite) = story.invited();
+        story.pbx_says(&invite, status, "");
+        assert!(story.went.iter().all(|to| *to == story.pbx), "{status}: nobody else is called");
+        story.graph_agrees("terminate");
+    }
+}
+
+#[test]
+fn a_trunk_that_dies_while_it_rings_loses_the_call_to_the_next_within_seconds() {
+    let mut story = Story::with_a_spare_trunk();
+    let (_, invite) = story.invited();
+    story.pbx_says(&invite, "180 Ringing", "");
+    story.dead.push(story.pbx);
+    let begun = story.now;
+    while !story.went.contains(&other()) {
+        story.wait(Duration::from_millis(500));
+        assert!(story.now.tick - begun.tick <= Duration::from_secs(12), "the other trunk was never tried");
+    }
+    let invite = story.next_sip("INVITE");
+    story.pbx = other();
+    story.pbx_says(&invite, "180 Ringing", "");
+    story.pbx_says(&invite, "200 OK", PBX_SDP);
+    story.graph_agrees("accept");
+    assert_eq!(story.gateway.view_calls()[0].state, "talking");
+}
+
+#[test]
+fn when_no_trunk_takes_a_call_the_last_word_is_on_the_record() {
+    let mut story = Story::with_a_spare_trunk();
+    let (call, invite) = story.invited();
+    story.pbx_says(&invite, "503 Service Unavailable", "");
+    story.next_sip("ACK");
+    let invite = story.expect_sip("INVITE");
+    story.pbx = other();
+    story.pbx_says(&invite, "500 Oops", "");
+    story.graph_agrees("terminate");
+    story.line_closes(call);
+    let record = story.over(Why::FarUnreachable);
+    assert_eq!((record.sip_code, record.errors.len()), (Some(500), 2), "{record:?}");
+}
+
+const BLIND: &str = "Refer-To: <sip:300@192.0.2.10>\r\nReferred-By: <sip:200@192.0.2.10>\r\n";
+
+#[test]
+fn the_pbx_hands_a_talking_call_over_and_the_user_talks_on_with_the_target() {
+    let (mut story, call, first) = Story::talking("wacid.1");
+    story.pbx_asks(&first, "REFER", 7, BLIND);
+    assert!(story.next_sip("SIP/2.0").starts_with("SIP/2.0 202"));
+    assert!(matches!(story.lines.pop_front(), Some((_, LineOrder::Alone(_)))), "the user hears ring-back");
+    let second = story.next_sip("INVITE");
+    assert!(
+        second.starts_with("INVITE sip:300@192.0.2.10")
+            && second.contains("Referred-By: <sip:200@192.0.2.10>")
+    );
+    story.pbx_says(&second, "180 Ringing", "");
+    story.expect_notify("SIP/2.0 180");
+    story.pbx_says(&second, "200 OK", PBX_SDP);
+    assert!(matches!(story.lines.pop_front(), Some((_, LineOrder::Far(_)))));
+    story.expect_notify("SIP/2.0 200");
+    let bye = story.next_sip("BYE");
+    assert!(
+        bye.contains(first.lines().find(|line| line.starts_with("Call-ID")).unwrap()),
+        "the old far end leaves"
+    );
+    story.pbx_says(&bye, "200 OK", "");
+    assert_eq!(story.gateway.view_calls()[0].state, "talking");
+    assert_eq!(story.gateway.view_calls()[0].destination, "sip:300@pbx");
+    story.wait(Duration::from_secs(30));
+    story.terminate("wacid.1", true);
+    let bye = story.next_sip("BYE");
+    story.pbx_says(&bye, "200 OK", "");
+    story.line_closes(call);
+    let record = story.over(Why::UserHungUp);
+    assert!(record.transferred_at.is_some());
+}
+
+#[test]
+fn a_target_that_does_not_come_gives_the_call_back_to_whoever_handed_it_over() {
+    let (mut story, call, first) = Story::talking("wacid.1");
+    story.pbx_asks(&first, "REFER", 7, BLIND);
+    assert!(matches!(story.lines.pop_front(), Some((_, LineOrder::Alone(_)))));
+    let second = story.next_sip("INVITE");
+    story.pbx_says(&second, "486 Busy Here", "");
+    story.expect_notify("SIP/2.0 486");
+    assert!(
+        matches!(story.lines.pop_front(), Some((_, LineOrder::Far(_)))),
+        "the old far end is heard again"
+    );
+    let view = &story.gateway.view_calls()[0];
+    assert_eq!((view.state, view.destination.as_str()), ("talking", "sip:200@pbx"));
+    story.pbx_asks(&first, "BYE", 8, "");
+    story.graph_agrees("terminate");
+    story.terminate("wacid.1", true);
+    story.line_closes(call);
+    let record = story.over(Why::FarHungUp);
+    assert!(
+        record.errors.iter().any(|(code, said)| *code == 486 && said.starts_with("transfer")),
+        "{record:?}"
+    );
+}
+
+#[test]
+fn whoever_hands_a_call_over_may_leave_at_once_and_the_call_ends_if_the_target_does_not_come() {
+    let (mut story, call, first) = Story::talking("wacid.1");
+    story.pbx_asks(&first, "REFER", 7, BLIND);
+    assert!(matches!(story.lines.pop_front(), Some((_, LineOrder::Alone(_)))));
+    let second = story.next_sip("INVITE");
+    story.pbx_asks(&first, "BYE", 8, "");
+    assert_eq!(story.gateway.view_calls()[0].state, "transferring", "the user is not cut off");
+    story.pbx_says(&second, "486 Busy Here", "");
+    story.graph_agrees("terminate");
+    story.terminate("wacid.1", true);
+    story.line_closes(call);
+    story.over(Why::FarBusy);
+}
+
+#[test]
+fn an_attended_transfer_calls_the_target_in_the_place_of_the_dialog_that_is_named() {
+    let (mut story, _, first) = Story::talking("wacid.1");
+    let refer = "Refer-To: <sip:300@192.0.2.10?Replaces=abc%40pbx%3Bto-tag%3Dt1%3Bfrom-tag%3Df1>\r\n";
+    story.pbx_asks(&first, "REFER", 7, refer);
+    let second = story.next_sip("INVITE");
+    assert!(second.contains("Replaces: abc@pbx;to-tag=t1;from-tag=f1\r\n"), "{second}");
+}
+
+#[test]
+fn a_telephone_that_replaces_another_has_the_user_and_the_other_is_let_go() {
+    let (mut story, call, first) = Story::talking("wacid.1");
+    let find = |name: &str| {
+        let prefix = format!("{name}: ");
+        first.lines().find_map(|line| line.strip_prefix(&prefix)).unwrap_or_default().to_owned()
+    };
+    let our_tag = find("From").split("tag=").nth(1).unwrap().to_owned();
+    let replaces = format!("{};to-tag={our_tag};from-tag=pbx1", find("Call-ID"));
+    let invite = format!(
+        "INVITE sip:gw@192.0.2.1:5060 SIP/2.0\r\nVia: SIP/2.0/UDP 192.0.2.10:5060;branch=z9hG4bKnew\r\n\
+         From: <sip:301@192.0.2.10>;tag=new1\r\nTo: <sip:gw@192.0.2.1>\r\nCall-ID: new@pbx\r\nCSeq: 1 INVITE\r\n\
+         Replaces: {replaces}\r\nContact: <sip:301@192.0.2.10:5060>\r\nMax-Forwards: 70\r\n\
+         Content-Type: application/sdp\r\nContent-Length: {}\r\n\r\n{PBX_SDP}",
+        PBX_SDP.len()
+    );
+    let from = Way::udp(story.pbx);
+    story.tell(Input::Sip { from, bytes: invite.into_bytes() });
+    let answer = story.next_sip("SIP/2.0 200");
+    assert!(answer.contains("m=audio 20000"), "{answer}");
+    let bye = story.next_sip("BYE");
+    assert!(bye.contains(&find("Call-ID")));
+    story.pbx_says(&bye, "200 OK", "");
+    let tag =
+        answer.lines().find(|line| line.starts_with("To:")).unwrap().split("tag=").nth(1).unwrap().to_owned();
+    let ack = format!(
+        "ACK sip:gw@192.0.2.1:5060 SIP/2.0\r\nVia: SIP/2.0/UDP 192.0.2.10:5060;branch=z9hG4bKack\r\n\
+         From: <sip:301@192.0.2.10>;tag=new1\r\nTo: <sip:gw@192.0.2.1>;tag={tag}\r\nCall-ID: new@pbx\r\n\
+         CSeq: 1 ACK\r\nMax-Forwards: 70\r\nContent-Length: 0\r\n\r\n"
+    );
+    story.tell(Input::Sip { from, bytes: ack.into_bytes() });
+    assert!(matches!(story.lines.pop_front(), Some((_, LineOrder::Far(_)))));
+    assert_eq!(story.gateway.view_calls()[0].state, "talking");
+    story.terminate("wacid.1", true);
+    let bye = story.next_sip("BYE");
+    assert!(bye.contains("Call-ID: new@pbx"), "{bye}");
+    story.pbx_says(&bye, "200 OK", "");
+    story.line_closes(call);
+    story.over(Why::UserHungUp);
+}
+
+#[test]
+fn a_trunk_dials_only_whom_it_may_and_not_too_often() {
+    let limits = "register = false\ndial_allow = [\"+49\"]\ndial_per_minute = 2\n";
+    let mut story = Story::with(&CONFIG.replace("register = false\n", limits));
+    let options = story.expect_sip("OPTIONS");
+    story.answers_options = true;
+    story.pbx_says(&options, "200 OK", "");
+    let answer = |story: &mut Story, dialled: &str, call: &str| {
+        story.pbx_calls(dialled, "", call);
+        story.next_sip("SIP/2.0 100");
+        story.sip.iter().find(|message| message.starts_with("SIP/2.0")).cloned()
+    };
+    let refused = answer(&mut story, "+882161234567", "a").unwrap();
+    assert!(refused.starts_with("SIP/2.0 403") && refused.contains("dial_allow"), "{refused}");
+    story.sip.clear();
+    assert_eq!(answer(&mut story, "+4915112345678", "b"), None);
+    story.sip.clear();
+    assert_eq!(answer(&mut story, "+4915112345679", "c"), None);
+    story.sip.clear();
+    story.wait(Duration::from_secs(20));
+    story.sip.clear();
+    let refused = answer(&mut story, "+4915112345670", "d").unwrap();
+    assert!(refused.starts_with("SIP/2.0 486"), "{refused}");
+}
+
+#[test]
+fn what_sip_said_in_a_call_can_be_seen_while_tracing_is_on() {
+    let mut story = Story::with_trunk_up();
+    let command = crate::gateway::desk::Command::Tracing { on: Some(true) };
+    story.tell(Input::Asked { ticket: Ticket(1), command });
+    assert_eq!(story.told.pop_front(), Some((Ticket(1), Ok(Answer::Tracing(true)))));
+    let (_, invite) = story.invited();
+    story.pbx_says(&invite, "180 Ringing", "");
+    let id = story.gateway.view_calls()[0].id.clone();
+    let command = crate::gateway::desk::Command::Trace { id };
+    story.tell(Input::Asked { ticket: Ticket(2), command });
+    let Some((_, Ok(Answer::Trace(trace)))) = story.told.pop_front() else { panic!("a trace") };
+    let said: Vec<(bool, String)> = trace
+        .iter()
+        .map(|traced| {
+            (traced.sent, String::from_utf8_lossy(&traced.bytes).lines().next().unwrap().to_owned())
+        })
+        .collect();
+    assert_eq!(said[0], (true, invite.lines().next().unwrap().to_owned()));
+    assert_eq!(said[1], (false, "SIP/2.0 180 Ringing".to_owned()));
+    assert_eq!(said.len(), 2, "and OPTIONS are not of this call");
+}
