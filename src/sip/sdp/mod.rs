@@ -249,6 +249,25 @@ pub fn reply(ours: &str, theirs: &[u8], version: u64) -> Result<String, SdpError
     Ok(Sound::answered(&own, &choice).text_among(origin, own.rtp, index, &offered.media))
 }
 
+/// Whether an offer of the PBX can be answered, before anything is known of our own address.
+///
+/// # Errors
+/// As [`reply`].
+pub fn answerable(codecs: &[Codec], srtp: SrtpPolicy, theirs: &[u8]) -> Result<(), SdpError> {
+    let local = LocalMedia {
+        // The discard port: nothing is sent there.
+        rtp: SocketAddr::from(([127, 0, 0, 1], 9)),
+        session: 0,
+        version: 0,
+        codecs: codecs.to_vec(),
+        dtmf: false,
+        srtp,
+        // No key leaves from here.
+        secret: [0; 32],
+    };
+    reply(&offer(&local), theirs, 0).map(drop)
+}
+
 /// Our own first offer again with a higher version: the answer to a re-INVITE that carries no offer.
 ///
 /// # Errors

@@ -107,6 +107,7 @@ proptest! {
             (SrtpPolicy::Required, SrtpPolicy::Off) | (SrtpPolicy::Off | SrtpPolicy::Optional, SrtpPolicy::Required)
         );
         let answer = reply(&offer(&there), offered.as_bytes(), 1);
+        prop_assert_eq!(answerable(&there.codecs, there.srtp, offered.as_bytes()).is_ok(), answer.is_ok());
         prop_assert_eq!(answer.is_ok(), common && secure, "{:?}", answer);
         if let Ok(answer) = answer {
             let left = agreed(&offered, answer.as_bytes()).unwrap();

@@ -307,3 +307,13 @@ fn a_call_that_began_with_one_codec_can_change_to_another() {
     let second = reply(&ours, moved.as_bytes(), 2).unwrap();
     assert_eq!(agreed(&second, moved.as_bytes()).unwrap().codec, Codec::Opus);
 }
+
+#[test]
+fn whether_an_offer_can_be_answered_is_known_before_our_address() {
+    let theirs = audio("RTP/AVP 0", &[]);
+    assert_eq!(answerable(&[Codec::Opus, Codec::Pcmu], SrtpPolicy::Optional, theirs.as_bytes()), Ok(()));
+    let fault = answerable(&[Codec::Opus], SrtpPolicy::Off, theirs.as_bytes()).unwrap_err();
+    assert_eq!(fault.to_string(), "no codec in common: the PBX has PCMU; this trunk has opus");
+    let fault = answerable(&[Codec::Pcmu], SrtpPolicy::Required, theirs.as_bytes()).unwrap_err();
+    assert_eq!(fault, SdpError::Plain { profile: "RTP/AVP".into() });
+}
