@@ -62,6 +62,8 @@ pub(crate) struct Call {
     live: bool,
     /// Answered has been told.
     answered: bool,
+    /// The PBX was not reached.
+    pub lost: bool,
     pub phase: Phase,
     pub role: Role,
     /// Credentials of this call alone.
@@ -90,6 +92,7 @@ impl Call {
             trunk,
             live: true,
             answered: false,
+            lost: false,
             phase,
             role,
             credentials: None,
@@ -215,7 +218,7 @@ impl Call {
 
     pub fn end(&mut self, by: EndedBy, code: Option<u16>, cause: Option<u16>, text: String, core: &mut Core) {
         if std::mem::replace(&mut self.live, false) {
-            let ending = Ending { by, code, cause, answered: self.answered, text };
+            let ending = Ending { by, code, cause, answered: self.answered, lost: self.lost, text };
             core.out.queue.push_back(Output::Event(Event::Ended { leg: self.leg, ending }));
         }
     }

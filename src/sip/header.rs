@@ -126,6 +126,14 @@ impl Uri {
     }
 }
 
+/// An address as it is written in URIs and Via: without the zone, which means nothing to anybody else.
+pub(crate) fn host_port_of(address: SocketAddr) -> String {
+    match address.ip() {
+        IpAddr::V4(ip) => format!("{ip}:{}", address.port()),
+        IpAddr::V6(ip) => format!("[{ip}]:{}", address.port()),
+    }
+}
+
 /// `host`, `host:port`, `[v6]:port`
 pub(crate) fn host_port(text: &str) -> Option<(String, Option<u16>)> {
     let text = text.trim();

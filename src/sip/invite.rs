@@ -81,7 +81,10 @@ pub(crate) struct Caller {
     branch: String,
     /// The authorization of the last INVITE, which its ACK repeats (§13.2.2.4).
     authorization: Vec<(&'static str, String)>,
-    peer: Way,
+    /// Where the INVITE went.
+    pub(super) peer: Way,
+    /// And where it went before.
+    pub(super) tried: Vec<Way>,
     told_trying: bool,
     ringing: Option<(u16, Option<Vec<u8>>)>,
     /// A session description that came before the answer.
@@ -113,7 +116,7 @@ impl Caller {
         }
         let branch = format!("z9hG4bK{}", core.chance.token());
         let to = trunk.way_to(hop, dialog.seen);
-        let bytes = trunk.with_via(draft, &branch, to.transport, core).bytes();
+        let bytes = trunk.with_via(draft, &branch, to, core).bytes();
         core.out.send(to, bytes.clone());
         self.acks.push(Acknowledged { tag: dialog.remote_tag.clone(), to, bytes });
     }
@@ -131,7 +134,7 @@ impl Call {
         now: Now,
     ) -> Call {
         let from_tag = core.chance.token();
-        let caller = format!("<sip:{}@{}>", user_part(&dial.from_user), trunk.domain());
+        let caller = format!("<{}:{}@{}>", trunk.scheme(), user_part(&dial.from_user), trunk.domain());
         let name = dial.from_name.as_deref().map(quoted).filter(|name| name.len() > 2);
         let name = name.map_or(caller.clone(), |name| format!("{name} {caller}"));
         let host = dial.host.as_deref().map(|host| host.replace(|c: char| c.is_control() || c == ' ', ""));
@@ -147,6 +150,7 @@ impl Call {
             branch: String::new(),
             authorization: Vec::new(),
             peer,
+            tried: Vec::new(),
             told_trying: false,
             ringing: None,
             early: None,
@@ -164,7 +168,7 @@ impl Call {
         call
     }
 
-    fn invite(&mut self, trunk: &Trunk, core: &mut Core, now: Now) {
+    pub(super) fn invite(&mut self, trunk: &Trunk, core: &mut Core, now: Now) {
         let Role::Caller(caller) = &mut self.role else { return };
         caller.cseq += 1;
         let cnonce = core.chance.token();
@@ -172,7 +176,7 @@ impl Call {
         let who = self.credentials.as_ref().or(trunk.credentials.as_ref());
         caller.authorization = self.digest.authorize(&ask, who, &cnonce);
         let mut draft = caller.request("INVITE");
-        draft.push("Contact", trunk.contact());
+        draft.push("Contact", trunk.contact(caller.peer));
         draft.push("Allow", ALLOW);
         if caller.dial.asserted {
             // With the name: a PBX that trusts this header takes the caller's name from it too.
@@ -186,7 +190,12 @@ impl Call {
             draft.push(name, clean(value));
         }
         draft.body("application/sdp", caller.dial.sdp.clone());
-        caller.branch = trunk.send("INVITE", draft, caller.peer, Owner::Invite(self.number), core, now);
+        let owner = Owner::Invite(self.number);
+        caller.branch = trunk.send("INVITE", draft, caller.peer, owner, core, now);
+        caller.tried.push(caller.peer);
+        if let Some(patience) = caller.dial.patience {
+            core.transactions.hurry(owner, patience, now);
+        }
     }
 
     /// An answer to INVITE.
@@ -301,9 +310,12 @@ impl Call {
         let Role::Caller(caller) = &self.role else { return };
         let mut draft = caller.request("CANCEL");
         push_reason(&mut draft, self.cause);
-        let request = trunk.with_via(draft, &caller.branch, caller.peer.transport, core);
-        let (branch, owner) = (caller.branch.clone(), Owner::Cancel(self.number));
-        let sending = Sending { branch, method: "CANCEL", request, to: caller.peer, owner };
+        // A long INVITE may have gone by another transport than we asked for.
+        let sent = core.transactions.waiting(Owner::Invite(self.number));
+        let (branch, to) = sent.unwrap_or_else(|| (caller.branch.clone(), caller.peer));
+        let request = trunk.with_via(draft, &branch, to, core);
+        let owner = Owner::Cancel(self.number);
+        let sending = Sending { branch, method: "CANCEL", request, to, owner, instead: None };
         core.transactions.start(sending, now, &mut core.out);
         self.phase = Phase::Cancelling { sent: true };
         // §9.1: whoever answers the CANCEL but never the INVITE is not waited for longer than this.

@@ -11,7 +11,8 @@
 //! | `call`, `dialog` | a call, whoever began it; tags, numbers, routes |
 //! | `invite`, `take`, `modify` | begun by us; begun by the PBX; changed |
 //! | `serve` | what else the PBX asks of us |
-//! | `trunk`, `register`, `auth` | a PBX: alive, registered, believed |
+//! | `trunk`, `trunks`, `register`, `auth` | a PBX: alive, registered, believed |
+//! | `place`, `guard`, `challenge` | where it is; who is heard, how often; whoever calls proves who he is |
 //! | `sdp` | what the two say about sound |
 //! | `words`, `chance` | the vocabulary; tags out of a seed |
 //!
@@ -26,12 +27,14 @@ mod dialog;
 mod header;
 mod invite;
 mod modify;
+mod place;
 mod register;
 pub mod sdp;
 mod serve;
 mod take;
 mod transaction;
 mod trunk;
+mod trunks;
 mod wire;
 mod words;
 
@@ -46,6 +49,7 @@ use call::Call;
 use chance::Chance;
 use transaction::{Out, Owner, Told, Transactions};
 use trunk::Trunk;
+use trunks::Trunks;
 use wire::Read;
 
 pub use words::{
@@ -75,7 +79,7 @@ impl Core {
 #[derive(Debug)]
 pub struct UserAgent {
     core: Core,
-    trunks: Vec<Trunk>,
+    trunks: Trunks,
     calls: BTreeMap<u64, Call>,
     numbered: u64,
 }
@@ -86,36 +90,22 @@ impl UserAgent {
         let chance = Chance::new(settings.seed);
         let transactions = Transactions::new(settings.max_dialogs.saturating_mul(4).saturating_add(64));
         let core = Core { settings, chance, transactions, out: Out::default() };
-        UserAgent { core, trunks: Vec::new(), calls: BTreeMap::new(), numbered: 0 }
-    }
-
-    /// Adds a trunk; registering or asking by OPTIONS begins as soon as its address is known. A second
-    /// trunk of the same name is ignored.
-    pub fn add_trunk(&mut self, trunk: TrunkSettings, now: Now) {
-        if self.trunks.iter().any(|known| known.settings.name == trunk.name) {
-            tracing::error!(trunk = %trunk.name, "a trunk of that name exists already");
-            return;
-        }
-        let mut trunk = Trunk::new(self.trunks.len(), trunk, &mut self.core, now);
-        trunk.start(&mut self.core, now);
-        self.trunks.push(trunk);
-    }
-
-    /// The trunk's name was resolved, or resolved anew. If nothing changed, nothing happens.
-    pub fn set_peers(&mut self, trunk: &str, found: Vec<Found>, now: Now) {
-        let Some(trunk) = self.trunks.iter_mut().find(|known| known.settings.name == trunk) else { return };
-        if trunk.settings.found == found {
-            return;
-        }
-        trunk.settings.found = found;
-        trunk.start(&mut self.core, now);
+        UserAgent { core, trunks: Trunks::default(), calls: BTreeMap::new(), numbered: 0 }
     }
 
     /// A connection could not be made, or broke: what waits for an answer by that way need not wait any longer
     /// (RFC 3261 §18.4).
     pub fn unreachable(&mut self, way: Way, why: &str, now: Now) {
         tracing::debug!(%way, why, "not reachable");
-        self.core.transactions.unreachable(way, now);
+        self.core.transactions.unreachable(way, now, &mut self.core.out);
+        for call in self.calls.values_mut() {
+            if let Some(trunk) = self.trunks.get(call.trunk) {
+                call.cut_off(way, trunk);
+            }
+        }
+        for trunk in self.trunks.iter_mut() {
+            trunk.broken(way, &mut self.core, now);
+        }
         self.handle_timeout(now);
     }
 
@@ -157,7 +147,16 @@ impl UserAgent {
                     trunk.pinged(response, core, now);
                 }
             }
+            Owner::Probe(index) => {
+                if let Some(trunk) = self.trunks.get_mut(index).filter(|_| response.code >= 200) {
+                    trunk.probed(Some(response.code), core, now);
+                }
+            }
             Owner::Invite(number) => {
+                if self.weigh_answer(number, response, now) {
+                    return;
+                }
+                let core = &mut self.core;
                 if let Some((call, trunk)) = party(&mut self.calls, &self.trunks, number) {
                     call.answered(response, from, trunk, core, now);
                 }
@@ -175,8 +174,7 @@ impl UserAgent {
     /// URI names.
     pub fn dial(&mut self, leg: LegId, dial: Dial, now: Now) -> Result<(), DialError> {
         self.sweep();
-        let trunk = self.trunks.iter().find(|trunk| trunk.settings.name == dial.trunk);
-        let trunk = trunk.ok_or(DialError::UnknownTrunk)?;
+        let trunk = self.trunks.named(&dial.trunk).ok_or(DialError::UnknownTrunk)?;
         let down = DialError::TrunkDown { code: trunk.code };
         let peer = trunk.peer().filter(|_| trunk.state().is_up() && !trunk.stopped()).ok_or(down)?;
         if self.calls.values().any(|call| call.live() && call.leg == leg) {
@@ -241,9 +239,17 @@ impl UserAgent {
     /// The time of [`poll_timeout`](UserAgent::poll_timeout) has come. Earlier or later calls do no harm.
     pub fn handle_timeout(&mut self, now: Now) {
         let core = &mut self.core;
-        for told in core.transactions.handle_timeout(now, &mut core.out) {
+        let told = core.transactions.handle_timeout(now, &mut core.out);
+        let told = self.weigh(told, now);
+        let core = &mut self.core;
+        for told in told {
             match told {
-                Told::Gone(_) => {}
+                Told::Gone(_) | Told::Impatient(_) => {}
+                Told::TimedOut(Owner::Probe(index)) => {
+                    if let Some(trunk) = self.trunks.get_mut(index) {
+                        trunk.probed(None, core, now);
+                    }
+                }
                 Told::TimedOut(Owner::Register(index)) => {
                     if let Some(trunk) = self.trunks.get_mut(index) {
                         trunk.register_lost(core, now);
@@ -262,7 +268,7 @@ impl UserAgent {
                 Told::TimedOut(Owner::Cancel(_) | Owner::Bye(_) | Owner::StrayBye(_)) => {}
             }
         }
-        for trunk in &mut self.trunks {
+        for trunk in self.trunks.iter_mut() {
             trunk.handle_timeout(core, now);
         }
         for call in self.calls.values_mut() {
@@ -283,6 +289,7 @@ impl UserAgent {
     /// Forgets calls that are over and whose transactions have run out.
     fn sweep(&mut self) {
         self.calls.retain(|_, call| call.needed(&self.core.transactions));
+        self.sweep_trunks();
     }
 
     /// When to call [`handle_timeout`](UserAgent::handle_timeout), if ever.
@@ -295,11 +302,6 @@ impl UserAgent {
     /// What to do next; `None` when everything has been said.
     pub fn poll(&mut self) -> Option<Output> {
         self.core.out.queue.pop_front()
-    }
-
-    /// The trunks, in the order they were added.
-    pub fn trunks(&self) -> Vec<TrunkView> {
-        self.trunks.iter().map(Trunk::view).collect()
     }
 
     /// What has been counted.
@@ -320,7 +322,7 @@ fn full(calls: &BTreeMap<u64, Call>, core: &mut Core) -> bool {
 
 fn party<'a>(
     calls: &'a mut BTreeMap<u64, Call>,
-    trunks: &'a [Trunk],
+    trunks: &'a Trunks,
     number: u64,
 ) -> Option<(&'a mut Call, &'a Trunk)> {
     let call = calls.get_mut(&number)?;

@@ -99,12 +99,14 @@ impl Call {
                     draft.push("Warning", super::serve::warning(&why));
                 }
             }),
-            Verdict::Refreshed => asked.reply(200, core, now, |draft| draft.push("Contact", trunk.contact())),
+            Verdict::Refreshed => {
+                asked.reply(200, core, now, |draft| draft.push("Contact", trunk.contact(asked.from)))
+            }
             Verdict::Agreed { ours, theirs } => {
                 let before = sdp::agreed(&self.local_sdp, &self.remote_sdp).ok();
                 self.local_sdp.clone_from(&ours);
                 let bytes = asked.reply_kept(200, core, now, |draft| {
-                    draft.push("Contact", trunk.contact());
+                    draft.push("Contact", trunk.contact(asked.from));
                     draft.push("Allow", super::ALLOW);
                     draft.body("application/sdp", ours);
                 });

@@ -13,11 +13,14 @@ use super::trunk::Trunk;
 use super::wire::{Draft, Response};
 use super::words::TrunkState;
 
-/// The first pause after a failure, doubled each time.
+/// The first pause after a refusal, doubled each time.
 const FIRST_PAUSE: Duration = Duration::from_secs(4);
 /// The longest pause between attempts.
 const LONGEST_PAUSE: Duration = Duration::from_secs(120);
-/// The shortest pause, whatever anybody says.
+/// The same where nobody answered: a PBX that is started again wants its trunks back soon.
+const FIRST_SILENT_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_SILENT_PAUSE: Duration = Duration::from_secs(60);
+/// The shortest time between two refreshes, whatever anybody says.
 const SHORTEST_PAUSE: Duration = Duration::from_secs(2);
 /// The longest lifetime we agree to when the registrar says ours is too short.
 const LONGEST_LIFE: Duration = Duration::from_secs(86_400);
@@ -33,8 +36,12 @@ pub(crate) struct Registration {
     expires: Duration,
     due: Option<Tick>,
     sent: Option<Tick>,
+    /// When the last attempt began.
+    begun: Option<Tick>,
     /// The registrar may hold a binding of ours.
     bound: bool,
+    /// The lifetime that was granted last.
+    granted: Option<Duration>,
     leaving: bool,
     failures: u32,
     /// 423 has been obeyed in this attempt.
@@ -51,7 +58,9 @@ impl Registration {
             expires,
             due: None,
             sent: None,
+            begun: None,
             bound: false,
+            granted: None,
             leaving: false,
             failures: 0,
             prolonged: false,
@@ -65,6 +74,34 @@ impl Registration {
     /// The next attempt is to come at once.
     pub fn now(&mut self, now: Now) {
         self.due = Some(now.tick);
+    }
+
+    /// The next attempt is to come then, if not before.
+    pub fn at(&mut self, at: Tick) {
+        if self.sent.is_none() {
+            self.due = Some(at);
+        }
+    }
+
+    /// The connection broke: at once, unless that is what happens all the time.
+    pub fn again(&mut self, chance: &mut Chance, now: Now) {
+        if self.sent.is_some() {
+            return;
+        }
+        let calm = self.begun.is_none_or(|begun| now.tick.since(begun) >= LONGEST_SILENT_PAUSE);
+        self.due = Some(if calm { now.tick } else { now.tick + self.pause(chance, false) });
+    }
+
+    /// Account or wishes changed: what has been learnt about the old ones is forgotten.
+    pub fn begin_anew(&mut self, expires: Duration) {
+        self.digest = Digest::default();
+        self.expires = expires;
+        self.failures = 0;
+    }
+
+    /// The lifetime that was granted, as long as it may last.
+    pub fn granted(&self) -> Option<Duration> {
+        self.granted.filter(|_| self.bound)
     }
 
     pub fn bound(&self) -> bool {
@@ -85,10 +122,12 @@ impl Registration {
     }
 
     /// Doubling, within bounds, with jitter so that many boxes do not come back at once.
-    fn pause(&mut self, chance: &mut Chance) -> Duration {
-        let doubled = FIRST_PAUSE * 2u32.pow(self.failures.min(6));
+    fn pause(&mut self, chance: &mut Chance, refused: bool) -> Duration {
+        let (first, longest) =
+            if refused { (FIRST_PAUSE, LONGEST_PAUSE) } else { (FIRST_SILENT_PAUSE, LONGEST_SILENT_PAUSE) };
+        let doubled = first * 2u32.pow(self.failures.min(6));
         self.failures = self.failures.saturating_add(1);
-        chance.part_of(doubled.min(LONGEST_PAUSE), 50, 100).max(SHORTEST_PAUSE)
+        chance.part_of(doubled.min(longest), 50, 100)
     }
 }
 
@@ -97,12 +136,13 @@ impl Trunk {
     pub(crate) fn register(&mut self, core: &mut Core, now: Now) {
         self.registration.digest.begin();
         self.registration.prolonged = false;
+        self.registration.begun = Some(now.tick);
         self.send_register(core, now);
     }
 
     fn send_register(&mut self, core: &mut Core, now: Now) {
         let Some(peer) = self.peer() else { return };
-        let (uri, account, contact) = (self.uri("", None), self.account(), self.contact());
+        let (uri, account, contact) = (self.uri("", None), self.account(), self.contact(peer));
         let cnonce = core.chance.token();
         let registration = &mut self.registration;
         registration.due = None;
@@ -179,12 +219,18 @@ impl Trunk {
     }
 
     fn bound(&mut self, response: &Response, core: &mut Core, now: Now) {
-        let expires = granted(response, &self.contact(), self.registration.expires);
+        let Some(way) = self.peer() else { return };
+        let expires = granted(response, &self.contact(way), self.registration.expires);
         self.registration.failures = 0;
         self.registration.bound = true;
+        self.registration.granted = Some(expires);
         self.registration.due = Some(now.tick + core.chance.part_of(expires, 75, 85).max(SHORTEST_PAUSE));
+        self.ping_later(core, now);
+        if self.wants_quiet(now) {
+            return;
+        }
+        self.served(way, core, now);
         self.enter(TrunkState::Registered { expires }, core, now);
-        self.ping_later(now);
     }
 
     fn register_failed(
@@ -198,7 +244,10 @@ impl Trunk {
         if self.registration.leaving {
             return self.left(core, now);
         }
-        let pause = self.registration.pause(&mut core.chance);
+        if code.is_none_or(|code| code == 503) && wait.is_none() && self.leaves_here(core, now) {
+            return;
+        }
+        let pause = self.registration.pause(&mut core.chance, code.is_some());
         let pause = wait.map_or(pause, |wait| wait.clamp(pause, LONGEST_PAUSE));
         self.registration.due = Some(now.tick + pause);
         if self.registration.failures == 1 {
@@ -215,7 +264,7 @@ impl Trunk {
 }
 
 /// `120 (I'm in a meeting);duration=3600`
-fn leading_seconds(value: &str) -> Option<Duration> {
+pub(super) fn leading_seconds(value: &str) -> Option<Duration> {
     let digits: String = value.trim().chars().take_while(char::is_ascii_digit).collect();
     digits.parse().ok().map(Duration::from_secs)
 }

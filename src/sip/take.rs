@@ -71,7 +71,7 @@ impl UserAgent {
             return asked.reply(406, core, now, |_| {});
         }
         let kin = |trunk: &&Trunk| trunk.kinship(asked.from);
-        let trunk = self.trunks.iter().filter(|trunk| kin(trunk).is_some()).min_by_key(kin);
+        let trunk = self.trunks.iter().filter(|trunk| !trunk.removed && kin(trunk).is_some()).min_by_key(kin);
         let Some(trunk) = trunk.filter(|trunk| !trunk.stopped()) else {
             return asked.reply(503, core, now, retry_later);
         };
@@ -159,7 +159,7 @@ impl Call {
                 for route in called.request.headers.all("Record-Route") {
                     draft.push("Record-Route", route);
                 }
-                draft.push("Contact", trunk.contact());
+                draft.push("Contact", trunk.contact(called.from));
                 draft.push("Allow", ALLOW);
             }
             more(draft);

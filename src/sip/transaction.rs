@@ -7,9 +7,15 @@
 //! INVITE  server  G: T1, x2, T2 H: 64 T1          I: T4 (refused)     L: 64 T1 (accepted)
 //! other   server                                  J: 64 T1
 //! ```
-//! 2xx to an INVITE is sent again by the dialog's side ([`modify`](super::modify)), not here.
+//! Over a connection nothing is sent again, and nothing lingers but what was accepted: A, E and G don't run, D, I, J and
+//! K are zero. 2xx to an INVITE is sent again by the dialog's side ([`modify`](super::modify)), not here, and over a
+//! connection too (§13.3.1.4).
+//!
+//! A request that is too long for a datagram goes over a connection to the same address (§18.1.1); if that cannot be
+//! made, or brings nothing, it goes by datagram after all.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::clock::{Now, Tick};
@@ -29,6 +35,8 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(32);
 const TIMER_D: Duration = Duration::from_secs(32);
 /// How long an INVITE may go without any answer of ours before 100 is sent (§17.2.1).
 const SILENCE: Duration = Duration::from_millis(200);
+/// How long a request that went over a connection for its length waits there for a first answer.
+const TRIAL: Duration = Duration::from_secs(4);
 
 /// What goes out, and the counters beside it.
 #[derive(Debug, Default)]
@@ -51,6 +59,8 @@ pub(crate) enum Owner {
     Register(usize),
     /// OPTIONS to the trunk with that index.
     Options(usize),
+    /// OPTIONS to a better place of that trunk's.
+    Probe(usize),
     /// INVITE of the call with that number.
     Invite(u64),
     /// CANCEL of that call.
@@ -67,7 +77,7 @@ impl Owner {
             Owner::Invite(call) | Owner::Cancel(call) | Owner::Bye(call) | Owner::StrayBye(call) => {
                 Some(call)
             }
-            Owner::Register(_) | Owner::Options(_) => None,
+            Owner::Register(_) | Owner::Options(_) | Owner::Probe(_) => None,
         }
     }
 }
@@ -83,10 +93,12 @@ enum Timer {
     Linger,
     /// The 200 ms after which an INVITE server says 100.
     Silence,
+    /// The time within which any answer at all is wanted, and that after which a connection is not worth the wait.
+    Patience,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
-struct Timers([Option<Tick>; 4]);
+struct Timers([Option<Tick>; 5]);
 
 impl Timers {
     fn set(&mut self, timer: Timer, at: Tick) {
@@ -106,6 +118,10 @@ impl Timers {
     /// Whether the timer has run out; then it is stopped.
     fn expired(&mut self, timer: Timer, now: Tick) -> bool {
         self.0[timer as usize].take_if(|at| *at <= now).is_some()
+    }
+
+    fn has_run_out(&self, timer: Timer, now: Tick) -> bool {
+        self.0[timer as usize].is_some_and(|at| at <= now)
     }
 
     fn next(&self) -> Option<Tick> {
@@ -134,6 +150,12 @@ struct Client {
     ack: Option<Vec<u8>>,
     pause: Duration,
     timers: Timers,
+    /// Where the same request goes if a connection cannot be made.
+    instead: Option<Way>,
+    /// How long whoever asks is willing to wait for a first answer.
+    patience: Option<Duration>,
+    /// The connection could not be made or broke.
+    broken: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -150,6 +172,10 @@ struct Server {
     invite: bool,
     state: ServerState,
     to: Way,
+    /// Where answers go once the connection that the request came by is gone (§18.2.2).
+    aside: Way,
+    /// The lower, the older.
+    born: u64,
     /// For 482: Call-ID, CSeq and the tag of From (§8.2.2.2).
     merged: (String, u32, String),
     /// The last answer.
@@ -168,6 +194,8 @@ pub(crate) struct Sending {
     pub request: Draft,
     pub to: Way,
     pub owner: Owner,
+    /// Where it goes if a connection to `to` cannot be made.
+    pub instead: Option<Way>,
 }
 
 /// What tells a client transaction from others (§17.1.3): branch and method.
@@ -215,10 +243,20 @@ pub(crate) enum Incoming {
 /// What time brought about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Told {
-    /// A request of ours was never answered (timers B, F).
+    /// A request of ours was never answered (timers B, F), or not by the way it was sent.
     TimedOut(Owner),
+    /// Nobody has answered as soon as was wanted; answers that come yet are looked at.
+    Impatient(Owner),
     /// A transaction of ours is forgotten.
     Gone(Owner),
+}
+
+/// A request of ours that failed on its way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Failed {
+    pub way: Way,
+    /// There was no connection; else there was no answer.
+    pub broken: bool,
 }
 
 /// All transactions.
@@ -227,11 +265,23 @@ pub(crate) struct Transactions {
     clients: BTreeMap<ClientKey, Client>,
     servers: BTreeMap<ServerKey, Server>,
     most_servers: usize,
+    born: u64,
+    /// To each [`Told::TimedOut`] and [`Told::Impatient`], in the same order, what failed.
+    failed: VecDeque<Failed>,
+    /// Where connections were tried in vain and datagrams went instead.
+    without_tcp: Vec<SocketAddr>,
 }
 
 impl Transactions {
     pub fn new(most_servers: usize) -> Transactions {
-        Transactions { clients: BTreeMap::new(), servers: BTreeMap::new(), most_servers }
+        Transactions {
+            clients: BTreeMap::new(),
+            servers: BTreeMap::new(),
+            most_servers,
+            born: 0,
+            failed: VecDeque::new(),
+            without_tcp: Vec::new(),
+        }
     }
 
     /// How many exist, ours and the PBX's.
@@ -242,16 +292,51 @@ impl Transactions {
 
     /// Sends a request.
     pub fn start(&mut self, sending: Sending, now: Now, out: &mut Out) {
-        let Sending { branch, method, request, to, owner } = sending;
+        let Sending { branch, method, request, to, owner, instead } = sending;
         let bytes = request.bytes();
-        out.send(to, bytes.clone());
-        let mut timers = Timers::default();
-        timers.set(Timer::Repeat, now.tick + T1);
-        timers.set(Timer::GiveUp, now.tick + PATIENCE);
-        let invite = method == "INVITE";
-        let state = ClientState::Sent;
-        let client = Client { owner, invite, state, to, request, bytes, ack: None, pause: T1, timers };
+        let mut client = Client {
+            owner,
+            invite: method == "INVITE",
+            state: ClientState::Sent,
+            to,
+            request,
+            bytes,
+            ack: None,
+            pause: T1,
+            timers: Timers::default(),
+            instead,
+            patience: None,
+            broken: false,
+        };
+        client.start(now.tick, out);
         self.clients.insert((branch, method.to_owned()), client);
+    }
+
+    /// Whoever sent that request wants any answer at all within `patience`, else he is told [`Told::Impatient`].
+    pub fn hurry(&mut self, owner: Owner, patience: Duration, now: Now) {
+        for client in self.clients.values_mut() {
+            if client.owner == owner && client.state == ClientState::Sent {
+                client.patience = Some(patience);
+                client.be_patient(now.tick);
+            }
+        }
+    }
+
+    /// The branch and the way of that request, as long as it waits for its answer.
+    pub fn waiting(&self, owner: Owner) -> Option<(String, Way)> {
+        let (key, client) =
+            self.clients.iter().find(|(_, client)| client.owner == owner && client.waits())?;
+        Some((key.0.clone(), client.to))
+    }
+
+    /// What failed on its way since the last look, to each [`Told::TimedOut`] and [`Told::Impatient`] one.
+    pub fn failed(&mut self) -> VecDeque<Failed> {
+        std::mem::take(&mut self.failed)
+    }
+
+    /// The addresses at which there was no TCP for a request that should have gone by it, since the last look.
+    pub fn without_tcp(&mut self) -> Vec<SocketAddr> {
+        std::mem::take(&mut self.without_tcp)
     }
 
     /// A response came. `Some`: somebody has to look at it.
@@ -280,11 +365,16 @@ impl Transactions {
         if !request.in_dialog() && self.servers.iter().any(elsewhere) {
             return Incoming::Merged;
         }
-        if self.servers.len() >= self.most_servers {
-            out.counters.refused_full += 1;
-            return Incoming::Full;
-        }
         let invite = request.method == "INVITE";
+        if self.servers.len() >= self.most_servers {
+            // Room is made for calls, not for more of what fills it.
+            let matters = invite || request.in_dialog() || request.method == "CANCEL";
+            if !matters || !self.evict() {
+                out.counters.refused_full += 1;
+                return Incoming::Full;
+            }
+            out.counters.evicted += 1;
+        }
         let mut timers = Timers::default();
         if invite {
             timers.set(Timer::Silence, now.tick + SILENCE);
@@ -293,11 +383,24 @@ impl Transactions {
             timers.set(Timer::Linger, now.tick + PATIENCE);
         }
         let to = way_back(request, from);
+        let port = request.via.port.unwrap_or(from.transport.usual_port());
+        let aside = Way { transport: from.transport, address: (from.ip(), port).into() };
+        self.born += 1;
         let trying = request.reply(100, "", from.address).bytes();
         let state = ServerState::Open;
-        let server = Server { invite, state, to, merged, bytes: None, trying, pause: T1, timers };
+        let born = self.born;
+        let server =
+            Server { invite, state, to, aside, born, merged, bytes: None, trying, pause: T1, timers };
         self.servers.insert(key, server);
         Incoming::New
+    }
+
+    /// Forgets the oldest transaction that is no INVITE, an answered one first. False: there is none.
+    fn evict(&mut self) -> bool {
+        let others = self.servers.iter().filter(|(_, server)| !server.invite);
+        let oldest = others.min_by_key(|(_, server)| (server.state == ServerState::Open, server.born));
+        let Some(key) = oldest.map(|(key, _)| key.clone()) else { return false };
+        self.servers.remove(&key).is_some()
     }
 
     /// Answers a request.
@@ -322,10 +425,40 @@ impl Transactions {
         self.clients.retain(|_, client| client.owner != owner);
     }
 
-    /// Nothing comes by that way any more: whoever waits for an answer there gives up now.
-    pub fn unreachable(&mut self, way: Way, now: Now) {
+    /// Nothing comes by that way any more: whoever waits for an answer there gives up now or asks by another, and answers
+    /// go where the Via says.
+    pub fn unreachable(&mut self, way: Way, now: Now, out: &mut Out) {
+        self.fall_back(now, out, |client| client.to == way);
         for client in self.clients.values_mut().filter(|client| client.to == way && client.waits()) {
+            client.broken = true;
             client.timers.set(Timer::GiveUp, now.tick);
+        }
+        if way.transport.is_reliable() {
+            for server in self.servers.values_mut().filter(|server| server.to == way) {
+                server.to = server.aside;
+            }
+        }
+    }
+
+    /// Sends by datagram what was sent over a connection for its length alone and has not been answered (§18.1.1): with
+    /// another branch, for it is another transaction.
+    fn fall_back(&mut self, now: Now, out: &mut Out, which: impl Fn(&Client) -> bool) {
+        let silent =
+            |client: &Client| client.state == ClientState::Sent && client.instead.is_some() && which(client);
+        let keys: Vec<ClientKey> =
+            self.clients.iter().filter(|(_, client)| silent(client)).map(|(key, _)| key.clone()).collect();
+        for key in keys {
+            let Some(mut client) = self.clients.remove(&key) else { continue };
+            let Some(instead) = client.instead.take() else { continue };
+            let branch = format!("{}.again", key.0);
+            client.request.sent_by_another(instead.transport, &key.0, &branch);
+            client.bytes = client.request.bytes();
+            client.to = instead;
+            client.timers = Timers::default();
+            client.start(now.tick, out);
+            out.counters.fallen_back += 1;
+            self.without_tcp.push(instead.address);
+            self.clients.insert((branch, key.1), client);
         }
     }
 
@@ -338,8 +471,12 @@ impl Transactions {
     /// That moment has come.
     pub fn handle_timeout(&mut self, now: Now, out: &mut Out) -> Vec<Told> {
         let mut told = Vec::new();
+        self.fall_back(now, out, |client| client.timers.has_run_out(Timer::Patience, now.tick));
+        let failed = &mut self.failed;
         self.clients.retain(|_, client| {
+            let before = told.len();
             let alive = client.tick(now.tick, &mut told, out);
+            failed.extend(told.iter().skip(before).map(|_| Failed { way: client.to, broken: client.broken }));
             if !alive {
                 told.push(Told::Gone(client.owner));
             }
@@ -351,6 +488,28 @@ impl Transactions {
 }
 
 impl Client {
+    fn start(&mut self, now: Tick, out: &mut Out) {
+        out.send(self.to, self.bytes.clone());
+        if !self.to.transport.is_reliable() {
+            self.pause = T1;
+            self.timers.set(Timer::Repeat, now + T1);
+        }
+        self.timers.set(Timer::GiveUp, now + PATIENCE);
+        self.be_patient(now);
+    }
+
+    fn be_patient(&mut self, now: Tick) {
+        let trial = self.instead.map(|_| TRIAL);
+        if let Some(span) = [trial, self.patience].into_iter().flatten().min() {
+            self.timers.set(Timer::Patience, now + span);
+        }
+    }
+
+    /// How long what has been answered may come again.
+    fn absorbing(&self, span: Duration) -> Duration {
+        if self.to.transport.is_reliable() { Duration::ZERO } else { span }
+    }
+
     fn waits(&self) -> bool {
         matches!(self.state, ClientState::Sent | ClientState::Proceeding)
     }
@@ -363,6 +522,7 @@ impl Client {
                     self.timers = Timers::default();
                 } else {
                     self.pause = T2;
+                    self.timers.stop(Timer::Patience);
                 }
                 Some(self.owner)
             }
@@ -378,9 +538,9 @@ impl Client {
                     let ack = self.acknowledgement(response).bytes();
                     out.send(self.to, ack.clone());
                     self.ack = Some(ack);
-                    self.timers.linger(now + TIMER_D);
+                    self.timers.linger(now + self.absorbing(TIMER_D));
                 } else {
-                    self.timers.linger(now + T4);
+                    self.timers.linger(now + self.absorbing(T4));
                 }
                 Some(self.owner)
             }
@@ -417,6 +577,10 @@ impl Client {
             told.push(Told::TimedOut(self.owner));
             return false;
         }
+        if self.timers.expired(Timer::Patience, now) {
+            told.push(Told::Impatient(self.owner));
+            self.timers.stop(Timer::Repeat);
+        }
         if self.timers.expired(Timer::Repeat, now) {
             out.counters.retransmissions += 1;
             out.send(self.to, self.bytes.clone());
@@ -431,12 +595,17 @@ impl Client {
 }
 
 impl Server {
+    /// How long what has been answered may come again.
+    fn absorbing(&self, span: Duration) -> Duration {
+        if self.to.transport.is_reliable() { Duration::ZERO } else { span }
+    }
+
     fn repeated(&mut self, request: &Request, now: Tick, out: &mut Out) -> Incoming {
         if request.method == "ACK" {
             return match self.state {
                 ServerState::Completed => {
                     self.state = ServerState::Confirmed;
-                    self.timers.linger(now + T4);
+                    self.timers.linger(now + self.absorbing(T4));
                     Incoming::Absorbed
                 }
                 ServerState::Accepted => Incoming::New,
@@ -467,12 +636,14 @@ impl Server {
             }
             _ if self.invite => {
                 self.state = ServerState::Completed;
-                self.timers.set(Timer::Repeat, now + T1);
+                if !self.to.transport.is_reliable() {
+                    self.timers.set(Timer::Repeat, now + T1);
+                }
                 self.timers.set(Timer::GiveUp, now + PATIENCE);
             }
             _ => {
                 self.state = ServerState::Completed;
-                self.timers.linger(now + PATIENCE);
+                self.timers.linger(now + self.absorbing(PATIENCE));
             }
         }
     }

@@ -7,7 +7,8 @@ use crate::clock::{Now, Tick, Wall};
 
 use super::Core;
 use super::auth::Credentials;
-use super::header::{Uri, user_part};
+use super::header::{Uri, host_port_of, user_part};
+use super::place::Places;
 use super::register::Registration;
 use super::transaction::{Owner, Sending};
 use super::wire::{Draft, Response};
@@ -16,15 +17,34 @@ use super::words::{Event, Output, Transport, TrunkSettings, TrunkState, TrunkVie
 /// How often a trunk is asked by OPTIONS whether it lives.
 pub(crate) const PING: Duration = Duration::from_secs(30);
 
+/// Longer requests don't go by datagrams (RFC 3261 §18.1.1), in octets.
+const LONGEST_DATAGRAM: usize = 1_300;
+/// How long a trunk that has no TCP is taken to have none.
+const WITHOUT_TCP: Duration = Duration::from_secs(600);
+
 /// What we call ourselves as long as no way to the trunk is known.
 const NOWHERE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
 
 /// One trunk and its state.
 #[derive(Debug)]
 pub(crate) struct Trunk {
-    /// Its place in the list: the owner of its transactions.
+    /// Its number: the owner of its transactions.
     pub index: usize,
     pub settings: TrunkSettings,
+    /// Where it is.
+    pub places: Places,
+    /// It has been taken away, and is forgotten once nothing needs it.
+    pub removed: bool,
+    /// Another one of the same name stands in its place.
+    pub replaced: bool,
+    /// How many calls in a row failed for its sake.
+    pub failures: u32,
+    /// It is down because calls failed, whatever REGISTER or OPTIONS say.
+    pub bad_for_calls: bool,
+    /// Until when it asked to be left alone.
+    pub quiet: Option<Tick>,
+    /// Until when long requests go by UDP all the same.
+    without_tcp: Option<Tick>,
     /// `server_uri`, read. `None`: it is no SIP URI, and the trunk fails.
     pub server: Option<Uri>,
     pub credentials: Option<Credentials>,
@@ -34,26 +54,30 @@ pub(crate) struct Trunk {
     pub code: Option<u16>,
     pub round_trip: Option<Duration>,
     public: Option<SocketAddr>,
-    ping_due: Option<Tick>,
-    ping_sent: Option<Tick>,
+    pub(super) ping_due: Option<Tick>,
+    pub(super) ping_sent: Option<Tick>,
     ping_call_id: String,
     ping_cseq: u32,
     /// This PBX has answered OPTIONS at its present address: only then does silence mean anything.
-    answers_pings: bool,
+    pub(super) answers_pings: bool,
 }
 
 impl Trunk {
     pub fn new(index: usize, settings: TrunkSettings, core: &mut Core, now: Now) -> Trunk {
         let server = Uri::read(settings.server_uri.trim()).filter(Uri::is_sip);
-        let credentials = settings
-            .password
-            .clone()
-            .map(|password| Credentials { username: settings.username.clone(), password });
+        let credentials = credentials(&settings);
         let registration = Registration::new(&mut core.chance, settings.expires);
         let ping_call_id = core.chance.token();
         Trunk {
             index,
+            places: Places::new(&settings.found),
             settings,
+            removed: false,
+            replaced: false,
+            failures: 0,
+            bad_for_calls: false,
+            quiet: None,
+            without_tcp: None,
             server,
             credentials,
             registration,
@@ -72,7 +96,7 @@ impl Trunk {
 
     /// The address is known: begins.
     pub fn start(&mut self, core: &mut Core, now: Now) {
-        if self.settings.found.is_empty() || self.stopped() {
+        if self.peer().is_none() || self.stopped() {
             return;
         }
         if self.server.is_none() {
@@ -95,12 +119,22 @@ impl Trunk {
 
     /// Where it is spoken to now.
     pub fn peer(&self) -> Option<Way> {
-        self.settings.found.first().map(|found| found.way)
+        self.places.current().map(|found| found.way)
     }
 
-    /// What we call ourselves towards it.
+    /// What we call ourselves towards it where it is spoken to now.
     pub fn local(&self) -> SocketAddr {
-        self.settings.found.first().map_or(NOWHERE, |found| found.local)
+        self.places.current().map_or(NOWHERE, |found| found.local)
+    }
+
+    /// What we call ourselves towards that end.
+    fn local_towards(&self, way: Way) -> SocketAddr {
+        self.places.nearest(way).map_or(NOWHERE, |found| found.local)
+    }
+
+    /// Whether nothing is left of it but its calls.
+    pub fn gone(&self) -> bool {
+        self.state == TrunkState::Stopped
     }
 
     pub fn stopped(&self) -> bool {
@@ -132,7 +166,7 @@ impl Trunk {
     /// Whether a datagram from there may be for this trunk.
     pub fn admits(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
-        self.peer().is_some_and(|peer| peer.ip().to_canonical() == address)
+        self.places.iter().any(|found| found.way.ip().to_canonical() == address)
             || self.settings.allow.iter().any(|range| range.contains(address))
     }
 
@@ -140,8 +174,11 @@ impl Trunk {
     /// port of the peer's, an allowed address. `None`: not at all.
     pub fn kinship(&self, source: Way) -> Option<u8> {
         let same_ip = |peer: &Way| peer.ip().to_canonical() == source.ip().to_canonical();
-        match self.peer().filter(same_ip) {
-            Some(peer) if peer.address.port() == source.address.port() => Some(0),
+        let mut ports =
+            self.places.iter().map(|found| found.way).filter(same_ip).map(|way| way.address.port());
+        match ports.next() {
+            Some(first) if first == source.address.port() => Some(0),
+            Some(_) if ports.any(|port| port == source.address.port()) => Some(0),
             Some(_) => Some(1),
             None => self.admits(source.ip()).then_some(2),
         }
@@ -159,10 +196,15 @@ impl Trunk {
         self.server.as_ref().map(Uri::host_text).unwrap_or_default()
     }
 
+    /// `sip`, or `sips` if the operator wants nothing else.
+    pub fn scheme(&self) -> &str {
+        self.server.as_ref().map_or("sip", |server| server.scheme.as_str())
+    }
+
     /// The server as a request URI, with a user if there is one.
     pub fn uri(&self, user: &str, host: Option<&str>) -> String {
         let server = self.server.as_ref();
-        let scheme = server.map_or("sip", |server| server.scheme.as_str());
+        let scheme = self.scheme();
         let host = host.map(str::to_owned).or_else(|| server.map(Uri::host_port_text)).unwrap_or_default();
         if user.is_empty() {
             format!("{scheme}:{host}")
@@ -173,18 +215,42 @@ impl Trunk {
 
     /// Our account's URI: From and To of REGISTER.
     pub fn account(&self) -> String {
-        format!("<sip:{}@{}>", user_part(&self.settings.username), self.domain())
+        format!("<{}:{}@{}>", self.scheme(), user_part(&self.settings.username), self.domain())
     }
 
-    /// Our Contact.
-    pub fn contact(&self) -> String {
-        let transport = self.transport().in_uri();
-        format!("<sip:{}@{}{transport}>", user_part(&self.settings.username), self.local())
+    /// Our Contact towards that end.
+    pub fn contact(&self, to: Way) -> String {
+        let (user, local) = (user_part(&self.settings.username), host_port_of(self.local_towards(to)));
+        // §8.1.1.8: where the request URI is sips, the Contact is, and that says TLS.
+        match self.scheme() {
+            "sips" => format!("<sips:{user}@{local}>"),
+            _ => format!("<sip:{user}@{local}{}>", self.usual_transport(to).in_uri()),
+        }
     }
 
-    /// What this trunk is spoken to by.
-    fn transport(&self) -> Transport {
-        self.peer().map(|peer| peer.transport).unwrap_or_default()
+    /// What this trunk is spoken to by at that end: UDP, though a long request may have come by TCP.
+    fn usual_transport(&self, to: Way) -> Transport {
+        let usual = Way::udp(to.address);
+        if self.places.iter().any(|found| found.way == usual) { Transport::Udp } else { to.transport }
+    }
+
+    /// Long requests go by UDP for a while.
+    pub fn do_without_tcp(&mut self, now: Now) {
+        self.without_tcp = Some(now.tick + WITHOUT_TCP);
+    }
+
+    /// By which way a request goes that has to go there, and by which one if that can't be: TCP, if it is too long for
+    /// UDP.
+    fn ways(&self, to: Way, length: usize, now: Now) -> (Way, Option<Way>) {
+        let tcp = Way { transport: Transport::Tcp, address: to.address };
+        let usual = Way::udp(to.address);
+        let has_tcp = self.without_tcp.is_none_or(|until| until <= now.tick);
+        match to.transport {
+            Transport::Udp if length > LONGEST_DATAGRAM && has_tcp => (tcp, Some(usual)),
+            // A dialog that a long request began over TCP goes on there.
+            Transport::Tcp if self.places.iter().any(|found| found.way == usual) => (tcp, Some(usual)),
+            Transport::Udp | Transport::Tcp | Transport::Tls => (to, None),
+        }
     }
 
     /// Writes Via above the rest and starts the transaction. Gives the branch.
@@ -198,16 +264,21 @@ impl Trunk {
         now: Now,
     ) -> String {
         let branch = format!("z9hG4bK{}", core.chance.token());
-        let request = self.with_via(draft, &branch, to.transport, core);
-        let sending = Sending { branch: branch.clone(), method, request, to, owner };
+        let mut request = self.with_via(draft, &branch, to, core);
+        let (way, instead) = self.ways(to, request.bytes().len(), now);
+        if way.transport != to.transport {
+            request.sent_by_another(way.transport, &branch, &branch);
+        }
+        let sending = Sending { branch: branch.clone(), method, request, to: way, owner, instead };
         core.transactions.start(sending, now, &mut core.out);
         branch
     }
 
     /// The request with Via on top and our name at the end.
-    pub fn with_via(&self, draft: Draft, branch: &str, transport: Transport, core: &Core) -> Draft {
+    pub fn with_via(&self, draft: Draft, branch: &str, to: Way, core: &Core) -> Draft {
         let mut complete = Draft { start: draft.start, headers: Default::default(), body: draft.body };
-        let via = format!("SIP/2.0/{} {};rport;branch={branch}", transport.in_via(), self.local());
+        let local = host_port_of(self.local_towards(to));
+        let via = format!("SIP/2.0/{} {local};rport;branch={branch}", to.transport.in_via());
         complete.push("Via", via);
         for (name, value) in draft.headers.iter() {
             complete.push(name, value);
@@ -227,7 +298,8 @@ impl Trunk {
     }
 
     pub fn next(&self) -> Option<Tick> {
-        [self.ping_due, self.registration.due()].into_iter().flatten().min()
+        let better = self.places.due().filter(|_| !self.stopped());
+        [self.ping_due, self.registration.due(), better].into_iter().flatten().min()
     }
 
     pub fn handle_timeout(&mut self, core: &mut Core, now: Now) {
@@ -238,12 +310,23 @@ impl Trunk {
         if self.registration.due().is_some_and(|due| due <= now.tick) {
             self.register(core, now);
         }
+        if !self.stopped()
+            && let Some(better) = self.places.ask(now)
+        {
+            self.ask(better, Owner::Probe(self.index), core, now);
+        }
     }
 
     fn ping(&mut self, core: &mut Core, now: Now) {
         let Some(peer) = self.peer().filter(|_| !self.stopped() && self.ping_sent.is_none()) else {
             return;
         };
+        self.ping_sent = Some(now.tick);
+        self.ask(peer, Owner::Options(self.index), core, now);
+    }
+
+    /// OPTIONS.
+    fn ask(&mut self, peer: Way, owner: Owner, core: &mut Core, now: Now) {
         self.ping_cseq = self.ping_cseq.wrapping_add(1) & 0x7fff_ffff;
         let uri = self.uri("", None);
         let mut draft = Draft::request("OPTIONS", &uri);
@@ -252,16 +335,15 @@ impl Trunk {
         draft.push("To", format!("<{uri}>"));
         draft.push("Call-ID", self.ping_call_id.clone());
         draft.push("CSeq", format!("{} OPTIONS", self.ping_cseq));
-        draft.push("Contact", self.contact());
+        draft.push("Contact", self.contact(peer));
         draft.push("Accept", "application/sdp");
-        self.ping_sent = Some(now.tick);
-        self.send("OPTIONS", draft, peer, Owner::Options(self.index), core, now);
+        self.send("OPTIONS", draft, peer, owner, core, now);
     }
 
     /// The next OPTIONS, half a minute from now, if this trunk is asked at all.
-    pub fn ping_later(&mut self, now: Now) {
+    pub fn ping_later(&mut self, core: &mut Core, now: Now) {
         if self.ping_due.is_none() && self.ping_sent.is_none() {
-            self.ping_due = Some(now.tick + PING);
+            self.ping_due = Some(now.tick + core.chance.part_of(PING, 95, 100));
         }
     }
 
@@ -274,16 +356,31 @@ impl Trunk {
         self.answers_pings = true;
         let round_trip = now.tick.since(sent);
         self.round_trip = Some(round_trip);
-        self.ping_due = Some(now.tick + PING);
+        self.ping_later(core, now);
+        let serves = response.code != 503;
+        if !serves && self.leaves_here(core, now) {
+            return;
+        }
+        let way = self.peer().filter(|_| serves && !self.wants_quiet(now));
         if self.settings.register {
+            if let Some(way) = way.filter(|_| self.bad_for_calls) {
+                self.served(way, core, now);
+            }
             return;
         }
         self.code = Some(response.code);
-        let state = match response.code {
-            503 => TrunkState::Failed { code: Some(503), why: response.text() },
-            _ => TrunkState::Reachable { round_trip },
-        };
-        self.enter(state, core, now);
+        if serves {
+            let Some(way) = way else { return };
+            self.served(way, core, now);
+            self.enter(TrunkState::Reachable { round_trip }, core, now);
+        } else {
+            self.enter(TrunkState::Failed { code: Some(503), why: response.text() }, core, now);
+        }
+    }
+
+    /// The place that is spoken to does not serve. True: another one is spoken to.
+    pub fn leaves_here(&mut self, core: &mut Core, now: Now) -> bool {
+        self.peer().is_some_and(|peer| self.place_failed(peer, None, core, now))
     }
 
     /// OPTIONS was never answered.
@@ -297,7 +394,10 @@ impl Trunk {
         if self.settings.register {
             // Some registrars drop OPTIONS without a word, and are alive all the same.
             if !self.answers_pings {
-                return self.ping_later(now);
+                return self.ping_later(core, now);
+            }
+            if self.leaves_here(core, now) {
+                return;
             }
             // It may have been restarted and forgotten us: the registration tells, and comes at once.
             if self.state.is_up() {
@@ -307,10 +407,29 @@ impl Trunk {
                 self.handle_timeout(core, now);
             }
         } else {
+            if self.leaves_here(core, now) {
+                return;
+            }
             self.code = None;
             self.ping_due = Some(now.tick + core.chance.part_of(Duration::from_secs(4), 50, 100));
             self.enter(TrunkState::Failed { code: None, why }, core, now);
         }
+    }
+
+    /// The operator changed something about it that is no other account and no other server.
+    pub fn change(&mut self, mut settings: TrunkSettings, core: &mut Core, now: Now) {
+        let anew = settings.password != self.settings.password || settings.expires != self.settings.expires;
+        let found = std::mem::replace(&mut settings.found, self.settings.found.clone());
+        self.credentials = credentials(&settings);
+        self.settings = settings;
+        if anew {
+            self.registration.begin_anew(self.settings.expires);
+            if self.settings.register && self.peer().is_some() && self.server.is_some() {
+                self.registration.now(now);
+            }
+        }
+        self.moved(found, core, now);
+        self.handle_timeout(core, now);
     }
 
     pub fn stop(&mut self, core: &mut Core, now: Now) {
@@ -332,7 +451,14 @@ impl Trunk {
             round_trip: self.round_trip,
             since: self.since,
             peer: self.peer(),
+            places: self.places.iter().map(|found| found.way).collect(),
+            failures: self.failures,
             public: self.public,
         }
     }
+}
+
+fn credentials(settings: &TrunkSettings) -> Option<Credentials> {
+    let password = settings.password.clone()?;
+    Some(Credentials { username: settings.username.clone(), password })
 }

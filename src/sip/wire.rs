@@ -7,6 +7,7 @@
 use std::net::SocketAddr;
 
 use super::header::{NameAddr, Uri, Via, cseq, is_token, split_outside_quotes};
+use super::words::Transport;
 
 /// Longer messages are not read: no SIP over UDP is that long, and what we keep of one stays small.
 pub(crate) const LONGEST: usize = 16 * 1024;
@@ -167,6 +168,14 @@ impl Draft {
     pub fn body(&mut self, kind: &str, body: impl Into<Vec<u8>>) {
         self.headers.push("Content-Type", kind);
         self.body = body.into();
+    }
+
+    /// The same request by another transport: its own Via, the first, says so, with another branch.
+    pub fn sent_by_another(&mut self, transport: Transport, branch: &str, other: &str) {
+        let Some((_, via)) = self.headers.0.iter_mut().find(|(name, _)| name == "Via") else { return };
+        if let Some((_, rest)) = via.split_once(' ') {
+            *via = format!("SIP/2.0/{} {}", transport.in_via(), rest.replace(branch, other));
+        }
     }
 
     /// The datagram. Line ends inside values become spaces here too: the last gate.

@@ -124,6 +124,9 @@ pub struct Settings {
     pub ring_timeout: Duration,
     /// How many calls may exist at once; the next one is refused.
     pub max_dialogs: usize,
+    /// How many messages per second one address may send us in the long run; twice as many at once. What comes
+    /// above that is dropped.
+    pub max_per_second: u32,
 }
 
 impl fmt::Debug for Settings {
@@ -133,6 +136,7 @@ impl fmt::Debug for Settings {
             .field("seed", &"(hidden)")
             .field("ring_timeout", &self.ring_timeout)
             .field("max_dialogs", &self.max_dialogs)
+            .field("max_per_second", &self.max_per_second)
             .finish()
     }
 }
@@ -144,12 +148,13 @@ impl Default for Settings {
             seed: 0,
             ring_timeout: Duration::from_secs(120),
             max_dialogs: 200,
+            max_per_second: 100,
         }
     }
 }
 
 /// One PBX.
-#[derive(Clone)]
+#[derive(Clone, PartialEq)]
 pub struct TrunkSettings {
     /// The name the operator gave it.
     pub name: String,
@@ -167,6 +172,28 @@ pub struct TrunkSettings {
     pub found: Vec<Found>,
     /// Who else may send us requests for this trunk. The peer itself always may.
     pub allow: Vec<Cidr>,
+    /// Ask whoever calls through this trunk for `username` and `password` (RFC 3261 §22). Without a password nobody
+    /// can prove anything, and every call is refused.
+    pub challenge: bool,
+    /// The session interval we ask for (RFC 4028); `None`: no session timer unless the PBX wants one.
+    pub session_expires: Option<Duration>,
+}
+
+impl Default for TrunkSettings {
+    fn default() -> TrunkSettings {
+        TrunkSettings {
+            name: String::new(),
+            server_uri: String::new(),
+            username: String::new(),
+            password: None,
+            register: false,
+            expires: Duration::from_secs(300),
+            found: Vec::new(),
+            allow: Vec::new(),
+            challenge: false,
+            session_expires: None,
+        }
+    }
 }
 
 impl fmt::Debug for TrunkSettings {
@@ -180,6 +207,8 @@ impl fmt::Debug for TrunkSettings {
             .field("expires", &self.expires)
             .field("found", &self.found)
             .field("allow", &self.allow)
+            .field("challenge", &self.challenge)
+            .field("session_expires", &self.session_expires)
             .finish()
     }
 }
@@ -274,6 +303,9 @@ pub struct Dial {
     /// User name and password for the digest challenges of this call, in place of the trunk's. Never
     /// printed.
     pub credentials: Option<(String, String)>,
+    /// How long to wait for any answer at all, were it 100; then the call is given up, so that another trunk may be
+    /// tried. `None`: as long as RFC 3261 says (64 T1, 32 s).
+    pub patience: Option<Duration>,
 }
 
 impl fmt::Debug for Dial {
@@ -288,6 +320,7 @@ impl fmt::Debug for Dial {
             .field("headers", &self.headers)
             .field("sdp", &self.sdp)
             .field("credentials", &self.credentials.as_ref().map(|_| "(hidden)"))
+            .field("patience", &self.patience)
             .finish()
     }
 }
@@ -449,8 +482,18 @@ pub struct Ending {
     pub cause: Option<u16>,
     /// Whether [`Answered`](Event::Answered) had been told.
     pub answered: bool,
+    /// The PBX was not reached: no answer of any kind came in time, or the connection could not be made or broke.
+    pub lost: bool,
     /// In words, such as `486 Busy Here`.
     pub text: String,
+}
+
+impl Ending {
+    /// Whether another trunk may do better: the PBX was never reached or said 5xx, and nobody answered. What a PBX
+    /// that works says about whom we called (4xx, 6xx) is final, and so is a telephone that rang in vain.
+    pub fn failed_over(&self) -> bool {
+        !self.answered && (self.lost || self.code.is_some_and(|code| (500..600).contains(&code)))
+    }
 }
 
 /// Who ended a call.
@@ -462,7 +505,7 @@ pub enum EndedBy {
     Peer,
     /// Nobody answered in time: the PBX's telephone, or the PBX itself.
     Timeout,
-    /// The trunk was taken away, or its answer could not be used.
+    /// The connection could not be made or broke, or the PBX's answer could not be used.
     Transport,
 }
 
@@ -490,7 +533,8 @@ pub enum TrunkState {
         /// What an operator should read.
         why: String,
     },
-    /// We have left, by [`shutdown`](super::UserAgent::shutdown).
+    /// We have left, by [`shutdown`](super::UserAgent::shutdown) or
+    /// [`remove_trunk`](super::UserAgent::remove_trunk).
     Stopped,
 }
 
@@ -519,8 +563,13 @@ pub struct TrunkView {
     pub round_trip: Option<Duration>,
     /// Since when it is in this state.
     pub since: Wall,
-    /// Where it is.
+    /// Where it is spoken to now.
     pub peer: Option<Way>,
+    /// All places where it is, in the order in which they are tried.
+    pub places: Vec<Way>,
+    /// How many calls in a row failed for the trunk's sake (no answer, no connection, 503): from the second on it is
+    /// down until something succeeds.
+    pub failures: u32,
     /// Our address as the PBX sees it (`received` and `rport` of RFC 3581).
     pub public: Option<SocketAddr>,
 }
@@ -534,6 +583,8 @@ pub struct Counters {
     pub sent: u64,
     /// Datagrams from an address that belongs to no trunk.
     pub dropped_foreign: u64,
+    /// Messages above what one address may send ([`Settings::max_per_second`]).
+    pub dropped_rate: u64,
     /// Keep-alives and STUN.
     pub not_sip: u64,
     /// Messages that could not be read.
@@ -548,4 +599,12 @@ pub struct Counters {
     pub refused_full: u64,
     /// Requests of ours that were never answered.
     pub timeouts: u64,
+    /// Transactions of the PBX's forgotten early to make room for a call.
+    pub evicted: u64,
+    /// Calls of a PBX that were asked for a password.
+    pub challenged: u64,
+    /// Calls of a PBX refused because its password was wrong.
+    pub denied: u64,
+    /// Requests too long for a datagram that went by one all the same, because there was no TCP.
+    pub fallen_back: u64,
 }

@@ -90,7 +90,10 @@ fn a_call_rings_is_answered_and_is_hung_up_by_the_pbx() {
     lab.ask(&invite, "BYE", 1, "Reason: Q.850;cause=16;text=\"Normal clearing\"\r\n", "");
     lab.take("200");
     let text = "Normal clearing".to_owned();
-    assert_eq!(lab.ending(), Ending { by: EndedBy::Peer, code: None, cause: Some(16), answered: true, text });
+    assert_eq!(
+        lab.ending(),
+        Ending { by: EndedBy::Peer, code: None, cause: Some(16), answered: true, lost: false, text }
+    );
     lab.ask(&invite, "BYE", 1, "", "");
     lab.take("200");
     lab.no_event();
@@ -112,7 +115,14 @@ fn every_refusal_is_acknowledged_and_told_once() {
         let ack = lab.take("ACK");
         assert_eq!((ack.branch(), ack.to), (invite.branch(), udp(PBX)));
         let text = status.to_owned();
-        let ending = Ending { by: EndedBy::Peer, code: Some(code), cause: Some(17), answered: false, text };
+        let ending = Ending {
+            by: EndedBy::Peer,
+            code: Some(code),
+            cause: Some(17),
+            answered: false,
+            lost: false,
+            text,
+        };
         assert_eq!(lab.ending(), ending);
         lab.answer(&invite, status, "", "");
         lab.take("ACK");
@@ -371,7 +381,14 @@ fn a_bye_of_ours_is_repeated_until_it_is_answered() {
     assert_eq!((bye.to, bye.header("CSeq")), (udp("192.0.2.1:5062"), "2 BYE"));
     assert_eq!(
         lab.ending(),
-        Ending { by: EndedBy::Us, code: None, cause: None, answered: true, text: CAUSE.text.into() }
+        Ending {
+            by: EndedBy::Us,
+            code: None,
+            cause: None,
+            answered: true,
+            lost: false,
+            text: CAUSE.text.into()
+        }
     );
     lab.pass(millis(1_600));
     assert_eq!(lab.sent_kinds(), [(500, "BYE".into()), (1_500, "BYE".into())]);

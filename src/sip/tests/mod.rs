@@ -100,6 +100,7 @@ pub(super) fn trunk(register: bool) -> TrunkSettings {
         expires: Duration::from_secs(300),
         found: vec![found(PBX, US)],
         allow: vec!["192.0.2.64/28".parse().unwrap()],
+        ..TrunkSettings::default()
     }
 }
 
@@ -132,6 +133,7 @@ pub(super) fn dial() -> Dial {
         ],
         sdp: offer(),
         credentials: None,
+        patience: None,
     }
 }
 
@@ -198,6 +200,22 @@ impl Lab {
             }
         }
         panic!("time stands still");
+    }
+
+    /// Lets time pass until the next thing is due.
+    pub fn pass_on(&mut self) {
+        self.pass(self.ua.poll_timeout().unwrap().since(self.now.tick));
+    }
+
+    /// Lets time pass until something is sent.
+    pub fn wait(&mut self) {
+        for _ in 0..1_000 {
+            if !self.sent.is_empty() {
+                return;
+            }
+            self.pass_on();
+        }
+        panic!("nothing is ever sent");
     }
 
     pub fn receive(&mut self, text: &str) {

@@ -233,12 +233,12 @@ fn a_busy_registrar_says_how_long_to_wait() {
 #[test]
 fn a_dead_registrar_is_a_failure_after_32_seconds_and_comes_back_by_itself() {
     let mut lab = Lab::registering();
-    lab.pass(Duration::from_secs(33));
+    lab.pass(Duration::from_secs(32));
     let why = "no answer to REGISTER".to_owned();
     assert_eq!(states(&mut lab), [TrunkState::Trying, TrunkState::Failed { code: None, why }]);
     assert_eq!(lab.sent.len(), 11);
     lab.sent.clear();
-    lab.pass(Duration::from_secs(4));
+    lab.pass(Duration::from_secs(1));
     let again = lab.find("REGISTER");
     lab.answer(&again, "200 OK", OK, "");
     assert_eq!(states(&mut lab), [registered(100)]);
@@ -247,7 +247,7 @@ fn a_dead_registrar_is_a_failure_after_32_seconds_and_comes_back_by_itself() {
 #[test]
 fn a_pbx_that_falls_silent_between_refreshes_is_noticed() {
     let mut lab = done();
-    lab.pass(Duration::from_secs(30));
+    lab.wait();
     let ping = lab.take("OPTIONS");
     lab.answer(&ping, "200 OK", "", "");
     lab.pass(Duration::from_secs(63));
@@ -349,11 +349,11 @@ fn a_trunk_without_registration_is_asked_every_half_minute() {
     lab.answer(&first, "404 Not Found", "", "");
     let up = TrunkState::Reachable { round_trip: millis(3) };
     assert_eq!(states(&mut lab), [TrunkState::Trying, up], "any answer shows life");
-    lab.pass(Duration::from_secs(29));
+    lab.pass(Duration::from_secs(28));
     assert!(lab.sent.is_empty());
-    lab.pass(Duration::from_secs(1));
+    lab.wait();
     let second = lab.take("OPTIONS");
-    assert_eq!(second.at, 30_003);
+    assert!((28_503..=30_003).contains(&second.at), "not all boxes in one beat: {}", second.at);
     lab.pass(millis(9));
     lab.answer(&second, "200 OK", "", "");
     assert_eq!(lab.ua.trunks()[0].round_trip, Some(millis(9)));
@@ -379,7 +379,7 @@ fn a_registrar_that_never_answers_options_is_not_taken_for_dead() {
 #[test]
 fn a_pbx_that_says_503_to_options_is_down() {
     let mut lab = Lab::up();
-    lab.pass(Duration::from_secs(30));
+    lab.wait();
     let ping = lab.take("OPTIONS");
     lab.answer(&ping, "503 Maintenance", "", "");
     let why = "503 Maintenance".to_owned();

@@ -201,7 +201,14 @@ fn a_caller_who_gives_up_is_let_go() {
         assert_eq!((gone.what(), gone.header("CSeq")), ("487", "7 INVITE"));
         assert_eq!(ok.tag("To"), gone.tag("To"), "§9.2");
         let text = "Answered elsewhere".to_owned();
-        let ending = Ending { by: EndedBy::Peer, code: Some(487), cause: Some(26), answered: false, text };
+        let ending = Ending {
+            by: EndedBy::Peer,
+            code: Some(487),
+            cause: Some(26),
+            answered: false,
+            lost: false,
+            text,
+        };
         assert_eq!(lab.ending(), ending);
         lab.pass(millis(600));
         assert_eq!(lab.take("487").text, gone.text, "again until the ACK");
@@ -272,7 +279,7 @@ fn a_refusal_says_why_and_is_repeated_until_its_ack() {
     assert_eq!(refusal.header("Retry-After"), "3600");
     assert!(!refusal.tag("To").is_empty() && !refusal.has("Contact"));
     let text = "603 no permission to call   \"her\"".to_owned();
-    let ending = Ending { by: EndedBy::Us, code: Some(603), cause: None, answered: false, text };
+    let ending = Ending { by: EndedBy::Us, code: Some(603), cause: None, answered: false, lost: false, text };
     assert_eq!(lab.ending(), ending);
     let start = refusal.at;
     lab.pass(millis(4_000));

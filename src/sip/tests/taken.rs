@@ -78,7 +78,10 @@ fn the_pbx_hangs_up_a_call_it_began() {
     lab.ask_in(&ok, "BYE", 8, "Reason: Q.850;cause=16;text=\"Normal clearing\"\r\n", "");
     lab.take("200");
     let text = "Normal clearing".to_owned();
-    assert_eq!(lab.ending(), Ending { by: EndedBy::Peer, code: None, cause: Some(16), answered: true, text });
+    assert_eq!(
+        lab.ending(),
+        Ending { by: EndedBy::Peer, code: None, cause: Some(16), answered: true, lost: false, text }
+    );
     lab.ask_in(&ok, "BYE", 9, "", "");
     lab.take("200");
     lab.leave(LEG, None, "");

@@ -48,6 +48,7 @@ impl Desk {
             request,
             to: Way::udp(FROM.parse().unwrap()),
             owner: Owner::Invite(1),
+            instead: None,
         };
         self.transactions.start(sending, self.now, &mut self.out);
         assert_eq!(self.sent().len(), 1);
