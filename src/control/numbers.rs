@@ -178,7 +178,7 @@ pub fn destination(
         }
         Destination::Sip { host, .. } => {
             let real = HostPort::parse(host).is_ok_and(|h| h.port.is_some() || h.host.contains(['.', ':']));
-            if !real && config.trunk(host).is_none() {
+            if !real && config.trunks_named(host).is_empty() {
                 return Err(Fault::unfit(param, format!("names the trunk \"{host}\", which there is not")));
             }
         }

@@ -9,7 +9,7 @@ use crate::clock::{Now, Tick};
 use crate::whatsapp::callee::Callee;
 
 const MINUTE: Duration = Duration::from_secs(60);
-const DAY_MS: u64 = 24 * 3_600 * 1_000;
+const DAY_MS: i64 = 24 * 3_600 * 1_000;
 
 /// What the configuration allows a trunk.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -51,7 +51,7 @@ impl Capped {
 struct Dialled {
     /// The calls of the last minute, the oldest first; never more than `per_minute`.
     minute: VecDeque<Tick>,
-    day: u64,
+    day: i64,
     today: u64,
 }
 
@@ -103,7 +103,7 @@ mod tests {
     use crate::clock::Wall;
 
     fn at(seconds: u64) -> Now {
-        Now { tick: Tick::from_millis(seconds * 1_000), wall: Wall(1_800_000_000_000 + seconds * 1_000) }
+        Now { tick: Tick::from_millis(seconds * 1_000), wall: Wall(1_800_000_000_000 + seconds as i64 * 1_000) }
     }
 
     fn phone(digits: &str) -> Callee {

@@ -33,15 +33,16 @@ impl Gateway {
     /// Our side of the sound towards a trunk.
     pub(super) fn local_media(&mut self, trunk: &str, rtp: SocketAddr, secret: Secret) -> sdp::LocalMedia {
         let session = self.random.next() >> 2;
-        let trunk = self.settings.trunk(trunk);
-        sdp::LocalMedia {
-            rtp,
-            session,
-            version: 1,
-            codecs: trunk.map_or_else(|| sdp::Codec::ALL.to_vec(), |trunk| trunk.codecs.clone()),
-            dtmf: !trunk.is_some_and(|trunk| trunk.digits_by_info),
-            srtp: trunk.map_or(sdp::SrtpPolicy::Off, |trunk| trunk.srtp),
-            secret: secret.0,
+        let (codecs, srtp) = self.spoken(trunk);
+        let dtmf = !self.settings.trunk(trunk).is_some_and(|trunk| trunk.digits_by_info);
+        sdp::LocalMedia { rtp, session, version: 1, codecs, dtmf, srtp, secret: secret.0 }
+    }
+
+    /// What may be spoken on a trunk, and whether under SRTP.
+    pub(super) fn spoken(&self, trunk: &str) -> (Vec<sdp::Codec>, sdp::SrtpPolicy) {
+        match self.settings.trunk(trunk) {
+            Some(trunk) => (trunk.codecs.clone(), trunk.srtp),
+            None => (sdp::Codec::ALL.to_vec(), sdp::SrtpPolicy::Off),
         }
     }
 

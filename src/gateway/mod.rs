@@ -89,6 +89,7 @@ impl Gateway {
             user_agent: settings.user_agent.clone(),
             seed,
             ring_timeout: settings.ring,
+            max_per_second: settings.max_per_second,
             max_dialogs: settings.max_calls.saturating_mul(2) + REFUSALS,
         });
         for trunk in &settings.trunks {
@@ -195,22 +196,30 @@ impl Gateway {
         requests.chain(calls).chain(drain).chain(self.leaving).chain(self.agent.poll_timeout()).min()
     }
 
-    /// New trunks begin to work, and all the rest is as the file says now; but a trunk that runs goes on as it is.
-    fn reload(&mut self, mut settings: Settings, now: Now) {
-        let mut trunks = std::mem::take(&mut self.settings.trunks);
-        let runs = |name: &str| trunks.iter().any(|trunk| trunk.sip.name == name);
-        let (known, new): (Vec<_>, Vec<_>) =
-            std::mem::take(&mut settings.trunks).into_iter().partition(|trunk| runs(&trunk.sip.name));
-        if !route::same_trunks(&trunks, &known) {
-            tracing::warn!("reload: a changed or removed [[trunk]] needs a restart, the running ones stay");
+    /// Everything is as the file says now. Calls that run on a trunk that was taken out go on to their end.
+    fn reload(&mut self, settings: Settings, now: Now) {
+        let before = std::mem::replace(&mut self.settings, settings).trunks;
+        for gone in before.iter().filter(|trunk| self.settings.trunk(&trunk.sip.name).is_none()) {
+            tracing::info!(trunk = %gone.sip.name, "reload: a trunk is gone");
+            self.agent.remove_trunk(&gone.sip.name, now);
+            self.trunks_up.remove(&gone.sip.name);
+            self.outputs.push_back(Output::Forget { trunk: gone.sip.name.clone() });
         }
-        for trunk in new {
-            tracing::info!(trunk = %trunk.sip.name, "reload: a new trunk");
-            self.agent.add_trunk(trunk.sip.clone(), now);
-            self.outputs.push_back(Output::Find { trunk: trunk.sip.name.clone() });
-            trunks.push(trunk);
+        for trunk in &self.settings.trunks {
+            let name = trunk.sip.name.clone();
+            match before.iter().find(|known| known.sip.name == name) {
+                Some(known) if known == trunk => continue,
+                Some(_) => {
+                    tracing::info!(trunk = %name, "reload: a changed trunk");
+                    self.agent.change_trunk(trunk.sip.clone(), now);
+                }
+                None => {
+                    tracing::info!(trunk = %name, "reload: a new trunk");
+                    self.agent.add_trunk(trunk.sip.clone(), now);
+                }
+            }
+            self.outputs.push_back(Output::Find { trunk: name });
         }
-        self.settings = Settings { trunks, ..settings };
         tracing::info!(numbers = self.settings.numbers.len(), "reloaded");
     }
 

@@ -1,11 +1,9 @@
 //! Calls that the business places: asked for by the PBX or by a program. Consent first, then the sound, then Meta.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::desk::{Answer, Place, Refusal, Ticket};
 use super::live::{FarState, Live};
-use super::port::Secret;
 use super::{CallKey, Gateway, LineOrder, Output, Owner, WebRtc, route};
 use crate::call::leg::{Direction, Side, Why};
 use crate::call::record::{PlacedBy, TrunkPart};
@@ -18,9 +16,6 @@ use crate::whatsapp::graph::{Action, Verdict, VerdictKind};
 use crate::whatsapp::leg::Leg;
 use crate::whatsapp::permit::{Denied, Permission};
 use crate::whatsapp::sdp::{Answer as RemoteAnswer, Place as Candidate};
-
-/// Where we want RTP as long as there is no port: a description that is never sent.
-const NOT_YET: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 9);
 
 /// A call to be placed, whoever asked.
 struct Wanted {
@@ -67,8 +62,8 @@ impl Gateway {
         };
         let to = route::dialled(&number, &invite.to_user).map_err(|fault| refused((404, fault)))?;
         if let Some(offer) = &invite.sdp {
-            let ours = sdp::offer(&self.local_media(&invite.trunk, NOT_YET, Secret([0; 32])));
-            sdp::reply(&ours, offer, 1).map_err(|fault| refused((488, fault.to_string())))?;
+            let (codecs, srtp) = self.spoken(&invite.trunk);
+            sdp::answerable(&codecs, srtp, offer).map_err(|fault| refused((488, fault.to_string())))?;
         }
         self.may_place(&number, &to).map_err(|refusal| match refusal {
             Refusal::Busy => (486, "this user is in a call with this number already".to_owned()),

@@ -83,7 +83,7 @@ pub enum Input {
     },
     /// Calls of an earlier life of this process that were never closed: told once, at the start.
     Interrupted(Vec<Running>),
-    /// The configuration was read again: numbers and limits change, trunks need a restart.
+    /// The configuration was read again: numbers, trunks and limits are as it says now.
     Reload(Box<Settings>),
     /// No new calls; running calls may finish for a while. Said twice: at once.
     Drain,
@@ -305,7 +305,12 @@ pub enum Output {
         /// What remains of it.
         record: Box<Record>,
     },
-    /// A trunk was added while running: its server is to be looked up, as those of the others.
+    /// A trunk is no longer in the configuration: its server need not be looked up any more.
+    Forget {
+        /// Its name.
+        trunk: String,
+    },
+    /// A trunk was added or changed while running: its server is to be looked up, as those of the others.
     Find {
         /// Its name.
         trunk: String,

@@ -14,7 +14,7 @@ use crate::whatsapp::notice::User;
 use crate::whatsapp::sdp::Setup;
 
 /// A trunk as the gateway sees it.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Trunk {
     /// For the user agent.
     pub sip: sip::TrunkSettings,
@@ -50,6 +50,8 @@ impl Trunk {
 pub struct Settings {
     /// User-Agent and Server header.
     pub user_agent: String,
+    /// SIP messages that one address may send in a second.
+    pub max_per_second: u32,
     /// Calls at once.
     pub max_calls: usize,
     /// How long running calls may go on after SIGTERM.
@@ -136,6 +138,7 @@ impl Settings {
         }
         Settings {
             user_agent: concat!("watrunk/", env!("CARGO_PKG_VERSION")).to_owned(),
+            max_per_second: config.sip.max_per_second,
             max_calls: config.gateway.max_calls,
             drain: Duration::from_secs(config.gateway.drain_seconds),
             ring: Duration::from_secs(config.sip.ring_seconds),
@@ -168,19 +171,6 @@ impl Settings {
     pub fn trunk(&self, name: &str) -> Option<&Trunk> {
         self.trunks.iter().find(|trunk| trunk.sip.name == name)
     }
-}
-
-/// Whether these are the same trunks: those that run can't be changed.
-pub fn same_trunks(ours: &[Trunk], theirs: &[Trunk]) -> bool {
-    let key = |trunk: &Trunk| {
-        let sip = &trunk.sip;
-        let allow: Vec<String> = sip.allow.iter().map(ToString::to_string).collect();
-        let who = (sip.name.clone(), sip.server_uri.clone(), sip.username.clone(), sip.password.clone());
-        let share = (trunk.group.clone(), trunk.priority, trunk.weight, trunk.dial.clone());
-        let sound = (trunk.codecs.clone(), trunk.srtp, trunk.digits_by_info, trunk.learn_media, trunk.silence);
-        (who, sip.register, sip.expires, allow, sound, share)
-    };
-    ours.iter().map(key).eq(theirs.iter().map(key))
 }
 
 fn codec(codec: Codec) -> sdp::Codec {
