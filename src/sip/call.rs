@@ -12,15 +12,20 @@
 use crate::clock::{Now, Tick};
 
 use super::Core;
-use super::auth::{Ask, By, Credentials, Digest};
+use super::auth::{Ask, Credentials, Digest};
+use super::change::{Acknowledged, Change};
 use super::dialog::{Addressed, Dialog};
-use super::header::{clean, parameter, quoted, split_outside_quotes};
+use super::digits::Digits;
 use super::invite::Caller;
 use super::modify::Unacknowledged;
+use super::reason::{self, reason_header};
+use super::refer::Referring;
+use super::sdp;
 use super::take::Called;
+use super::timer::{self, Abilities, Session};
 use super::transaction::{Owner, PATIENCE, Transactions};
 use super::trunk::Trunk;
-use super::wire::{Draft, Headers, Request, Response};
+use super::wire::{Request, Response};
 use super::words::{Cause, EndedBy, Ending, Event, LegId, Output};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,9 +83,65 @@ pub(crate) struct Call {
     /// Our present description, and the PBX's.
     pub local_sdp: String,
     pub remote_sdp: Vec<u8>,
+    /// What the two mean, as it was told last.
+    pub agreed: Option<sdp::RemoteMedia>,
     pub sdp_version: u64,
     /// Our 2xx to an INVITE, until its ACK comes.
     pub unacknowledged: Option<Unacknowledged>,
+    /// Our re-INVITE or UPDATE, until its answer comes; and the ACK of the last one.
+    pub change: Option<Change>,
+    pub acknowledged: Option<Acknowledged>,
+    /// The timer that keeps the session alive, if there is one.
+    pub session: Option<Session>,
+    /// The shortest interval of that timer that the PBX has asked for, in seconds.
+    pub min_se: u32,
+    pub abilities: Abilities,
+    /// The transfer that the PBX wants, and whether there was one before.
+    pub referring: Option<Referring>,
+    pub referred_once: bool,
+    pub digits: Digits,
+}
+
+/// A request of ours in a dialog.
+pub(crate) struct Asking {
+    pub method: &'static str,
+    pub owner: Owner,
+    /// It says how we are reached: a target refresh, or one that begins something.
+    pub contact: bool,
+    pub headers: Vec<(&'static str, String)>,
+    /// Its type and itself.
+    pub body: Option<(&'static str, Vec<u8>)>,
+}
+
+/// Sends a request in a dialog, with credentials as far as they have been asked for; gives these back.
+pub(crate) fn ask_in(
+    dialog: &mut Dialog,
+    (digest, who): (&mut Digest, Option<&Credentials>),
+    asking: Asking,
+    trunk: &Trunk,
+    core: &mut Core,
+    now: Now,
+) -> Vec<(&'static str, String)> {
+    let Asking { method, owner, contact, headers, body } = asking;
+    let Addressed { mut draft, uri, hop } = dialog.request(method);
+    let to = trunk.way_to(hop, dialog.seen);
+    if contact {
+        draft.push("Contact", trunk.contact(to));
+    }
+    for (name, value) in headers {
+        draft.push(name, value);
+    }
+    let cnonce = core.chance.token();
+    let plain = body.as_ref().map(|(_, body)| body.as_slice()).unwrap_or_default();
+    let authorization = digest.authorize(&Ask { method, uri: &uri, body: plain }, who, &cnonce);
+    for (name, value) in &authorization {
+        draft.push(name, value.clone());
+    }
+    if let Some((kind, body)) = body {
+        draft.body(kind, body);
+    }
+    trunk.send(method, draft, to, owner, core, now);
+    authorization
 }
 
 impl Call {
@@ -103,8 +164,17 @@ impl Call {
             first_sdp: String::new(),
             local_sdp: String::new(),
             remote_sdp: Vec::new(),
+            agreed: None,
             sdp_version: 0,
             unacknowledged: None,
+            change: None,
+            acknowledged: None,
+            session: None,
+            min_se: timer::MIN_SE,
+            abilities: Abilities::default(),
+            referring: None,
+            referred_once: false,
+            digits: Digits::default(),
         }
     }
 
@@ -129,7 +199,39 @@ impl Call {
         self.deadline = None;
         self.answered = true;
         self.remote_sdp.clone_from(&theirs);
-        core.tell(Event::Answered { leg: self.leg, sdp: theirs });
+        self.agreed = sdp::agreed(&self.local_sdp, &theirs).ok();
+        core.tell(Event::Answered { leg: self.leg, ours: self.local_sdp.clone(), theirs });
+    }
+
+    pub fn call_id(&self) -> &str {
+        match (&self.role, &self.dialog) {
+            (Role::Caller(caller), _) => caller.call_id(),
+            (Role::Called(_), Some(dialog)) => &dialog.call_id,
+            (Role::Called(_), None) => "",
+        }
+    }
+
+    /// Whether we called: then Call-ID is ours.
+    pub fn ours(&self) -> bool {
+        match self.role {
+            Role::Caller(_) => true,
+            Role::Called(_) => false,
+        }
+    }
+
+    /// Sends a request in the dialog, if there is one.
+    pub fn ask(
+        &mut self,
+        asking: Asking,
+        trunk: &Trunk,
+        core: &mut Core,
+        now: Now,
+    ) -> Vec<(&'static str, String)> {
+        let who = self.credentials.as_ref().or(trunk.credentials.as_ref());
+        match self.dialog.as_mut() {
+            Some(dialog) => ask_in(dialog, (&mut self.digest, who), asking, trunk, core, now),
+            None => Vec::new(),
+        }
     }
 
     /// We hang up. The leg's end is told at once; the rest happens on the wire.
@@ -156,27 +258,22 @@ impl Call {
     }
 
     pub fn bye(&mut self, trunk: &Trunk, core: &mut Core, now: Now) {
-        self.over();
-        let Some(dialog) = self.dialog.as_mut() else { return };
-        let Addressed { mut draft, uri, hop } = dialog.request("BYE");
-        let to = trunk.way_to(hop, dialog.seen);
-        push_reason(&mut draft, self.cause);
-        let cnonce = core.chance.token();
-        let ask = Ask { method: "BYE", uri: &uri, body: b"" };
-        let who = self.credentials.as_ref().or(trunk.credentials.as_ref());
-        for (name, value) in self.digest.authorize(&ask, who, &cnonce) {
-            draft.push(name, value);
-        }
-        trunk.send("BYE", draft, to, Owner::Bye(self.number), core, now);
+        self.over(now);
+        self.digest.begin();
+        self.send_bye(trunk, core, now);
+    }
+
+    fn send_bye(&mut self, trunk: &Trunk, core: &mut Core, now: Now) {
+        let headers = reason_header(self.cause).map(|reason| ("Reason", reason)).into_iter().collect();
+        let asking =
+            Asking { method: "BYE", owner: Owner::Bye(self.number), contact: false, headers, body: None };
+        self.ask(asking, trunk, core, now);
     }
 
     /// An answer to our BYE: only a challenge needs anything more.
     pub fn bye_answered(&mut self, response: &Response, trunk: &Trunk, core: &mut Core, now: Now) {
-        let Some(by) = By::status(response.code) else { return };
-        let challenges = response.headers.all(by.challenge_header());
-        let who = self.credentials.as_ref().or(trunk.credentials.as_ref());
-        if self.digest.challenged(by, challenges, who).is_ok() {
-            self.bye(trunk, core, now);
+        if self.challenged(response, trunk) {
+            self.send_bye(trunk, core, now);
         }
     }
 
@@ -194,11 +291,10 @@ impl Call {
                 self.reject(487, trunk, core, now, |_| {});
                 code = Some(487);
             }
-            Phase::Answering { .. } | Phase::Talking | Phase::Over => self.over(),
+            Phase::Answering { .. } | Phase::Talking | Phase::Over => self.over(now),
         }
-        let text = request.headers.list("Reason").find_map(reason_text);
-        let text = text.unwrap_or_else(|| "the PBX hung up".to_owned());
-        self.end(EndedBy::Peer, code, q850(&request.headers), text, core);
+        let text = reason::text_or(&request.headers, "the PBX hung up");
+        self.end(EndedBy::Peer, code, reason::q850(&request.headers), text, core);
     }
 
     /// Whether the request belongs to this call, in an early dialog or a confirmed one.
@@ -210,10 +306,14 @@ impl Call {
         }
     }
 
-    pub fn over(&mut self) {
+    /// Nothing more is wanted of the call. A re-INVITE of ours that is still open is not waited for longer than for a CANCEL.
+    pub fn over(&mut self, now: Now) {
         self.phase = Phase::Over;
-        self.deadline = None;
+        self.deadline = self.changing().then(|| now.tick + PATIENCE);
         self.unacknowledged = None;
+        self.session = None;
+        self.referring = None;
+        self.digits = Digits::default();
     }
 
     pub fn end(&mut self, by: EndedBy, code: Option<u16>, cause: Option<u16>, text: String, core: &mut Core) {
@@ -225,12 +325,20 @@ impl Call {
 
     pub fn next(&self) -> Option<Tick> {
         let unacknowledged = self.unacknowledged.as_ref().map(Unacknowledged::next);
-        [self.deadline, unacknowledged, self.ring_again()].into_iter().flatten().min()
+        let session = self.session.as_ref().filter(|_| self.talking()).map(Session::next);
+        let mine = [self.deadline, unacknowledged, session, self.digits.next(), self.referring_until()];
+        mine.into_iter().chain([self.ring_again(), self.reliable_next()]).flatten().min()
     }
 
     pub fn handle_timeout(&mut self, trunk: &Trunk, core: &mut Core, now: Now) {
         self.repeat_answer(trunk, core, now);
+        self.repeat_reliable(trunk, core, now);
         self.repeat_ringing(trunk, core, now);
+        self.session_due(trunk, core, now);
+        self.referring_due(trunk, core, now);
+        if self.digits.next().is_some_and(|due| due <= now.tick) {
+            self.next_digit(trunk, core, now);
+        }
         if self.deadline.take_if(|at| *at <= now.tick).is_none() {
             return;
         }
@@ -241,42 +349,11 @@ impl Call {
             }
             Phase::Cancelling { .. } => {
                 core.transactions.forget(Owner::Invite(self.number));
-                self.over();
+                self.over(now);
             }
             Phase::Called => self.expire(trunk, core, now),
-            Phase::Answering { .. } | Phase::Talking | Phase::Over => {}
+            Phase::Over => core.transactions.forget(Owner::Change(self.number)),
+            Phase::Answering { .. } | Phase::Talking => {}
         }
     }
-}
-
-/// Says why in a request that ends a call (RFC 3326).
-pub(crate) fn push_reason(draft: &mut Draft, cause: Cause) {
-    if let Some(code) = cause.code {
-        draft.push("Reason", format!("SIP;cause={code};text={}", quoted(cause.text)));
-    }
-}
-
-/// The parameter of an element of Reason (RFC 3326).
-fn reason_param(element: &str, wanted: &str) -> Option<String> {
-    split_outside_quotes(element, ';')?
-        .into_iter()
-        .skip(1)
-        .map(parameter)
-        .find(|(name, _)| name == wanted)
-        .and_then(|(_, value)| value)
-}
-
-pub(crate) fn reason_text(element: &str) -> Option<String> {
-    let text = clean(&reason_param(element, "text")?);
-    (!text.is_empty()).then(|| text.chars().take(80).collect())
-}
-
-/// The Q.850 cause of a message's Reason header.
-pub(crate) fn q850(headers: &Headers) -> Option<u16> {
-    headers
-        .list("Reason")
-        .filter(|element| {
-            element.split(';').next().is_some_and(|name| name.trim().eq_ignore_ascii_case("Q.850"))
-        })
-        .find_map(|element| reason_param(element, "cause")?.parse().ok().filter(|cause| *cause > 0))
 }

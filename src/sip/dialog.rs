@@ -1,7 +1,7 @@
 //! Dialogs (RFC 3261 §12): tags, sequence numbers, route sets and the remote target.
 
 use super::header::{NameAddr, Uri};
-use super::wire::{Draft, Request, Response};
+use super::wire::{Draft, Headers, Request, Response};
 use super::words::Way;
 
 /// A dialog: confirmed if we called; early at first if the PBX did.
@@ -76,11 +76,18 @@ impl Dialog {
         }
     }
 
-    /// A request in the dialog (§12.2.1.1). ACK takes the number of the INVITE, others the next one.
+    /// A request in the dialog, with the next number (§12.2.1.1).
     pub fn request(&mut self, method: &str) -> Addressed {
-        if method != "ACK" {
-            self.cseq = self.cseq.saturating_add(1);
-        }
+        self.cseq = self.cseq.saturating_add(1);
+        self.numbered(method, self.cseq)
+    }
+
+    /// The acknowledgement of a 2xx: with the number of its INVITE (§13.2.2.4).
+    pub fn acknowledgement(&self, invite: u32) -> Addressed {
+        self.numbered("ACK", invite)
+    }
+
+    fn numbered(&self, method: &str, cseq: u32) -> Addressed {
         let first = self.routes.first().and_then(|route| NameAddr::read(route));
         // A strict router wants its own URI as the request URI, and the target as the last route.
         let (uri, routes) = match &first {
@@ -103,7 +110,7 @@ impl Dialog {
         draft.push("From", self.local.clone());
         draft.push("To", self.remote.clone());
         draft.push("Call-ID", self.call_id.clone());
-        draft.push("CSeq", format!("{} {method}", self.cseq));
+        draft.push("CSeq", format!("{cseq} {method}"));
         Addressed { draft, uri, hop }
     }
 
@@ -123,9 +130,20 @@ impl Dialog {
         true
     }
 
-    /// A target refresh request (re-INVITE, UPDATE) says where the PBX wants to be spoken to.
-    pub fn refresh_target(&mut self, request: &Request) {
-        if let Some(target) = contact(request.headers.list("Contact")) {
+    /// The dialog was an early one until now, and has been spoken in.
+    pub fn succeed(&mut self, early: &Dialog) {
+        self.cseq = self.cseq.max(early.cseq);
+        self.remote_cseq = self.remote_cseq.max(early.remote_cseq);
+    }
+
+    /// Whether these are its tags and its Call-ID, ours first (RFC 3891 §3).
+    pub fn is_named(&self, call_id: &str, ours: &str, theirs: &str) -> bool {
+        self.call_id == call_id && self.local_tag == ours && self.remote_tag == theirs
+    }
+
+    /// A target refresh request (re-INVITE, UPDATE), or the 2xx to one of ours, says where the PBX wants to be spoken to.
+    pub fn refresh_target(&mut self, headers: &Headers) {
+        if let Some(target) = contact(headers.list("Contact")) {
             self.target = target;
         }
     }
@@ -192,15 +210,15 @@ mod tests {
     #[test]
     fn ack_keeps_the_number_of_the_invite_and_bye_takes_the_next() {
         let mut dialog = dialog(&[]);
-        assert!(lines(&dialog.request("ACK")).contains("CSeq: 7 ACK\r\n"));
+        assert!(lines(&dialog.acknowledgement(7)).contains("CSeq: 7 ACK\r\n"));
         assert!(lines(&dialog.request("BYE")).contains("CSeq: 8 BYE\r\n"));
     }
 
     #[test]
     fn without_a_contact_the_request_uri_stands_in() {
         let seen = Way::udp("192.0.2.1:5060".parse().unwrap());
-        let mut dialog = Dialog::confirmed(&answer(&[], ""), "<sip:a@h>;tag=1", "1", "sip:b@h", seen);
-        let ack = dialog.request("ACK");
+        let dialog = Dialog::confirmed(&answer(&[], ""), "<sip:a@h>;tag=1", "1", "sip:b@h", seen);
+        let ack = dialog.acknowledgement(7);
         assert!(lines(&ack).starts_with("ACK sip:b@h SIP/2.0\r\n"));
         assert_eq!(ack.hop, None);
     }

@@ -336,6 +336,15 @@ pub(crate) fn split_outside_quotes(text: &str, separator: char) -> Option<Vec<&s
     Some(pieces)
 }
 
+/// A URI's text and its headers, which stand behind the first question mark after the user part.
+pub(crate) fn without_headers(uri: &str) -> (&str, &str) {
+    let host = uri.find('@').unwrap_or(0);
+    match uri.get(host..).and_then(|rest| rest.find('?')) {
+        Some(at) => (uri.get(..host + at).unwrap_or_default(), uri.get(host + at + 1..).unwrap_or_default()),
+        None => (uri, ""),
+    }
+}
+
 /// A token (RFC 3261 §25.1).
 pub(crate) fn is_token(text: &str) -> bool {
     !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || "-.!%*_+`'~".contains(c))
@@ -375,7 +384,7 @@ pub(crate) fn user_part(text: &str) -> String {
 }
 
 /// `%2B` becomes `+`. What is no escape stays as it is, what is no UTF-8 becomes replacement characters.
-fn percent_decoded(text: &str) -> String {
+pub(crate) fn percent_decoded(text: &str) -> String {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
     while let Some((first, behind)) = rest.split_first() {

@@ -5,7 +5,10 @@
 //!   401/407     -> ACK, INVITE with credentials
 //!   18x         -> Ringing
 //!   2xx         -> ACK, Answered           2xx of another fork -> ACK, BYE
-//!   3xx - 6xx   -> ACK, Ended
+//!   18x with RSeq -> PRACK
+//!   422         -> ACK, INVITE with the interval that the PBX wants
+//!   3xx         -> ACK, INVITE to whom it names
+//!   4xx - 6xx   -> ACK, Ended
 //! hang_up       -> Ended at once; then on the wire whatever fits:
 //!   nothing heard yet   wait for a provisional answer, then CANCEL (§9.1)
 //!   ringing             CANCEL; 487 -> ACK; a 2xx that crosses it -> ACK, BYE
@@ -15,21 +18,30 @@
 use crate::clock::Now;
 
 use super::auth::{Ask, By, Credentials, GivenUp};
-use super::call::{Call, Phase, Role, push_reason, q850};
+use super::call::{Call, Phase, Role};
 use super::dialog::{Addressed, Dialog};
 use super::header::{clean, is_token, quoted, user_part};
+use super::identity::ANONYMOUS;
+use super::reason::{push_reason, q850, refusal};
+use super::redirect::{Learnt, Redirects, Target};
+use super::reliable::{Fork, Heard};
 use super::sdp;
+use super::timer;
 use super::transaction::{Owner, PATIENCE, Sending};
 use super::trunk::Trunk;
 use super::wire::{Draft, Request, Response};
 use super::words::{Dial, EndedBy, Event, LegId, Way};
-use super::{ALLOW, Core};
+use super::{ALLOW, Core, SUPPORTED};
 
 /// Other forks answering later than this many are not acknowledged.
 const MOST_FORKS: usize = 8;
+/// More news than these about the ringing of one call are not told.
+const MOST_RINGING: usize = 32;
+/// An INVITE that was refused with 422 is sent again no more often than this.
+const MOST_RAISES: u8 = 3;
 
 /// Headers that the user agent writes itself; nobody else may.
-const OURS: [&str; 26] = [
+const OURS: [&str; 30] = [
     "Via",
     "From",
     "To",
@@ -56,6 +68,10 @@ const OURS: [&str; 26] = [
     "Reason",
     "RSeq",
     "RAck",
+    "Replaces",
+    "Referred-By",
+    "Refer-To",
+    "Privacy",
 ];
 
 /// An acknowledgement of a 2xx, kept for when the 2xx comes again.
@@ -70,7 +86,9 @@ struct Acknowledged {
 #[derive(Debug)]
 pub(crate) struct Caller {
     dial: Dial,
+    /// The request URI; it changes when the PBX redirects the call, To does not.
     uri: String,
+    to_uri: String,
     call_id: String,
     /// Name and address of the caller.
     name: String,
@@ -87,12 +105,23 @@ pub(crate) struct Caller {
     pub(super) tried: Vec<Way>,
     told_trying: bool,
     ringing: Option<(u16, Option<Vec<u8>>)>,
+    /// How often that has been told.
+    rang: usize,
     /// A session description that came before the answer.
     early: Option<Vec<u8>>,
+    forks: Vec<Fork>,
     acks: Vec<Acknowledged>,
+    /// The interval of the session timer that is asked for, in seconds, and how often the PBX wanted a longer one.
+    session: Option<u32>,
+    raises: u8,
+    redirects: Redirects,
 }
 
 impl Caller {
+    pub fn call_id(&self) -> &str {
+        &self.call_id
+    }
+
     /// Whether the request belongs to an early dialog of this INVITE.
     pub fn owns(&self, request: &Request) -> bool {
         request.call_id == self.call_id && request.to.tag() == Some(&self.from_tag)
@@ -103,14 +132,52 @@ impl Caller {
         let mut draft = Draft::request(method, &self.uri);
         draft.push("Max-Forwards", "70");
         draft.push("From", self.from.clone());
-        draft.push("To", format!("<{}>", self.uri));
+        draft.push("To", format!("<{}>", self.to_uri));
         draft.push("Call-ID", self.call_id.clone());
         draft.push("CSeq", format!("{} {method}", self.cseq));
         draft
     }
 
-    fn acknowledge(&mut self, dialog: &mut Dialog, trunk: &Trunk, core: &mut Core) {
-        let Addressed { mut draft, hop, .. } = dialog.request("ACK");
+    /// The early dialog with that tag of the PBX.
+    pub fn fork(&mut self, tag: &str) -> Option<&mut Fork> {
+        self.forks.iter_mut().find(|fork| fork.dialog.remote_tag == tag)
+    }
+
+    /// Whether an INVITE that takes our place means this one, which nobody has answered yet (RFC 3891 §3).
+    pub fn is_early(&self, call_id: &str, ours: &str, theirs: &str) -> bool {
+        self.forks.iter().any(|fork| fork.dialog.is_named(call_id, ours, theirs))
+    }
+
+    /// What an answer says about its early dialog.
+    fn hear(&mut self, response: &Response, from: Way) -> Heard {
+        let Some(tag) = response.to.tag() else { return Heard::Plain };
+        if let Some(fork) = self.fork(tag) {
+            return fork.hear(response);
+        }
+        if self.forks.len() >= MOST_FORKS {
+            return Heard::OutOfTurn;
+        }
+        let fork = Fork::new(Dialog::confirmed(response, &self.from, &self.from_tag, &self.uri, from));
+        let heard = fork.hear(response);
+        self.forks.push(fork);
+        heard
+    }
+
+    /// It rings, or sounds already: told unless it has been told.
+    pub fn heard_early(&mut self, code: u16, sdp: Option<Vec<u8>>, leg: LegId, core: &mut Core) {
+        if let Some(sdp) = &sdp {
+            self.early = Some(sdp.clone());
+        }
+        let heard = (code, sdp);
+        if self.ringing.as_ref() != Some(&heard) && self.rang < MOST_RINGING {
+            self.rang += 1;
+            self.ringing = Some(heard.clone());
+            core.tell(Event::Ringing { leg, code: heard.0, sdp: heard.1 });
+        }
+    }
+
+    fn acknowledge(&mut self, dialog: &Dialog, trunk: &Trunk, core: &mut Core) {
+        let Addressed { mut draft, hop, .. } = dialog.acknowledgement(self.cseq);
         for (name, value) in &self.authorization {
             draft.push(name, value.clone());
         }
@@ -137,13 +204,16 @@ impl Call {
         let caller = format!("<{}:{}@{}>", trunk.scheme(), user_part(&dial.from_user), trunk.domain());
         let name = dial.from_name.as_deref().map(quoted).filter(|name| name.len() > 2);
         let name = name.map_or(caller.clone(), |name| format!("{name} {caller}"));
+        let shown = if dial.privacy { ANONYMOUS } else { &name };
         let host = dial.host.as_deref().map(|host| host.replace(|c: char| c.is_control() || c == ' ', ""));
         let credentials = dial.credentials.take();
         let sdp = dial.sdp.clone();
+        let uri = trunk.uri(&dial.user, host.as_deref());
         let caller = Caller {
-            uri: trunk.uri(&dial.user, host.as_deref()),
+            to_uri: uri.clone(),
+            uri,
             call_id: core.chance.token(),
-            from: format!("{name};tag={from_tag}"),
+            from: format!("{shown};tag={from_tag}"),
             name,
             from_tag,
             cseq: 0,
@@ -153,8 +223,13 @@ impl Call {
             tried: Vec::new(),
             told_trying: false,
             ringing: None,
+            rang: 0,
             early: None,
+            forks: Vec::new(),
             acks: Vec::new(),
+            session: timer::wanted(trunk),
+            raises: 0,
+            redirects: Redirects::default(),
             dial,
         };
         let role = Role::Caller(Box::new(caller));
@@ -171,6 +246,9 @@ impl Call {
     pub(super) fn invite(&mut self, trunk: &Trunk, core: &mut Core, now: Now) {
         let Role::Caller(caller) = &mut self.role else { return };
         caller.cseq += 1;
+        // The tags of a refusal and its early dialogs are forgotten.
+        caller.forks.clear();
+        caller.early = None;
         let cnonce = core.chance.token();
         let ask = Ask { method: "INVITE", uri: &caller.uri, body: caller.dial.sdp.as_bytes() };
         let who = self.credentials.as_ref().or(trunk.credentials.as_ref());
@@ -178,6 +256,20 @@ impl Call {
         let mut draft = caller.request("INVITE");
         draft.push("Contact", trunk.contact(caller.peer));
         draft.push("Allow", ALLOW);
+        draft.push("Supported", SUPPORTED);
+        if let Some(seconds) = caller.session {
+            draft.push("Session-Expires", seconds.to_string());
+            draft.push("Min-SE", self.min_se.to_string());
+        }
+        if let Some(replaces) = &caller.dial.replaces {
+            draft.push("Replaces", clean(replaces));
+        }
+        if let Some(by) = &caller.dial.referred_by {
+            draft.push("Referred-By", clean(by));
+        }
+        if caller.dial.privacy {
+            draft.push("Privacy", "id");
+        }
         if caller.dial.asserted {
             // With the name: a PBX that trusts this header takes the caller's name from it too.
             draft.push("P-Asserted-Identity", caller.name.clone());
@@ -201,13 +293,13 @@ impl Call {
     /// An answer to INVITE.
     pub fn answered(&mut self, response: &Response, from: Way, trunk: &Trunk, core: &mut Core, now: Now) {
         match response.code {
-            ..=199 => self.provisional(response, trunk, core, now),
+            ..=199 => self.provisional(response, from, trunk, core, now),
             200..=299 => self.accepted(response, from, trunk, core, now),
             _ => self.refused(response, trunk, core, now),
         }
     }
 
-    fn provisional(&mut self, response: &Response, trunk: &Trunk, core: &mut Core, now: Now) {
+    fn provisional(&mut self, response: &Response, from: Way, trunk: &Trunk, core: &mut Core, now: Now) {
         match self.phase {
             Phase::Cancelling { sent: false } => return self.cancel(trunk, core, now),
             Phase::Calling { .. } => self.phase = Phase::Calling { heard: true },
@@ -217,20 +309,22 @@ impl Call {
             | Phase::Talking
             | Phase::Over => return,
         }
+        self.abilities.learn(&response.headers);
+        let leg = self.leg;
         let Role::Caller(caller) = &mut self.role else { return };
         if response.code == 100 {
             if !std::mem::replace(&mut caller.told_trying, true) {
-                core.tell(Event::Trying { leg: self.leg });
+                core.tell(Event::Trying { leg });
             }
             return;
         }
-        let heard = (response.code, response.sdp());
-        if let Some(sdp) = &heard.1 {
-            caller.early = Some(sdp.clone());
+        let heard = caller.hear(response, from);
+        // 199 (RFC 6228): one telephone of several will not answer any more.
+        if heard != Heard::OutOfTurn && response.code != 199 {
+            caller.heard_early(response.code, response.sdp(), leg, core);
         }
-        if caller.ringing.as_ref() != Some(&heard) {
-            caller.ringing = Some(heard.clone());
-            core.tell(Event::Ringing { leg: self.leg, code: heard.0, sdp: heard.1 });
+        if let Heard::Reliable(rseq) = heard {
+            self.acknowledge_provisional(response, rseq, trunk, core, now);
         }
     }
 
@@ -246,12 +340,25 @@ impl Call {
             return;
         }
         let mut dialog = Dialog::confirmed(response, &caller.from, &caller.from_tag, &caller.uri, from);
-        caller.acknowledge(&mut dialog, trunk, core);
+        let mut agreed = None;
+        if let Some(fork) = caller.fork(tag) {
+            dialog.succeed(&fork.dialog);
+            // What was agreed upon early and changed since is not undone by a description that comes late.
+            agreed = fork.agreed.take().map(|sdp| (sdp, fork.changed));
+        }
+        caller.acknowledge(&dialog, trunk, core);
         let wanted = matches!(self.phase, Phase::Calling { .. });
-        let sdp = response.sdp().or_else(|| caller.early.take());
+        let sdp = match agreed {
+            Some((changed, true)) => Some(changed),
+            Some((agreed, false)) => response.sdp().or(Some(agreed)),
+            None => response.sdp().or_else(|| caller.early.take()),
+        };
         match sdp {
             Some(sdp) if wanted => {
+                caller.forks.clear();
                 self.dialog = Some(dialog);
+                self.abilities.learn(&response.headers);
+                self.timed_by(&response.headers, now);
                 self.stands(sdp, core);
             }
             Some(_) | None => {
@@ -261,11 +368,11 @@ impl Call {
                 let to = trunk.way_to(hop, dialog.seen);
                 trunk.send("BYE", draft, to, Owner::StrayBye(self.number), core, now);
                 if wanted {
-                    self.over();
+                    self.over(now);
                     let text = format!("{} without a session description", response.text());
                     self.end(EndedBy::Transport, None, None, text, core);
                 } else if !self.talking() {
-                    self.over();
+                    self.over(now);
                 }
             }
         }
@@ -273,15 +380,12 @@ impl Call {
 
     fn refused(&mut self, response: &Response, trunk: &Trunk, core: &mut Core, now: Now) {
         let calling = matches!(self.phase, Phase::Calling { .. });
-        let mut text = response.text();
+        let mut text = refusal(response);
         if let Some(by) = By::status(response.code).filter(|_| calling) {
             let challenges = response.headers.all(by.challenge_header());
             let who = self.credentials.as_ref().or(trunk.credentials.as_ref());
             match self.digest.challenged(by, challenges, who) {
-                Ok(()) => {
-                    self.phase = Phase::Calling { heard: false };
-                    return self.invite(trunk, core, now);
-                }
+                Ok(()) => return self.invite_again(trunk, core, now),
                 // The same password did for REGISTER: it is the caller in From that the PBX does not
                 // know. Asterisk does so unless it knows the trunk by address or by auth_username.
                 Err(GivenUp::WrongPassword) if trunk.registration.bound() && self.credentials.is_none() => {
@@ -292,16 +396,90 @@ impl Call {
                 Err(given_up) => text = format!("{text}: {}", given_up.text()),
             }
         }
+        if calling && response.code == 422 && self.raised(response) {
+            return self.invite_again(trunk, core, now);
+        }
+        if calling && let Some(more) = self.redirected(response, trunk, core, now) {
+            match more {
+                Some(more) => text = format!("{text}: {more}"),
+                None => return,
+            }
+        }
         if self.talking() {
             return;
         }
-        self.over();
+        self.over(now);
         self.end(EndedBy::Peer, Some(response.code), q850(&response.headers), text, core);
     }
 
+    fn invite_again(&mut self, trunk: &Trunk, core: &mut Core, now: Now) {
+        self.phase = Phase::Calling { heard: false };
+        self.invite(trunk, core, now);
+    }
+
+    /// 422: the PBX wants a longer interval (RFC 4028 §7.3). Whether that is one that we have not tried.
+    fn raised(&mut self, response: &Response) -> bool {
+        let Role::Caller(caller) = &mut self.role else { return false };
+        let least = timer::min_se(&response.headers);
+        let Some(seconds) = caller.session.filter(|seconds| *seconds < least) else { return false };
+        if caller.raises >= MOST_RAISES {
+            return false;
+        }
+        tracing::debug!(seconds, least, "the PBX wants a longer session interval");
+        caller.raises += 1;
+        caller.session = Some(least);
+        self.min_se = least;
+        true
+    }
+
+    /// A refusal that leaves others to be called: those whom a 3xx names, or named before. `None`: there was never anybody;
+    /// `Some(None)`: the next one is being called; `Some(Some(…))`: why nobody is.
+    fn redirected(
+        &mut self,
+        response: &Response,
+        trunk: &Trunk,
+        core: &mut Core,
+        now: Now,
+    ) -> Option<Option<&'static str>> {
+        let Role::Caller(caller) = &mut self.role else { return None };
+        let mut learnt = None;
+        if (300..400).contains(&response.code) {
+            learnt = Some(caller.redirects.learn(response, &caller.uri, caller.peer, trunk));
+        }
+        // 6xx means everywhere (RFC 3261 §21.6).
+        let next = caller.redirects.next().filter(|_| response.code < 600);
+        let Some(target) = next else {
+            return match learnt? {
+                Learnt::Nothing => None,
+                Learnt::Circle => Some(Some("the PBX redirects the call in a circle")),
+                Learnt::Somebody => Some(Some("the PBX redirects the call too often")),
+            };
+        };
+        self.follow(target, trunk, core, now);
+        Some(None)
+    }
+
+    /// Calls somebody else, as the PBX said.
+    fn follow(&mut self, target: Target, trunk: &Trunk, core: &mut Core, now: Now) {
+        let Role::Caller(caller) = &mut self.role else { return };
+        tracing::debug!(directly = target.hop.is_some(), "the PBX redirects the call");
+        caller.uri = target.uri;
+        caller.peer = target.hop.or(trunk.peer()).unwrap_or(caller.peer);
+        caller.tried.clear();
+        self.lost = false;
+        self.digest.begin();
+        self.invite_again(trunk, core, now);
+    }
+
     /// INVITE was never answered at all.
-    pub fn lost(&mut self, core: &mut Core) {
-        self.over();
+    pub fn lost(&mut self, trunk: &Trunk, core: &mut Core, now: Now) {
+        let calling = matches!(self.phase, Phase::Calling { .. });
+        if let Role::Caller(caller) = &mut self.role
+            && let Some(target) = caller.redirects.next().filter(|_| calling)
+        {
+            return self.follow(target, trunk, core, now);
+        }
+        self.over(now);
         self.end(EndedBy::Timeout, None, None, "no answer from the PBX".to_owned(), core);
     }
 

@@ -9,7 +9,11 @@
 //! | `wire`, `header` | bytes <-> message (the door of rsip); the values of headers |
 //! | `transaction` | the four machines of §17 |
 //! | `call`, `dialog` | a call, whoever began it; tags, numbers, routes |
-//! | `invite`, `take`, `modify` | begun by us; begun by the PBX; changed |
+//! | `invite`, `take`, `modify` | begun by us; begun by the PBX; changed by it |
+//! | `change`, `timer` | changed by us; kept alive (RFC 4028) |
+//! | `reliable`, `redirect` | provisional answers that do not get lost; 3xx followed |
+//! | `refer`, `digits` | transfers; digits by INFO |
+//! | `identity` | who calls, by whom diverted, and who must not know |
 //! | `serve` | what else the PBX asks of us |
 //! | `trunk`, `trunks`, `register`, `auth` | a PBX: alive, registered, believed |
 //! | `place`, `guard`, `challenge` | where it is; who is heard, how often; whoever calls proves who he is |
@@ -23,15 +27,23 @@
 mod auth;
 mod call;
 mod chance;
+mod change;
 mod dialog;
+mod digits;
 mod header;
+mod identity;
 mod invite;
 mod modify;
 mod place;
+mod reason;
+mod redirect;
+mod refer;
 mod register;
+mod reliable;
 pub mod sdp;
 mod serve;
 mod take;
+mod timer;
 mod transaction;
 mod trunk;
 mod trunks;
@@ -54,11 +66,14 @@ use wire::Read;
 
 pub use words::{
     Cause, Cidr, CidrError, Counters, Dial, DialError, EndedBy, Ending, Event, Found, Invite, LegId, Output,
-    Refusal, Settings, Transport, TrunkSettings, TrunkState, TrunkView, Way,
+    Refer, Refusal, Settings, Transport, TrunkSettings, TrunkState, TrunkView, Way,
 };
 
 /// The methods we take.
-const ALLOW: &str = "INVITE, ACK, CANCEL, BYE, OPTIONS, UPDATE, INFO, NOTIFY";
+const ALLOW: &str = "INVITE, ACK, CANCEL, BYE, OPTIONS, UPDATE, INFO, NOTIFY, PRACK, REFER";
+
+/// The extensions we know: RFC 4028, RFC 3262, RFC 3891, RFC 4488.
+const SUPPORTED: &str = "timer, 100rel, replaces, norefersub";
 
 /// What every part of the room needs: settings, chance, transactions, the way out.
 #[derive(Debug)]
@@ -166,6 +181,26 @@ impl UserAgent {
                     call.bye_answered(response, trunk, core, now);
                 }
             }
+            Owner::Change(number) => {
+                if let Some((call, trunk)) = party(&mut self.calls, &self.trunks, number) {
+                    call.change_answered(response, from, trunk, core, now);
+                }
+            }
+            Owner::Info(number) => {
+                if let Some((call, trunk)) = party(&mut self.calls, &self.trunks, number) {
+                    call.digit_answered(Some(response), trunk, core, now);
+                }
+            }
+            Owner::Notify(number) => {
+                if let Some((call, trunk)) = party(&mut self.calls, &self.trunks, number) {
+                    call.notify_answered(response, trunk, core, now);
+                }
+            }
+            Owner::Prack(number) => {
+                if let Some((call, trunk)) = party(&mut self.calls, &self.trunks, number) {
+                    call.prack_answered(response, trunk, core, now);
+                }
+            }
             Owner::Cancel(_) | Owner::StrayBye(_) => {}
         }
     }
@@ -214,11 +249,9 @@ impl UserAgent {
         }
     }
 
-    /// Our present description in a call, offer or answer: for [`sdp::agreed`] when [`Event::Answered`] or
-    /// [`Event::Changed`] brings the PBX's. `None` once the call has ended, and before it has one.
-    pub fn described(&self, leg: LegId) -> Option<&str> {
-        let call = self.calls.values().find(|call| call.leg == leg && call.live())?;
-        Some(call.local_sdp.as_str()).filter(|text| !text.is_empty())
+    /// The Call-ID of the call of that leg, if there is one whose end is still to come.
+    pub fn call_id(&self, leg: LegId) -> Option<&str> {
+        self.calls.values().find(|call| call.live() && call.leg == leg).map(Call::call_id)
     }
 
     /// A call from the PBX is not taken. [`Event::Ended`] follows at once, unless it was told before.
@@ -226,6 +259,23 @@ impl UserAgent {
     pub fn refuse(&mut self, leg: LegId, refusal: Refusal, now: Now) {
         if let Some((call, trunk, core)) = self.live(leg) {
             call.refuse(refusal, trunk, core, now);
+        }
+    }
+
+    /// Sends a digit by INFO (application/dtmf-relay), for a trunk that takes them so: `0`–`9`, `*`, `#`, `A`–`D`, pressed for
+    /// `millis` milliseconds. Digits wait for one another and keep their order. In a call that does not stand, and beyond 64 that
+    /// wait, a digit is dropped.
+    pub fn send_digit(&mut self, leg: LegId, digit: char, millis: u32, now: Now) {
+        if let Some((call, trunk, core)) = self.live(leg) {
+            call.send_digit(digit, millis, trunk, core, now);
+        }
+    }
+
+    /// How the transfer goes that [`Event::Referred`] asked for: the status of the call to its target. Below 200 it goes on; 200 and
+    /// above is the end of it. Harmless if there is no transfer.
+    pub fn refer_told(&mut self, leg: LegId, code: u16, now: Now) {
+        if let Some((call, trunk, core)) = self.live(leg) {
+            call.refer_told(code, trunk, core, now);
         }
     }
 
@@ -261,11 +311,26 @@ impl UserAgent {
                     }
                 }
                 Told::TimedOut(Owner::Invite(number)) => {
-                    if let Some(call) = self.calls.get_mut(&number) {
-                        call.lost(core);
+                    if let Some((call, trunk)) = party(&mut self.calls, &self.trunks, number) {
+                        call.lost(trunk, core, now);
                     }
                 }
-                Told::TimedOut(Owner::Cancel(_) | Owner::Bye(_) | Owner::StrayBye(_)) => {}
+                Told::TimedOut(Owner::Change(number)) => {
+                    if let Some((call, trunk)) = party(&mut self.calls, &self.trunks, number) {
+                        call.change_lost(trunk, core, now);
+                    }
+                }
+                Told::TimedOut(Owner::Info(number)) => {
+                    if let Some((call, trunk)) = party(&mut self.calls, &self.trunks, number) {
+                        call.digit_answered(None, trunk, core, now);
+                    }
+                }
+                Told::TimedOut(Owner::Notify(number)) => {
+                    if let Some(call) = self.calls.get_mut(&number) {
+                        call.notify_lost();
+                    }
+                }
+                Told::TimedOut(Owner::Cancel(_) | Owner::Bye(_) | Owner::StrayBye(_) | Owner::Prack(_)) => {}
             }
         }
         for trunk in self.trunks.iter_mut() {

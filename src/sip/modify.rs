@@ -8,8 +8,9 @@ use crate::clock::{Now, Tick};
 
 use super::Core;
 use super::call::{Call, Phase};
-use super::sdp::{self, RemoteMedia};
+use super::sdp;
 use super::serve::Asked;
+use super::timer;
 use super::transaction::{PATIENCE, T1, T2, way_back};
 use super::trunk::Trunk;
 use super::wire::Request;
@@ -77,47 +78,80 @@ impl Call {
         if self.phase == Phase::Called && (invite || offers) {
             return asked.reply(500, core, now, |draft| draft.push("Retry-After", "2"));
         }
+        if matches!(self.phase, Phase::Calling { .. }) && !invite {
+            return self.updated_early(asked, trunk, core, now);
+        }
         // Our own INVITE is pending, or our offer in a 2xx: one negotiation at a time.
         if (!self.talking() && (invite || offers)) || (pending && offers) {
             return asked.reply(491, core, now, |_| {});
+        }
+        if self.changing() && (invite || offers) {
+            return asked.reply(491, core, now, |_| {});
+        }
+        if timer::too_short(&request.headers) {
+            return asked.reply(422, core, now, |draft| draft.push("Min-SE", timer::MIN_SE.to_string()));
         }
         let Some(dialog) = self.dialog.as_mut() else { return asked.reply(200, core, now, |_| {}) };
         if !dialog.in_order(request) {
             return asked.reply(500, core, now, |draft| draft.push("Retry-After", "2"));
         }
+        let Some(theirs) = self.agree(asked, trunk, core, now) else { return };
+        if !theirs.is_empty() {
+            self.changed(theirs, core);
+        }
+    }
+
+    /// Answers a change, and gives the PBX's new description, empty if there is none. `None`: refused.
+    pub(crate) fn agree(
+        &mut self,
+        asked: &Asked<'_>,
+        trunk: &Trunk,
+        core: &mut Core,
+        now: Now,
+    ) -> Option<Vec<u8>> {
+        let (request, headers) = (asked.request, &asked.request.headers);
         let verdict = self.verdict(asked);
-        if let (Verdict::Agreed { .. } | Verdict::Refreshed, Some(dialog)) = (&verdict, self.dialog.as_mut())
-        {
-            dialog.refresh_target(request);
+        let agreed = match verdict {
+            Verdict::Refused(code, why) => {
+                asked.reply(code, core, now, |draft| {
+                    if code == 415 {
+                        draft.push("Accept", "application/sdp");
+                    } else {
+                        draft.push("Warning", super::serve::warning(&why));
+                    }
+                });
+                return None;
+            }
+            Verdict::Refreshed => None,
+            Verdict::Agreed { ours, theirs } => Some((ours, theirs)),
+        };
+        self.abilities.learn(headers);
+        if let Some(dialog) = self.dialog.as_mut() {
+            dialog.refresh_target(headers);
             dialog.seen = asked.from;
         }
-        match verdict {
-            Verdict::Refused(code, why) => asked.reply(code, core, now, |draft| {
-                if code == 415 {
-                    draft.push("Accept", "application/sdp");
-                } else {
-                    draft.push("Warning", super::serve::warning(&why));
-                }
-            }),
-            Verdict::Refreshed => {
-                asked.reply(200, core, now, |draft| draft.push("Contact", trunk.contact(asked.from)))
+        let present = self.session.as_ref().map(|session| session.terms);
+        let terms = timer::answered(headers, present, timer::wanted(trunk)).filter(|_| self.talking());
+        self.min_se = self.min_se.max(timer::min_se(headers));
+        let bytes = asked.reply_kept(200, core, now, |draft| {
+            draft.push("Contact", trunk.contact(asked.from));
+            draft.push("Allow", super::ALLOW);
+            draft.push("Supported", super::SUPPORTED);
+            timer::push_answer(draft, terms, headers);
+            if let Some((ours, _)) = &agreed {
+                draft.body("application/sdp", ours.clone());
             }
-            Verdict::Agreed { ours, theirs } => {
-                let before = sdp::agreed(&self.local_sdp, &self.remote_sdp).ok();
-                self.local_sdp.clone_from(&ours);
-                let bytes = asked.reply_kept(200, core, now, |draft| {
-                    draft.push("Contact", trunk.contact(asked.from));
-                    draft.push("Allow", super::ALLOW);
-                    draft.body("application/sdp", ours);
-                });
-                if invite {
-                    self.unacknowledged = Some(Unacknowledged::new(request, asked.from, bytes, !offers, now));
-                }
-                if let Some(theirs) = theirs {
-                    self.changed(theirs, before, core);
-                }
-            }
+        });
+        if self.talking() {
+            self.time(terms, now);
         }
+        let Some((ours, theirs)) = agreed else { return Some(Vec::new()) };
+        self.local_sdp = ours;
+        if request.method == "INVITE" {
+            let offered = request.body.is_empty();
+            self.unacknowledged = Some(Unacknowledged::new(request, asked.from, bytes, offered, now));
+        }
+        Some(theirs.unwrap_or_default())
     }
 
     fn verdict(&mut self, asked: &Asked<'_>) -> Verdict {
@@ -156,10 +190,12 @@ impl Call {
     }
 
     /// The PBX's description, if it is another than before or what it means is: who offers decides.
-    fn changed(&mut self, theirs: Vec<u8>, before: Option<RemoteMedia>, core: &mut Core) {
-        if theirs != self.remote_sdp || before != sdp::agreed(&self.local_sdp, &theirs).ok() {
+    pub(crate) fn changed(&mut self, theirs: Vec<u8>, core: &mut Core) {
+        let agreed = sdp::agreed(&self.local_sdp, &theirs).ok();
+        if theirs != self.remote_sdp || agreed != self.agreed {
+            self.agreed = agreed;
             self.remote_sdp.clone_from(&theirs);
-            core.tell(Event::Changed { leg: self.leg, sdp: theirs });
+            core.tell(Event::Changed { leg: self.leg, ours: self.local_sdp.clone(), theirs });
         }
     }
 
@@ -170,7 +206,7 @@ impl Call {
         match self.phase {
             Phase::Talking => {
                 if let Some(theirs) = theirs {
-                    self.changed(theirs, None, core);
+                    self.changed(theirs, core);
                 }
             }
             // §15: now the BYE may go out.

@@ -385,7 +385,7 @@ impl UserAgent {
         if failed.broken
             && let Some(call) = self.calls.get_mut(&number)
         {
-            call.over();
+            call.over(now);
             let text = if heard { "the connection to the PBX broke" } else { why };
             call.end(EndedBy::Transport, None, None, text.to_owned(), &mut self.core);
         }

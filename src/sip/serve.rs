@@ -7,8 +7,8 @@ use super::header::quoted;
 use super::transaction::{Incoming, ServerKey, way_back};
 use super::trunk::Trunk;
 use super::wire::{self, Bad, Draft, Request};
-use super::words::{Event, Way};
-use super::{ALLOW, Core, UserAgent};
+use super::words::Way;
+use super::{ALLOW, Core, SUPPORTED, UserAgent};
 
 /// A request that waits for an answer.
 pub(crate) struct Asked<'a> {
@@ -119,6 +119,10 @@ impl UserAgent {
                     }
                 });
             }
+            // Nobody is called on behalf of somebody with whom we are not in a call.
+            "REFER" => asked.reply(403, core, now, |draft| {
+                draft.push("Warning", warning("a transfer outside a call"));
+            }),
             _ => asked.reply(481, core, now, |_| {}),
         }
     }
@@ -136,7 +140,8 @@ fn acceptable(request: &Request) -> Result<(), (u16, &'static str, String)> {
     if !request.uri.is_sip() && request.uri.scheme != "tel" {
         return Err((416, "Warning", warning("only sip, sips and tel")));
     }
-    let required: Vec<&str> = request.headers.list("Require").collect();
+    let known = |tag: &str| SUPPORTED.split(", ").any(|known| known.eq_ignore_ascii_case(tag));
+    let required: Vec<&str> = request.headers.list("Require").filter(|tag| !known(tag)).collect();
     if !required.is_empty() && request.method != "CANCEL" {
         return Err((420, "Unsupported", required.join(", ")));
     }
@@ -148,7 +153,7 @@ fn capabilities(draft: &mut Draft) {
     draft.push("Accept", "application/sdp");
     draft.push("Accept-Encoding", "identity");
     draft.push("Accept-Language", "en");
-    draft.push("Supported", "");
+    draft.push("Supported", SUPPORTED);
 }
 
 /// A request in a call.
@@ -161,50 +166,9 @@ fn inside(call: &mut Call, trunk: &Trunk, core: &mut Core, asked: &Asked<'_>, no
             call.hung_up(request, trunk, core, now);
         }
         "OPTIONS" => asked.reply(200, core, now, capabilities),
-        "INFO" => match digit(request) {
-            Some((digit, millis)) => {
-                asked.reply(200, core, now, |_| {});
-                if call.live() {
-                    core.tell(Event::Digit { leg: call.leg, digit, millis });
-                }
-            }
-            None if request.body.is_empty() => asked.reply(200, core, now, |_| {}),
-            None => asked.reply(415, core, now, |draft| {
-                draft.push("Accept", "application/dtmf-relay, application/dtmf");
-            }),
-        },
+        "INFO" => call.informed(asked, core, now),
+        "PRACK" => call.acknowledged_provisional(asked, core, now),
+        "REFER" => call.referred(asked, trunk, core, now),
         _ => asked.reply(481, core, now, |_| {}),
     }
-}
-
-/// How long a digit is taken to be when INFO does not say, in milliseconds.
-const USUAL_DIGIT: u32 = 160;
-
-/// A digit by INFO: `Signal=5` and `Duration=160` (application/dtmf-relay), or just `5`
-/// (application/dtmf).
-fn digit(request: &Request) -> Option<(char, u32)> {
-    let body = String::from_utf8_lossy(&request.body);
-    let value = |wanted: &str| {
-        body.lines()
-            .filter_map(|line| line.split_once('='))
-            .find(|(name, _)| name.trim().eq_ignore_ascii_case(wanted))
-            .map(|(_, value)| value.trim().to_owned())
-    };
-    let (signal, millis) = match request.content_type().as_deref() {
-        Some("application/dtmf-relay") => {
-            (value("Signal")?, value("Duration").and_then(|millis| millis.parse().ok()))
-        }
-        Some("application/dtmf") => (body.trim().to_owned(), None),
-        Some(_) | None => return None,
-    };
-    let digit = match signal.as_str() {
-        "10" => '*',
-        "11" => '#',
-        one => {
-            let mut chars = one.chars();
-            chars.next().filter(|_| chars.next().is_none())?.to_ascii_uppercase()
-        }
-    };
-    let known = matches!(digit, '0'..='9' | '*' | '#' | 'A'..='D');
-    known.then_some((digit, millis.unwrap_or(USUAL_DIGIT).clamp(20, 10_000)))
 }

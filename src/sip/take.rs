@@ -9,28 +9,33 @@
 //!   Expires     -> 487, Ended
 //! ```
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::clock::{Now, Tick};
 
-use super::call::{Call, Phase, Role, q850, reason_text};
+use super::call::{Call, Phase, Role};
 use super::dialog::Dialog;
-use super::header::{NameAddr, clean};
+use super::header::clean;
+use super::identity::{LONGEST_USER, anonymous, caller, diverted_by};
 use super::modify::Unacknowledged;
+use super::reason;
+use super::refer::Replaces;
+use super::reliable::{self, Reliable};
 use super::sdp;
 use super::serve::{Asked, warning};
+use super::timer;
 use super::transaction::ServerKey;
 use super::trunk::Trunk;
+use super::trunks::Trunks;
 use super::wire::{self, Draft, Request};
 use super::words::{Cause, EndedBy, Event, Invite, LegId, Refusal, Way};
-use super::{ALLOW, Core, UserAgent};
+use super::{ALLOW, Core, SUPPORTED, UserAgent};
 
 /// Proxies give up a call that has been ringing for three minutes without a word (§13.3.1.1, §16.6).
 const RING_AGAIN: Duration = Duration::from_secs(60);
 /// No telephone rings for longer, whatever the PBX wants and whoever forgot to answer or to refuse.
 const LONGEST_RING: Duration = Duration::from_secs(300);
-/// A user part longer than this is nobody we could call.
-const LONGEST_USER: usize = 128;
 /// When to try again after a 503, in seconds.
 const RETRY_AFTER: u32 = 10;
 
@@ -46,9 +51,16 @@ pub(crate) struct Called {
     expires: Option<Tick>,
     /// When 180 goes out again.
     ring_again: Option<Tick>,
+    /// The PBX insists on acknowledging it (RFC 3262), and the last one.
+    insists: bool,
+    pub reliable: Option<Reliable>,
 }
 
 impl Called {
+    pub fn cseq(&self) -> u32 {
+        self.request.cseq
+    }
+
     fn asked(&self) -> Asked<'_> {
         Asked { request: &self.request, from: self.from, key: self.key.clone(), tag: self.tag.clone() }
     }
@@ -70,6 +82,9 @@ impl UserAgent {
         if request.headers.get("Accept").is_some() && !request.headers.list("Accept").any(takes) {
             return asked.reply(406, core, now, |_| {});
         }
+        if timer::too_short(&request.headers) {
+            return asked.reply(422, core, now, |draft| draft.push("Min-SE", timer::MIN_SE.to_string()));
+        }
         let kin = |trunk: &&Trunk| trunk.kinship(asked.from);
         let trunk = self.trunks.iter().filter(|trunk| !trunk.removed && kin(trunk).is_some()).min_by_key(kin);
         let Some(trunk) = trunk.filter(|trunk| !trunk.stopped()) else {
@@ -80,6 +95,12 @@ impl UserAgent {
             return asked.reply(404, core, now, |draft| {
                 draft.push("Warning", warning("the request URI does not say whom to call"));
             });
+        };
+        let replaces = match replaced(&self.calls, &self.trunks, asked) {
+            Ok(replaces) => replaces,
+            Err((code, why)) => {
+                return asked.reply(code, core, now, |draft| draft.push("Warning", warning(why)));
+            }
         };
         self.calls.retain(|_, call| call.needed(&core.transactions));
         if super::full(&self.calls, core) {
@@ -96,6 +117,9 @@ impl UserAgent {
             from_name,
             call_id: request.call_id.clone(),
             sdp: request.sdp(),
+            replaces,
+            diversion: diverted_by(&request.headers),
+            anonymous: anonymous(request),
         };
         self.calls.insert(self.numbered, Call::called(self.numbered, leg, asked, trunk, now));
         tracing::debug!(trunk = %invite.trunk, offer = invite.sdp.is_some(), "the PBX calls");
@@ -133,12 +157,16 @@ impl Call {
             tag: asked.tag.clone(),
             expires,
             ring_again: None,
+            insists: reliable::insists(request),
+            reliable: None,
         };
         let mut call = Call::new(number, leg, trunk.index, Phase::Called, Role::Called(Box::new(called)));
         let longest = now.tick + LONGEST_RING;
         call.deadline = Some(expires.map_or(longest, |expires| expires.min(longest)));
         call.dialog = Some(Dialog::called(request, &asked.tag, asked.from));
         call.remote_sdp = request.sdp().unwrap_or_default();
+        call.abilities.learn(&request.headers);
+        call.min_se = timer::min_se(&request.headers);
         call
     }
 
@@ -153,6 +181,9 @@ impl Call {
     ) -> Vec<u8> {
         let Role::Called(called) = &mut self.role else { return Vec::new() };
         called.ring_again = (code < 200).then_some(now.tick + RING_AGAIN);
+        if let Some(reliable) = called.reliable.as_mut().filter(|_| code >= 200) {
+            reliable.overtaken();
+        }
         called.asked().reply_kept(code, core, now, |draft| {
             if code < 300 {
                 // §12.1.1: what establishes a dialog says how it is reached.
@@ -161,6 +192,7 @@ impl Call {
                 }
                 draft.push("Contact", trunk.contact(called.from));
                 draft.push("Allow", ALLOW);
+                draft.push("Supported", SUPPORTED);
             }
             more(draft);
         })
@@ -168,7 +200,34 @@ impl Call {
 
     pub(crate) fn ring(&mut self, trunk: &Trunk, core: &mut Core, now: Now) {
         if self.phase == Phase::Called && self.ring_again().is_none() {
+            self.say_ringing(trunk, core, now);
+        }
+    }
+
+    /// 180, and if the PBX insists, in a way that does not get lost (RFC 3262 §3).
+    fn say_ringing(&mut self, trunk: &Trunk, core: &mut Core, now: Now) {
+        let Role::Called(called) = &self.role else { return };
+        if !called.insists {
             self.respond(180, trunk, core, now, |_| {});
+            return;
+        }
+        let rseq = match &called.reliable {
+            Some(last) => last.rseq() + 1,
+            None => 1 + u32::try_from(core.chance.number() % (1 << 30)).unwrap_or(0),
+        };
+        let bytes = self.respond(180, trunk, core, now, |draft| {
+            draft.push("Require", "100rel");
+            draft.push("RSeq", rseq.to_string());
+        });
+        let Role::Called(called) = &mut self.role else { return };
+        called.reliable = Some(Reliable::new(rseq, &called.request, called.from, bytes, now));
+    }
+
+    /// When our reliable 180 goes out again.
+    pub(crate) fn reliable_next(&self) -> Option<Tick> {
+        match &self.role {
+            Role::Called(called) => called.reliable.as_ref()?.next(),
+            Role::Caller(_) => None,
         }
     }
 
@@ -182,7 +241,7 @@ impl Call {
 
     pub(crate) fn repeat_ringing(&mut self, trunk: &Trunk, core: &mut Core, now: Now) {
         if self.ring_again().is_some_and(|at| at <= now.tick) {
-            self.respond(180, trunk, core, now, |_| {});
+            self.say_ringing(trunk, core, now);
         }
     }
 
@@ -206,7 +265,14 @@ impl Call {
         // Not our answer: a later offer of the PBX may take what this one did not.
         self.first_sdp = sdp;
         self.local_sdp.clone_from(&ours);
-        let bytes = self.respond(200, trunk, core, now, |draft| draft.body("application/sdp", ours));
+        let Role::Called(called) = &self.role else { return };
+        let headers = called.request.headers.clone();
+        let terms = timer::answered(&headers, None, timer::wanted(trunk));
+        let bytes = self.respond(200, trunk, core, now, |draft| {
+            timer::push_answer(draft, terms, &headers);
+            draft.body("application/sdp", ours);
+        });
+        self.time(terms, now);
         let Role::Called(called) = &self.role else { return };
         let offered = self.remote_sdp.is_empty();
         self.unacknowledged = Some(Unacknowledged::new(&called.request, called.from, bytes, offered, now));
@@ -225,7 +291,7 @@ impl Call {
     ) {
         if self.phase == Phase::Called {
             self.respond(code, trunk, core, now, more);
-            self.over();
+            self.over(now);
         }
     }
 
@@ -260,9 +326,8 @@ impl Call {
             return;
         }
         self.reject(487, trunk, core, now, |_| {});
-        let text = cancel.headers.list("Reason").find_map(reason_text);
-        let text = text.unwrap_or_else(|| "the caller gave up".to_owned());
-        self.end(EndedBy::Peer, Some(487), q850(&cancel.headers), text, core);
+        let text = reason::text_or(&cancel.headers, "the caller gave up");
+        self.end(EndedBy::Peer, Some(487), reason::q850(&cancel.headers), text, core);
     }
 
     /// Nobody answered as long as the PBX, or we, were willing to wait (§13.3.1).
@@ -283,14 +348,29 @@ fn retry_later(draft: &mut Draft) {
     draft.push("Retry-After", RETRY_AFTER.to_string());
 }
 
-/// Who calls, and by what name: P-Asserted-Identity if the PBX says it (RFC 3325), else From.
-fn caller(request: &Request) -> (String, Option<String>) {
-    let asserted = request.headers.list("P-Asserted-Identity").filter_map(NameAddr::read);
-    let mut parties = asserted.filter(|party| party.uri.person().is_some());
-    let party = parties.next();
-    let party = party.as_ref().unwrap_or(&request.from);
-    let user = clean(&party.uri.person().unwrap_or_default());
-    let name = party.display.as_deref().or(request.from.display.as_deref()).map(clean);
-    let short = |text: String| text.chars().take(LONGEST_USER).collect::<String>();
-    (short(user), name.map(short).filter(|name| !name.is_empty()))
+/// The call that an INVITE with Replaces takes the place of (RFC 3891 §3), if it comes from that call's trunk.
+fn replaced(
+    calls: &BTreeMap<u64, Call>,
+    trunks: &Trunks,
+    asked: &Asked<'_>,
+) -> Result<Option<LegId>, (u16, &'static str)> {
+    let mut all = asked.request.headers.all("Replaces");
+    let Some(value) = all.next() else { return Ok(None) };
+    let wanted = Replaces::read(value).filter(|_| all.next().is_none());
+    let wanted = wanted.ok_or((400, "one Replaces with both tags is needed"))?;
+    let Replaces { call_id, to_tag, from_tag, early_only } = &wanted;
+    let admitted = |call: &&Call| trunks.get(call.trunk).is_some_and(|trunk| trunk.admits(asked.from.ip()));
+    let named = |call: &&Call| match (&call.dialog, &call.role) {
+        (Some(dialog), _) => dialog.is_named(call_id, to_tag, from_tag),
+        (None, Role::Caller(caller)) => caller.is_early(call_id, to_tag, from_tag),
+        (None, Role::Called(_)) => false,
+    };
+    let call = calls.values().filter(admitted).find(named).ok_or((481, "no call of that description"))?;
+    match call.phase {
+        _ if !call.live() => Err((603, "that call is over")),
+        Phase::Talking | Phase::Answering { .. } if *early_only => Err((486, "that call has been answered")),
+        Phase::Talking | Phase::Answering { .. } | Phase::Calling { .. } => Ok(Some(call.leg)),
+        // Only who called may be replaced before the answer.
+        Phase::Called | Phase::Cancelling { .. } | Phase::Over => Err((481, "no call of that description")),
+    }
 }

@@ -69,14 +69,27 @@ pub(crate) enum Owner {
     Bye(u64),
     /// BYE to a fork of that call that came too late.
     StrayBye(u64),
+    /// re-INVITE or UPDATE in that call.
+    Change(u64),
+    /// INFO in that call.
+    Info(u64),
+    /// NOTIFY in that call: how a transfer goes.
+    Notify(u64),
+    /// PRACK in that call.
+    Prack(u64),
 }
 
 impl Owner {
     fn call(self) -> Option<u64> {
         match self {
-            Owner::Invite(call) | Owner::Cancel(call) | Owner::Bye(call) | Owner::StrayBye(call) => {
-                Some(call)
-            }
+            Owner::Invite(call)
+            | Owner::Cancel(call)
+            | Owner::Bye(call)
+            | Owner::StrayBye(call)
+            | Owner::Change(call)
+            | Owner::Info(call)
+            | Owner::Notify(call)
+            | Owner::Prack(call) => Some(call),
             Owner::Register(_) | Owner::Options(_) | Owner::Probe(_) => None,
         }
     }

@@ -306,6 +306,14 @@ pub struct Dial {
     /// How long to wait for any answer at all, were it 100; then the call is given up, so that another trunk may be
     /// tried. `None`: as long as RFC 3261 says (64 T1, 32 s).
     pub patience: Option<Duration>,
+    /// The dialog that this call takes the place of, as the value of Replaces (RFC 3891) has it: what [`Refer::replaces`]
+    /// brought.
+    pub replaces: Option<String>,
+    /// Who had us call, as the value of Referred-By (RFC 3892) has it.
+    pub referred_by: Option<String>,
+    /// The callee must not learn who calls: From is anonymous and Privacy asks for the rest (RFC 3323, RFC 3325).
+    /// P-Asserted-Identity, meant for the trusted PBX, stays.
+    pub privacy: bool,
 }
 
 impl fmt::Debug for Dial {
@@ -321,6 +329,9 @@ impl fmt::Debug for Dial {
             .field("sdp", &self.sdp)
             .field("credentials", &self.credentials.as_ref().map(|_| "(hidden)"))
             .field("patience", &self.patience)
+            .field("replaces", &self.replaces)
+            .field("referred_by", &self.referred_by)
+            .field("privacy", &self.privacy)
             .finish()
     }
 }
@@ -341,6 +352,28 @@ pub struct Invite {
     pub call_id: String,
     /// The PBX's offer. `None`: it wants ours in the answer and sends its own with the ACK.
     pub sdp: Option<Vec<u8>>,
+    /// The call that this one takes the place of (RFC 3891). Whoever answers this one hangs that one up.
+    pub replaces: Option<LegId>,
+    /// Who was called before and had the call diverted to us: the user part of the latest Diversion (RFC 5806), or else of the
+    /// last entry but one of History-Info (RFC 7044).
+    pub diversion: Option<String>,
+    /// The caller wishes not to be known to the callee (RFC 3323): `from_user` may be told to nobody but the operator.
+    pub anonymous: bool,
+}
+
+/// What a REFER of the PBX asks for (RFC 3515): whom to call in the place of the call that it came in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refer {
+    /// The user part of Refer-To, decoded; of a tel: URI the number without its separators. Empty if it has none.
+    pub to_user: String,
+    /// The host of Refer-To, with its port if it has one. `None`: a tel: URI.
+    pub to_host: Option<String>,
+    /// The URI of Refer-To as it came, without its headers.
+    pub to_uri: String,
+    /// An attended transfer: the value of Replaces (RFC 3891) that came within Refer-To, unescaped, for [`Dial::replaces`].
+    pub replaces: Option<String>,
+    /// Who refers: the value of Referred-By (RFC 3892).
+    pub referred_by: Option<String>,
 }
 
 /// How a call from the PBX is refused.
@@ -443,15 +476,27 @@ pub enum Event {
     Answered {
         /// Which call.
         leg: LegId,
-        /// The PBX's answer, or the offer that we answered, for [`agreed`](super::sdp::agreed).
-        sdp: Vec<u8>,
+        /// Our present description.
+        ours: String,
+        /// The PBX's answer, or the offer that we answered.
+        theirs: Vec<u8>,
     },
-    /// The PBX changed the session by re-INVITE or UPDATE; it is already answered.
+    /// The session changed: by re-INVITE or UPDATE of the PBX, already answered, or by its answer to a refresh of ours.
     Changed {
         /// Which call.
         leg: LegId,
+        /// Our present description.
+        ours: String,
         /// The PBX's new description.
-        sdp: Vec<u8>,
+        theirs: Vec<u8>,
+    },
+    /// The PBX wants the call transferred (RFC 3515). It has been told 202 and 100; what comes of it is told with
+    /// [`refer_told`](super::UserAgent::refer_told). The call itself goes on until the PBX, or we, hang it up.
+    Referred {
+        /// Which call.
+        leg: LegId,
+        /// Whom to call instead.
+        refer: Refer,
     },
     /// A digit that came by INFO instead of RFC 4733.
     Digit {

@@ -186,8 +186,8 @@ fn one_of_us_calls_the_other_and_both_agree_about_everything() {
     assert_eq!(duo.events[ANN][1..], [Event::Ringing { leg: LEG, code: 180, sdp: None }]);
     duo.carry_out(BEN, Order::Answer);
     duo.pass(millis(10));
-    assert_eq!(duo.events[ANN][2..], [Event::Answered { leg: LEG, sdp: answer().into() }]);
-    assert_eq!(duo.events[BEN][1..], [Event::Answered { leg, sdp: offer().into() }]);
+    assert_eq!(duo.events[ANN][2..], [Event::Answered { leg: LEG, ours: offer(), theirs: answer().into() }]);
+    assert_eq!(duo.events[BEN][1..], [Event::Answered { leg, ours: answer(), theirs: offer().into() }]);
     duo.pass(Duration::from_secs(600));
     duo.carry_out(BEN, Order::HangUp);
     duo.pass(Duration::from_secs(60));

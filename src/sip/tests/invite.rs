@@ -86,7 +86,7 @@ fn a_call_rings_is_answered_and_is_hung_up_by_the_pbx() {
     assert_eq!(ack.to, udp("192.0.2.1:5062"));
     assert_eq!((ack.header("CSeq"), ack.tag("To").as_str()), ("1 ACK", "pbx1"));
     assert_ne!(ack.branch(), invite.branch());
-    assert_eq!(lab.take_events(), [Event::Answered { leg, sdp: THEIRS.into() }]);
+    assert_eq!(lab.take_events(), [Event::Answered { leg, ours: offer(), theirs: THEIRS.into() }]);
     lab.ask(&invite, "BYE", 1, "Reason: Q.850;cause=16;text=\"Normal clearing\"\r\n", "");
     lab.take("200");
     let text = "Normal clearing".to_owned();
@@ -459,7 +459,7 @@ fn early_media_stands_in_for_an_answer_without_sound() {
     lab.answer(&invite, "183 Session Progress", "", THEIRS);
     lab.take_events();
     lab.answer(&invite, "200 OK", CONTACT, "");
-    assert_eq!(lab.take_events(), [Event::Answered { leg: LegId(1), sdp: THEIRS.into() }]);
+    assert_eq!(lab.take_events(), [Event::Answered { leg: LegId(1), ours: offer(), theirs: THEIRS.into() }]);
 }
 
 #[test]

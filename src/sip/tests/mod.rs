@@ -134,6 +134,9 @@ pub(super) fn dial() -> Dial {
         sdp: offer(),
         credentials: None,
         patience: None,
+        replaces: None,
+        referred_by: None,
+        privacy: false,
     }
 }
 
@@ -359,7 +362,10 @@ impl Lab {
         self.drain();
         let answer = self.take("200");
         self.ask_in(&answer, "ACK", 7, "", "");
-        assert_eq!(self.take_events(), [Event::Answered { leg, sdp: THEIRS.into() }]);
+        assert_eq!(
+            self.take_events(),
+            [Event::Answered { leg, ours: answer.body().into(), theirs: THEIRS.into() }]
+        );
         answer
     }
 

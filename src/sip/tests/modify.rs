@@ -16,7 +16,10 @@ fn a_hold_is_answered_with_its_mirror_and_told_and_so_is_the_resume() {
     assert!(answer.body().contains("o=watrunk 42 2 IN IP4 192.0.2.7\r\n"), "a new version: {}", answer.text);
     assert!(answer.body().contains("m=audio 20000 RTP/AVP 8 101\r\n"));
     assert_eq!(answer.header("Contact"), "<sip:gw@192.0.2.7:5060>");
-    assert_eq!(lab.take_events(), [Event::Changed { leg: LegId(1), sdp: HOLD.into() }]);
+    assert_eq!(
+        lab.take_events(),
+        [Event::Changed { leg: LegId(1), ours: answer.body().into(), theirs: HOLD.into() }]
+    );
     lab.ask(&invite, "ACK", 1, "", "");
     lab.pass(Duration::from_secs(10));
     assert!(lab.sent.is_empty(), "acknowledged: no repeats");
@@ -24,7 +27,10 @@ fn a_hold_is_answered_with_its_mirror_and_told_and_so_is_the_resume() {
     lab.ask(&invite, "INVITE", 2, "", THEIRS);
     let answer = lab.take("200");
     assert!(answer.body().contains("a=sendrecv\r\n") && answer.body().contains("o=watrunk 42 3 "));
-    assert_eq!(lab.take_events(), [Event::Changed { leg: LegId(1), sdp: THEIRS.into() }]);
+    assert_eq!(
+        lab.take_events(),
+        [Event::Changed { leg: LegId(1), ours: answer.body().into(), theirs: THEIRS.into() }]
+    );
     lab.ask(&invite, "ACK", 2, "", "");
 
     lab.ua.hang_up(LegId(1), Cause::default(), lab.now);
@@ -99,7 +105,10 @@ fn a_change_without_an_offer_gets_ours_and_brings_its_answer_in_the_ack() {
     lab.take("491");
     lab.no_event();
     lab.ask(&invite, "ACK", 1, "", HOLD);
-    assert_eq!(lab.take_events(), [Event::Changed { leg: LegId(1), sdp: HOLD.into() }]);
+    assert_eq!(
+        lab.take_events(),
+        [Event::Changed { leg: LegId(1), ours: answer.body().into(), theirs: HOLD.into() }]
+    );
 }
 
 #[test]

@@ -24,6 +24,7 @@ fn a_pbx_that_asks_whether_we_live_is_told_what_we_can() {
     let answer = asked("OPTIONS", "", "");
     assert_eq!(answer.what(), "200");
     assert_eq!(answer.header("Allow"), ALLOW);
+    assert_eq!(answer.header("Supported"), "timer, 100rel, replaces, norefersub");
     assert_eq!(answer.header("Accept"), "application/sdp");
     assert_eq!(answer.header("Server"), "watrunk");
     assert!(!answer.tag("To").is_empty());
@@ -39,7 +40,9 @@ fn methods_we_do_not_take_are_named_as_such() {
         ("MESSAGE", "", "405"),
         ("REGISTER", "", "405"),
         ("SUBSCRIBE", "Event: presence\r\n", "405"),
-        ("REFER", "", "405"),
+        ("PUBLISH", "Event: presence\r\n", "405"),
+        ("REFER", "Refer-To: <sip:300@pbx.example>\r\n", "403"),
+        ("PRACK", "RAck: 1 1 INVITE\r\n", "481"),
         ("PING", "", "501"),
         ("options", "", "501"),
         ("BYE", "", "481"),
@@ -49,7 +52,7 @@ fn methods_we_do_not_take_are_named_as_such() {
         ("NOTIFY", "Event: message-summary\r\n", "200"),
         ("NOTIFY", "Event: presence\r\n", "489"),
         ("NOTIFY", "", "489"),
-        ("OPTIONS", "Require: 100rel, x\r\n", "420"),
+        ("OPTIONS", "Require: 100rel, x, timer, y\r\n", "420"),
     ] {
         let answer = asked(method, headers, "");
         assert_eq!(answer.what(), status, "{method} {headers}");
@@ -57,7 +60,7 @@ fn methods_we_do_not_take_are_named_as_such() {
             assert_eq!(answer.header("Allow"), ALLOW);
         }
         if status == "420" {
-            assert_eq!(answer.header("Unsupported"), "100rel, x");
+            assert_eq!(answer.header("Unsupported"), "x, y");
         }
     }
 }

@@ -34,6 +34,9 @@ fn an_invite_is_told_with_who_calls_whom_and_the_pbx_hears_100_at_once() {
         from_name: Some("Bob".into()),
         call_id: "in1@pbx".into(),
         sdp: Some(THEIRS.into()),
+        replaces: None,
+        diversion: None,
+        anonymous: false,
     };
     assert_eq!(lab.take_events(), [Event::Invited { leg, invite }]);
 }
@@ -122,7 +125,7 @@ fn an_answer_is_repeated_until_its_ack_and_only_then_does_the_call_stand() {
     let expected: Vec<(u64, String)> = REPEATS[..4].iter().map(|at| (start + at, "200".into())).collect();
     assert_eq!(lab.sent_kinds(), expected);
     lab.ask_in(&ok, "ACK", 7, "", "");
-    assert_eq!(lab.take_events(), [Event::Answered { leg, sdp: THEIRS.into() }]);
+    assert_eq!(lab.take_events(), [Event::Answered { leg, ours: answer(), theirs: THEIRS.into() }]);
     lab.ask_in(&ok, "ACK", 7, "", "");
     lab.alive = true;
     lab.pass(Duration::from_secs(60));
@@ -163,7 +166,7 @@ fn an_invite_without_an_offer_gets_ours_and_brings_its_answer_in_the_ack() {
     let ok = lab.take("200");
     assert_eq!(ok.body(), offer());
     lab.ask_in(&ok, "ACK", 7, "", THEIRS);
-    assert_eq!(lab.take_events(), [Event::Answered { leg, sdp: THEIRS.into() }]);
+    assert_eq!(lab.take_events(), [Event::Answered { leg, ours: offer(), theirs: THEIRS.into() }]);
     lab.ask_in(&ok, "INVITE", 8, "", THEIRS);
     let again = lab.take("200");
     assert!(again.body().contains("o=watrunk 42 2 "), "{}", again.text);
@@ -234,7 +237,7 @@ fn a_cancel_that_crosses_our_answer_changes_nothing() {
     assert_eq!((accepted.header("CSeq"), accepted.tag("To")), ("7 CANCEL", ok.tag("To")));
     lab.no_event();
     lab.ask_in(&ok, "ACK", 7, "", "");
-    assert_eq!(lab.take_events(), [Event::Answered { leg, sdp: THEIRS.into() }]);
+    assert_eq!(lab.take_events(), [Event::Answered { leg, ours: answer(), theirs: THEIRS.into() }]);
     lab.ask_in(&ok, "BYE", 8, "", "");
     lab.take("200");
     assert!(lab.ending().answered);
@@ -586,8 +589,8 @@ fn what_cannot_be_a_call_is_refused_and_not_told() {
         (CALLEE, "Content-Type: text/plain\r\n", "hello", "415"),
         (CALLEE, "Content-Type: multipart/mixed;boundary=x\r\n", "--x--", "415"),
         (CALLEE, "Accept: text/plain\r\n", THEIRS, "406"),
-        (CALLEE, "Require: 100rel\r\n", THEIRS, "420"),
-        (CALLEE, "Require: timer, 100rel\r\n", THEIRS, "420"),
+        (CALLEE, "Require: precondition\r\n", THEIRS, "420"),
+        (CALLEE, "Require: timer, precondition, 100rel\r\n", THEIRS, "420"),
         ("http://gateway.example", "", THEIRS, "416"),
     ] {
         let mut lab = Lab::up();
@@ -596,7 +599,7 @@ fn what_cannot_be_a_call_is_refused_and_not_told() {
         match status {
             "404" => assert!(answer.header("Warning").contains("whom to call")),
             "415" => assert_eq!(answer.header("Accept"), "application/sdp"),
-            "420" => assert!(answer.header("Unsupported").contains("100rel")),
+            "420" => assert_eq!(answer.header("Unsupported"), "precondition"),
             _ => {}
         }
         lab.no_event();

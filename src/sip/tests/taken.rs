@@ -13,13 +13,20 @@ fn the_pbx_holds_and_resumes_a_call_it_began() {
     lab.ask_in(&ok, "INVITE", 8, "Contact: <sip:200@192.0.2.65:5099>\r\n", HOLD);
     let held = lab.take("200");
     assert!(held.body().contains("a=recvonly\r\n") && held.body().contains("o=watrunk 42 2 "));
-    assert_eq!(lab.take_events(), [Event::Changed { leg: LEG, sdp: HOLD.into() }]);
+    assert_eq!(
+        lab.take_events(),
+        [Event::Changed { leg: LEG, ours: held.body().into(), theirs: HOLD.into() }]
+    );
     lab.pass(millis(500));
     assert_eq!(lab.take("200").text, held.text);
     lab.ask_in(&ok, "ACK", 8, "", "");
     lab.ask_in(&ok, "UPDATE", 9, "", THEIRS);
-    assert!(lab.take("200").body().contains("a=sendrecv\r\n"));
-    assert_eq!(lab.take_events(), [Event::Changed { leg: LEG, sdp: THEIRS.into() }]);
+    let resumed = lab.take("200");
+    assert!(resumed.body().contains("a=sendrecv\r\n"));
+    assert_eq!(
+        lab.take_events(),
+        [Event::Changed { leg: LEG, ours: resumed.body().into(), theirs: THEIRS.into() }]
+    );
     lab.ask_in(&ok, "UPDATE", 8, "", HOLD);
     lab.take("500");
     lab.leave(LEG, None, "");
@@ -36,7 +43,10 @@ fn a_refresh_that_changes_nothing_gets_our_answer_again_as_it_was() {
     let offered = lab.take("200");
     assert!(offered.body().contains("o=watrunk 42 2 ") && offered.body().contains("a=sendrecv"));
     lab.ask_in(&ok, "ACK", 9, "", HOLD);
-    assert_eq!(lab.take_events(), [Event::Changed { leg: LEG, sdp: HOLD.into() }]);
+    assert_eq!(
+        lab.take_events(),
+        [Event::Changed { leg: LEG, ours: offered.body().into(), theirs: HOLD.into() }]
+    );
 }
 
 #[test]
@@ -140,8 +150,10 @@ fn a_change_before_the_ack_shows_that_our_answer_was_heard() {
             (held.header("CSeq"), held.body().contains("recvonly")),
             (format!("8 {method}").as_str(), true)
         );
-        let expected =
-            [Event::Answered { leg, sdp: THEIRS.into() }, Event::Changed { leg, sdp: HOLD.into() }];
+        let expected = [
+            Event::Answered { leg, ours: answer(), theirs: THEIRS.into() },
+            Event::Changed { leg, ours: held.body().into(), theirs: HOLD.into() },
+        ];
         assert_eq!(lab.take_events(), expected);
         lab.ask_in(&ok, "ACK", 7, "", "");
         lab.ask_in(&ok, "ACK", 8, "", "");
@@ -180,7 +192,7 @@ fn a_description_that_nobody_asked_for_is_ignored_in_an_ack() {
     lab.pick_up(leg, answer());
     let ok = lab.take("200");
     lab.ask_in(&ok, "ACK", 7, "", HOLD);
-    assert_eq!(lab.take_events(), [Event::Answered { leg, sdp: THEIRS.into() }]);
+    assert_eq!(lab.take_events(), [Event::Answered { leg, ours: answer(), theirs: THEIRS.into() }]);
     lab.ask_in(&ok, "UPDATE", 7, "", HOLD);
     assert_eq!(lab.take("500").header("Retry-After"), "2", "no newer than the INVITE");
     lab.ask_in(&ok, "INVITE", 8, "", THEIRS);
@@ -201,7 +213,7 @@ fn a_change_while_our_offer_waits_for_its_answer_has_to_wait() {
     lab.take("491");
     lab.no_event();
     lab.ask_in(&ok, "ACK", 7, "", THEIRS);
-    assert_eq!(lab.take_events(), [Event::Answered { leg, sdp: THEIRS.into() }]);
+    assert_eq!(lab.take_events(), [Event::Answered { leg, ours: offer(), theirs: THEIRS.into() }]);
 }
 
 #[test]
