@@ -179,7 +179,7 @@ impl Gateway {
 
     /// Ports towards both sides. A call to an agent gets some towards the number's PBX too: a human may take over.
     pub(super) fn open_sound(&mut self, key: CallKey, webrtc: WebRtc, now: Now) {
-        let Some(live) = self.calls.get_mut(&key) else { return };
+        let Some(live) = self.calls.get(&key) else { return };
         let number = self.settings.number(&live.phone_number_id);
         let wanted = live.route.as_ref().and_then(route::Route::trunk);
         let name = wanted.or_else(|| number.and_then(|number| number.trunk.as_deref()));
@@ -193,7 +193,9 @@ impl Gateway {
             return;
         }
         let setup = LineSetup { webrtc, far, far_silence: trunk.and_then(|trunk| trunk.silence) };
-        live.line = LineState::Opening;
+        if let Some(live) = self.calls.get_mut(&key) {
+            live.line = LineState::Opening;
+        }
         self.outputs.push_back(Output::Line { call: key, order: LineOrder::Open(Box::new(setup)) });
     }
 

@@ -23,6 +23,7 @@ mod sparing;
 mod trunks;
 mod wss;
 
+use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -98,6 +99,8 @@ pub struct Running {
     sip_address: std::net::SocketAddr,
     rtp_ports: crate::config::PortRange,
     tasks: Vec<tokio::task::JoinHandle<()>>,
+    /// Who looks for each trunk's server.
+    lookups: BTreeMap<String, tokio::task::JoinHandle<()>>,
 }
 
 impl Running {
@@ -147,9 +150,11 @@ impl Running {
             tokio::spawn(post.deliver()),
             tokio::spawn(disk::forget(disk.clone())),
         ];
+        let mut lookups = BTreeMap::new();
         for (trunk, server) in settings.servers(&config) {
-            let lookup = trunks::Lookup { trunk, host: server.host, port: server.port };
-            tasks.push(tokio::spawn(trunks::follow(lookup, config.clone(), sip_address, to_gateway.clone())));
+            let lookup = trunks::Lookup { trunk: trunk.clone(), host: server.host, port: server.port };
+            let follow = trunks::follow(lookup, config.clone(), sip_address, to_gateway.clone());
+            lookups.insert(trunk, tokio::spawn(follow));
         }
         let mut gateway = Gateway::new(settings, random::seed(), clock::now());
         if !interrupted.is_empty() {
@@ -171,6 +176,7 @@ impl Running {
             sip_address,
             rtp_ports: config.media.rtp_ports,
             tasks,
+            lookups,
         })
     }
 
@@ -245,7 +251,7 @@ impl Running {
                 () = timer => self.step(|gateway| gateway.handle_timeout(clock::now())),
             }
         }
-        for task in &self.tasks {
+        for task in self.tasks.iter().chain(self.lookups.values()) {
             task.abort();
         }
         // Nobody listens any more: a record that is still being written must not wait for that.
@@ -254,14 +260,17 @@ impl Running {
         tracing::info!("stopped");
     }
 
-    /// A trunk that was added while running is looked up as the others are.
+    /// A trunk that was added or changed while running is looked up as the others are.
     fn find(&mut self, trunk: &str) {
         let config = self.news.config();
         let servers = Settings::from_config(&config).servers(&config);
         let Some((trunk, server)) = servers.into_iter().find(|(name, _)| name == trunk) else { return };
-        let lookup = trunks::Lookup { trunk, host: server.host, port: server.port };
+        let lookup = trunks::Lookup { trunk: trunk.clone(), host: server.host, port: server.port };
         let (config, to_gateway) = ((*config).clone(), self.to_gateway.clone());
-        self.tasks.push(tokio::spawn(trunks::follow(lookup, config, self.sip_address, to_gateway)));
+        let follow = tokio::spawn(trunks::follow(lookup, config, self.sip_address, to_gateway));
+        if let Some(before) = self.lookups.insert(trunk, follow) {
+            before.abort();
+        }
     }
 
     /// A service is asked to make an id for a call.
@@ -307,6 +316,11 @@ impl Running {
                 Output::Told { ticket, answer } => self.desk.told(ticket, answer),
                 Output::Consent { number, reply } => self.disk.consent(number, reply),
                 Output::Find { trunk } => self.find(&trunk),
+                Output::Forget { trunk } => {
+                    if let Some(lookup) = self.lookups.remove(&trunk) {
+                        lookup.abort();
+                    }
+                }
                 Output::TrunkUp { .. } => {}
                 Output::Finished => finished = true,
             }
