@@ -102,6 +102,7 @@ fn call(id: &str) -> Record {
         whatsapp: Quality { received: 3_000, mos: 4.1, ..Quality::default() },
         far: Quality::default(),
         agent: None,
+        trunk: None,
     }
 }
 

@@ -85,6 +85,7 @@ struct Story {
     mints: Vec<(CallKey, crate::agent::Mint)>,
     spoken: Vec<(Speaker, String)>,
     sought: Vec<String>,
+    forgotten: Vec<String>,
     finished: bool,
     write_records: bool,
     answers_options: bool,
@@ -116,6 +117,7 @@ impl Story {
             mints: Vec::new(),
             spoken: Vec::new(),
             sought: Vec::new(),
+            forgotten: Vec::new(),
             finished: false,
             write_records: true,
             answers_options: false,
@@ -173,6 +175,7 @@ impl Story {
                 }
                 Output::TrunkUp { .. } => {}
                 Output::Find { trunk } => self.sought.push(trunk),
+                Output::Forget { trunk } => self.forgotten.push(trunk),
                 Output::Told { ticket, answer } => self.told.push_back((ticket, answer)),
                 Output::Note { running, received } => {
                     self.received += usize::from(received);

@@ -145,7 +145,7 @@ impl Running {
             file,
         ));
         let settings = Settings::from_config(&config);
-        let mut tasks = vec![
+        let tasks = vec![
             tokio::spawn(http::serve(listener, door, Arc::clone(&desk))),
             tokio::spawn(post.deliver()),
             tokio::spawn(disk::forget(disk.clone())),

@@ -259,6 +259,8 @@ async fn status_and_trunks_are_the_halls_own_words() {
         round_trip: Some(Duration::from_millis(7)),
         since: Wall(0),
         peer: Some(crate::sip::Way::udp("192.168.1.10:5060".parse().unwrap())),
+        places: Vec::new(),
+        failures: 0,
         public: None,
     };
     let down = TrunkState::Failed { code: Some(403), why: "wrong password".to_owned() };

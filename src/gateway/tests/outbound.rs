@@ -31,7 +31,7 @@ const ID: &str = "wacid.out1";
 
 impl Story {
     /// An extension of the PBX dials.
-    fn pbx_calls(&mut self, dialled: &str, sdp: &str, call: &str) -> String {
+    pub(super) fn pbx_calls(&mut self, dialled: &str, sdp: &str, call: &str) -> String {
         let kind = if sdp.is_empty() { "" } else { "Content-Type: application/sdp\r\n" };
         let invite = format!(
             "INVITE sip:{dialled}@192.0.2.1:5060 SIP/2.0\r\nVia: SIP/2.0/UDP 192.0.2.10:5060;branch=z9hG4bK{call}\r\n\

@@ -38,7 +38,7 @@ impl Story {
     }
 
     /// The PBX asks for something in the dialog of this INVITE of ours.
-    fn pbx_asks(&mut self, invite: &str, method: &str, cseq: u32, more: &str) {
+    fn pbx_requests(&mut self, invite: &str, method: &str, cseq: u32, more: &str) {
         let find = |name: &str| {
             let prefix = format!("{name}: ");
             invite.lines().find_map(|line| line.strip_prefix(&prefix)).unwrap_or_default().to_owned()
@@ -162,7 +162,7 @@ const BLIND: &str = "Refer-To: <sip:300@192.0.2.10>\r\nReferred-By: <sip:200@192
 #[test]
 fn the_pbx_hands_a_talking_call_over_and_the_user_talks_on_with_the_target() {
     let (mut story, call, first) = Story::talking("wacid.1");
-    story.pbx_asks(&first, "REFER", 7, BLIND);
+    story.pbx_requests(&first, "REFER", 7, BLIND);
     assert!(story.next_sip("SIP/2.0").starts_with("SIP/2.0 202"));
     assert!(matches!(story.lines.pop_front(), Some((_, LineOrder::Alone(_)))), "the user hears ring-back");
     let second = story.next_sip("INVITE");
@@ -195,7 +195,7 @@ fn the_pbx_hands_a_talking_call_over_and_the_user_talks_on_with_the_target() {
 #[test]
 fn a_target_that_does_not_come_gives_the_call_back_to_whoever_handed_it_over() {
     let (mut story, call, first) = Story::talking("wacid.1");
-    story.pbx_asks(&first, "REFER", 7, BLIND);
+    story.pbx_requests(&first, "REFER", 7, BLIND);
     assert!(matches!(story.lines.pop_front(), Some((_, LineOrder::Alone(_)))));
     let second = story.next_sip("INVITE");
     story.pbx_says(&second, "486 Busy Here", "");
@@ -206,7 +206,7 @@ fn a_target_that_does_not_come_gives_the_call_back_to_whoever_handed_it_over() {
     );
     let view = &story.gateway.view_calls()[0];
     assert_eq!((view.state, view.destination.as_str()), ("talking", "sip:200@pbx"));
-    story.pbx_asks(&first, "BYE", 8, "");
+    story.pbx_requests(&first, "BYE", 8, "");
     story.graph_agrees("terminate");
     story.terminate("wacid.1", true);
     story.line_closes(call);
@@ -220,10 +220,10 @@ fn a_target_that_does_not_come_gives_the_call_back_to_whoever_handed_it_over() {
 #[test]
 fn whoever_hands_a_call_over_may_leave_at_once_and_the_call_ends_if_the_target_does_not_come() {
     let (mut story, call, first) = Story::talking("wacid.1");
-    story.pbx_asks(&first, "REFER", 7, BLIND);
+    story.pbx_requests(&first, "REFER", 7, BLIND);
     assert!(matches!(story.lines.pop_front(), Some((_, LineOrder::Alone(_)))));
     let second = story.next_sip("INVITE");
-    story.pbx_asks(&first, "BYE", 8, "");
+    story.pbx_requests(&first, "BYE", 8, "");
     assert_eq!(story.gateway.view_calls()[0].state, "transferring", "the user is not cut off");
     story.pbx_says(&second, "486 Busy Here", "");
     story.graph_agrees("terminate");
@@ -236,7 +236,7 @@ fn whoever_hands_a_call_over_may_leave_at_once_and_the_call_ends_if_the_target_d
 fn an_attended_transfer_calls_the_target_in_the_place_of_the_dialog_that_is_named() {
     let (mut story, _, first) = Story::talking("wacid.1");
     let refer = "Refer-To: <sip:300@192.0.2.10?Replaces=abc%40pbx%3Bto-tag%3Dt1%3Bfrom-tag%3Df1>\r\n";
-    story.pbx_asks(&first, "REFER", 7, refer);
+    story.pbx_requests(&first, "REFER", 7, refer);
     let second = story.next_sip("INVITE");
     assert!(second.contains("Replaces: abc@pbx;to-tag=t1;from-tag=f1\r\n"), "{second}");
 }
