@@ -20,6 +20,7 @@ use super::invite::Caller;
 use super::modify::Unacknowledged;
 use super::reason::{self, reason_header};
 use super::refer::Referring;
+use super::sdp::{self, RemoteMedia};
 use super::take::Called;
 use super::timer::{self, Abilities, Session};
 use super::transaction::{Owner, PATIENCE, Transactions};
@@ -82,6 +83,8 @@ pub(crate) struct Call {
     /// Our present description, and the PBX's.
     pub local_sdp: String,
     pub remote_sdp: Vec<u8>,
+    /// What the two came to when they were last told.
+    pub agreed: Option<RemoteMedia>,
     pub sdp_version: u64,
     /// Our 2xx to an INVITE, until its ACK comes.
     pub unacknowledged: Option<Unacknowledged>,
@@ -161,6 +164,7 @@ impl Call {
             first_sdp: String::new(),
             local_sdp: String::new(),
             remote_sdp: Vec::new(),
+            agreed: None,
             sdp_version: 0,
             unacknowledged: None,
             change: None,
@@ -195,6 +199,7 @@ impl Call {
         self.deadline = None;
         self.answered = true;
         self.remote_sdp.clone_from(&theirs);
+        self.agreed = sdp::agreed(&self.local_sdp, &theirs).ok();
         core.tell(Event::Answered { leg: self.leg, ours: self.local_sdp.clone(), theirs });
     }
 

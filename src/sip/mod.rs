@@ -240,12 +240,20 @@ impl UserAgent {
         }
     }
 
-    /// The called party answers: 200 with our description, which answers the PBX's offer or, if it made
-    /// none, is an offer. Repeated until the ACK comes; then [`Event::Answered`] is told.
+    /// The called party answers: 200 with our answer to the PBX's offer, made from our own offer `sdp`, or
+    /// if the PBX made none, with `sdp` itself. Repeated until the ACK comes; then [`Event::Answered`] is
+    /// told. An offer that cannot be answered is refused with 488 (see [`sdp::reply`]).
     pub fn answer(&mut self, leg: LegId, sdp: String, now: Now) {
         if let Some((call, trunk, core)) = self.live(leg) {
             call.answer(sdp, trunk, core, now);
         }
+    }
+
+    /// Our present description in a call, offer or answer: for [`sdp::agreed`] when [`Event::Answered`] or
+    /// [`Event::Changed`] brings the PBX's. `None` once the call has ended, and before it has one.
+    pub fn described(&self, leg: LegId) -> Option<&str> {
+        let call = self.calls.values().find(|call| call.leg == leg && call.live())?;
+        Some(call.local_sdp.as_str()).filter(|text| !text.is_empty())
     }
 
     /// A call from the PBX is not taken. [`Event::Ended`] follows at once, unless it was told before.

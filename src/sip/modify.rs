@@ -189,9 +189,11 @@ impl Call {
         }
     }
 
-    /// The PBX's description, if it is another than before.
+    /// The PBX's description, if it is another than before or means something else: who offers decides.
     pub(crate) fn changed(&mut self, theirs: Vec<u8>, core: &mut Core) {
-        if theirs != self.remote_sdp {
+        let agreed = sdp::agreed(&self.local_sdp, &theirs).ok();
+        if theirs != self.remote_sdp || agreed != self.agreed {
+            self.agreed = agreed;
             self.remote_sdp.clone_from(&theirs);
             core.tell(Event::Changed { leg: self.leg, ours: self.local_sdp.clone(), theirs });
         }

@@ -251,14 +251,26 @@ impl Call {
             return;
         }
         self.sdp_version = sdp::version_of(&sdp);
-        self.first_sdp.clone_from(&sdp);
-        self.local_sdp.clone_from(&sdp);
+        let ours = match self.remote_sdp.as_slice() {
+            [] => Ok(sdp.clone()),
+            theirs => sdp::reply(&sdp, theirs, self.sdp_version),
+        };
+        let ours = match ours {
+            Ok(ours) => ours,
+            Err(fault) => {
+                let refusal = Refusal { code: 488, warning: Some(fault.to_string()), retry_after: None };
+                return self.refuse(refusal, trunk, core, now);
+            }
+        };
+        // Not our answer: a later offer of the PBX may take what this one did not.
+        self.first_sdp = sdp;
+        self.local_sdp.clone_from(&ours);
         let Role::Called(called) = &self.role else { return };
         let headers = called.request.headers.clone();
         let terms = timer::answered(&headers, None, timer::wanted(trunk));
         let bytes = self.respond(200, trunk, core, now, |draft| {
             timer::push_answer(draft, terms, &headers);
-            draft.body("application/sdp", sdp);
+            draft.body("application/sdp", ours);
         });
         self.time(terms, now);
         let Role::Called(called) = &self.role else { return };

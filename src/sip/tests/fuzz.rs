@@ -287,8 +287,8 @@ proptest! {
 
     #[test]
     fn descriptions_of_any_kind_do_no_harm(bytes in vec(any::<u8>(), 0..400), text in "([vocmas]=[ -~]{0,30}\r\n){0,12}") {
-        let _ = sdp::answer(&bytes);
-        let _ = sdp::answer(text.as_bytes());
+        let _ = sdp::agreed(&offer(), &bytes);
+        let _ = sdp::agreed(&offer(), text.as_bytes());
         let _ = sdp::reply(&offer(), text.as_bytes(), 2);
     }
 }

@@ -1,5 +1,6 @@
 //! Stories under a virtual clock: the user agent on one side, a PBX played by hand on the other.
 
+mod described;
 mod duo;
 mod fuzz;
 mod invite;
@@ -108,8 +109,10 @@ pub(super) fn offer() -> String {
         rtp: addr("192.0.2.7:20000"),
         session: 42,
         version: 1,
-        laws: vec![sdp::Law::Pcma, sdp::Law::Pcmu],
-        dtmf_pt: 101,
+        codecs: vec![sdp::Codec::Pcma, sdp::Codec::Pcmu],
+        dtmf: true,
+        srtp: sdp::SrtpPolicy::Off,
+        secret: [0; 32],
     })
 }
 
