@@ -20,7 +20,7 @@ use super::invite::Caller;
 use super::modify::Unacknowledged;
 use super::reason::{self, reason_header};
 use super::refer::Referring;
-use super::sdp;
+use super::sdp::{self, RemoteMedia};
 use super::take::Called;
 use super::timer::{self, Abilities, Session};
 use super::transaction::{Owner, PATIENCE, Transactions};
@@ -83,8 +83,8 @@ pub(crate) struct Call {
     /// Our present description, and the PBX's.
     pub local_sdp: String,
     pub remote_sdp: Vec<u8>,
-    /// What the two mean, as it was told last.
-    pub agreed: Option<sdp::RemoteMedia>,
+    /// What the two came to when they were last told.
+    pub agreed: Option<RemoteMedia>,
     pub sdp_version: u64,
     /// Our 2xx to an INVITE, until its ACK comes.
     pub unacknowledged: Option<Unacknowledged>,

@@ -189,7 +189,7 @@ impl Call {
         }
     }
 
-    /// The PBX's description, if it is another than before or what it means is: who offers decides.
+    /// The PBX's description, if it is another than before or means something else: who offers decides.
     pub(crate) fn changed(&mut self, theirs: Vec<u8>, core: &mut Core) {
         let agreed = sdp::agreed(&self.local_sdp, &theirs).ok();
         if theirs != self.remote_sdp || agreed != self.agreed {

@@ -478,7 +478,7 @@ pub enum Event {
         leg: LegId,
         /// Our present description.
         ours: String,
-        /// The PBX's answer, or the offer that we answered.
+        /// The PBX's answer, or the offer that we answered: for [`agreed`](super::sdp::agreed).
         theirs: Vec<u8>,
     },
     /// The session changed: by re-INVITE or UPDATE of the PBX, already answered, or by its answer to a refresh of ours.

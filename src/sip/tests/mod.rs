@@ -5,11 +5,16 @@ mod duo;
 mod fuzz;
 mod invite;
 mod modify;
+mod places;
+mod proof;
 mod register;
+mod reload;
 mod serve;
+mod strict;
 mod table;
 mod take;
 mod taken;
+mod tcp;
 mod torture;
 
 use std::net::SocketAddr;
@@ -31,6 +36,14 @@ pub(super) fn found(peer: &str, local: &str) -> Found {
 
 pub(super) fn udp(text: &str) -> Way {
     Way::udp(addr(text))
+}
+
+pub(super) fn tcp(text: &str) -> Way {
+    Way { transport: Transport::Tcp, address: addr(text) }
+}
+
+pub(super) fn tls(text: &str) -> Way {
+    Way { transport: Transport::Tls, address: addr(text) }
 }
 
 pub(super) fn millis(millis: u64) -> Duration {
@@ -253,7 +266,8 @@ impl Lab {
             request.header("CSeq"),
             body.len()
         );
-        self.receive(&text);
+        self.ua.receive(text.as_bytes(), request.to, self.now);
+        self.drain();
     }
 
     /// The only message that was sent since the last look; it must be of that kind.
