@@ -1,84 +1,243 @@
-//! Where each trunk's server is: names resolved again and again, and our own address towards them.
+//! Where each trunk's servers are: looked up as often as the DNS wants, and our own address towards each of them.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
 
-use super::sock;
-use crate::config::Config;
-use crate::gateway::Input;
-use crate::sip::{Found, Way};
-
-/// A name that was found is asked for again after this time; a PBX may move.
-const AGAIN: Duration = Duration::from_secs(60);
+use super::dns::{Families, Located, Resolver};
+use super::{random, sock};
+use crate::sip::locate::Target;
+use crate::sip::{Transport, Way};
 
 /// The pauses after a name that was not found.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
-/// The port of SIP over UDP (RFC 3261 §19.1.2).
-const SIP: u16 = 5060;
-
-/// One server to look up.
+/// One trunk to look up.
+#[derive(Debug, Clone)]
 pub struct Lookup {
     /// The trunk's name.
     pub trunk: String,
-    /// Host name or address.
-    pub host: String,
-    /// Port, if one is given.
-    pub port: Option<u16>,
+    /// What its URI says.
+    pub target: Target,
 }
 
-/// Follows one trunk's name for as long as the process lives. `bound` is our SIP port.
-pub async fn follow(lookup: Lookup, config: Config, bound: SocketAddr, to_gateway: mpsc::Sender<Input>) {
-    let mut known: Option<(SocketAddr, SocketAddr)> = None;
-    let mut pause = FIRST_PAUSE;
-    loop {
-        match find(&lookup, &config, bound).await {
-            Ok(found) => {
-                if known != Some(found) {
-                    known = Some(found);
-                    let (peer, local) = found;
-                    tracing::info!(trunk = %lookup.trunk, %peer, %local, "the trunk's server");
-                    let found = vec![Found { way: Way::udp(peer), local }];
-                    let input = Input::PeerResolved { trunk: lookup.trunk.clone(), found };
-                    if to_gateway.send(input).await.is_err() {
-                        return;
-                    }
+/// Where we listen, as far as the other side has to know it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ours {
+    /// UDP, as bound.
+    pub udp: SocketAddr,
+    /// TCP, as bound.
+    pub tcp: SocketAddr,
+    /// TLS, as bound; without a listener, what we write names the port of TCP, and the peer reaches us over the
+    /// connection that we have opened.
+    pub tls: Option<SocketAddr>,
+    /// What to write in place of our own address.
+    pub public_ip: Option<IpAddr>,
+}
+
+impl Ours {
+    /// What to write into Via and Contact towards a way.
+    ///
+    /// # Errors
+    /// There is no route to it.
+    pub fn towards(&self, way: Way) -> std::io::Result<SocketAddr> {
+        let bound = match way.transport {
+            Transport::Udp => self.udp,
+            Transport::Tcp => self.tcp,
+            Transport::Tls => self.tls.unwrap_or(self.tcp),
+        };
+        let ip = match (self.public_ip, bound.ip().is_unspecified()) {
+            (Some(public), _) => public,
+            (None, true) => sock::local_towards(way.address)?,
+            (None, false) => bound.ip(),
+        };
+        Ok(SocketAddr::new(ip.to_canonical(), bound.port()))
+    }
+}
+
+/// One way to a trunk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Found {
+    /// Where to send.
+    pub way: Way,
+    /// What to write into Via and Contact there.
+    pub local: SocketAddr,
+}
+
+/// Where a trunk's servers are now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Whereabouts {
+    /// The trunk's name.
+    pub trunk: String,
+    /// In the order in which to try them; never empty.
+    pub found: Vec<Found>,
+}
+
+/// What is known of one trunk.
+struct Knowledge {
+    found: Vec<Found>,
+    /// Every question about it was answered.
+    sure: bool,
+    pause: Duration,
+}
+
+impl Knowledge {
+    /// Takes what a look has given, and says whether something is new and when to look again. What was known
+    /// without a doubt outlives failures and doubtful answers.
+    fn learn(&mut self, trunk: &str, looked: Result<(Vec<Found>, Located), String>) -> (bool, Duration) {
+        match looked {
+            Ok((found, located)) => {
+                self.pause = FIRST_PAUSE;
+                if self.sure && located.doubtful {
+                    tracing::debug!(trunk, "the DNS is in doubt, the trunk's servers stay as they were");
+                    return (false, located.ttl);
                 }
-                pause = FIRST_PAUSE;
-                tokio::time::sleep(AGAIN).await;
+                self.sure = !located.doubtful;
+                let new = self.found != found;
+                self.found = found;
+                (new, located.ttl)
             }
             Err(error) => {
-                if pause == FIRST_PAUSE {
-                    tracing::warn!(trunk = %lookup.trunk, %error, "the trunk's server can't be found, trying on");
+                if self.pause == FIRST_PAUSE {
+                    tracing::warn!(trunk, %error, "the trunk's server can't be found, trying on");
                 }
-                tokio::time::sleep(pause).await;
-                pause = (pause * 2).min(LONGEST_PAUSE);
+                let wait = self.pause;
+                self.pause = (wait * 2).min(LONGEST_PAUSE);
+                (false, wait)
             }
+        }
+    }
+}
+
+/// Follows one trunk's name for as long as somebody listens; tells each change, as `as_input` words it.
+pub async fn follow<M: Send>(
+    lookup: Lookup,
+    resolver: Resolver,
+    ours: Ours,
+    tell: mpsc::Sender<M>,
+    as_input: fn(Whereabouts) -> M,
+) {
+    let seed = random::seed();
+    let mut known = Knowledge { found: Vec::new(), sure: false, pause: FIRST_PAUSE };
+    loop {
+        let (new, wait) = known.learn(&lookup.trunk, find(&lookup, &resolver, &ours, seed).await);
+        if new {
+            for Found { way, local } in &known.found {
+                tracing::info!(trunk = %lookup.trunk, server = %way, %local, "the trunk's server");
+            }
+            let whereabouts = Whereabouts { trunk: lookup.trunk.clone(), found: known.found.clone() };
+            if tell.send(as_input(whereabouts)).await.is_err() {
+                return;
+            }
+        }
+        tokio::select! {
+            () = tokio::time::sleep(wait) => {}
+            () = tell.closed() => return,
         }
     }
 }
 
 async fn find(
     lookup: &Lookup,
-    config: &Config,
-    bound: SocketAddr,
-) -> std::io::Result<(SocketAddr, SocketAddr)> {
-    let port = lookup.port.unwrap_or(SIP);
-    let mut found: Vec<SocketAddr> = match lookup.host.parse::<IpAddr>() {
-        Ok(ip) => vec![SocketAddr::new(ip, port)],
-        Err(_) => tokio::net::lookup_host((lookup.host.as_str(), port)).await?.collect(),
-    };
-    // A socket bound to an IPv4 address reaches IPv4 only. Round-robin DNS must not look like a PBX that moves.
-    found.retain(|address| bound.is_ipv6() || address.is_ipv4());
-    found.sort();
-    let peer = found.first().copied().ok_or_else(|| std::io::Error::other("no usable address"))?;
-    let ip = match (config.sip.public_ip, bound.ip().is_unspecified()) {
-        (Some(public), _) => public,
-        (None, true) => sock::local_towards(peer)?,
-        (None, false) => bound.ip(),
-    };
-    Ok((peer, SocketAddr::new(ip, bound.port())))
+    resolver: &Resolver,
+    ours: &Ours,
+    seed: u64,
+) -> Result<(Vec<Found>, Located), String> {
+    let families = Families::of(ours.udp.ip());
+    let located = resolver.locate(&lookup.target, families, seed).await?;
+    let mut found = Vec::new();
+    let mut why = String::new();
+    for way in &located.ways {
+        match ours.towards(*way) {
+            Ok(local) => found.push(Found { way: *way, local }),
+            // IPv6 in the DNS and none in the house is common.
+            Err(error) => why = format!("there is no route to {}: {error}", way.address.ip()),
+        }
+    }
+    if found.is_empty() { Err(why) } else { Ok((found, located)) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ours() -> Ours {
+        Ours {
+            udp: "0.0.0.0:5060".parse().unwrap(),
+            tcp: "0.0.0.0:5070".parse().unwrap(),
+            tls: Some("0.0.0.0:5061".parse().unwrap()),
+            public_ip: None,
+        }
+    }
+
+    fn way(text: &str, transport: Transport) -> Way {
+        Way { transport, address: text.parse().unwrap() }
+    }
+
+    fn looked(address: &str, seconds: u64, doubtful: bool) -> Result<(Vec<Found>, Located), String> {
+        let way = way(address, Transport::Udp);
+        let found = vec![Found { way, local: "127.0.0.1:5060".parse().unwrap() }];
+        Ok((found, Located { ways: vec![way], ttl: Duration::from_secs(seconds), doubtful }))
+    }
+
+    #[test]
+    fn what_we_write_of_ourselves_is_the_listener_of_that_transport() {
+        let ours = ours();
+        for (transport, expected) in [
+            (Transport::Udp, "127.0.0.1:5060"),
+            (Transport::Tcp, "127.0.0.1:5070"),
+            (Transport::Tls, "127.0.0.1:5061"),
+        ] {
+            assert_eq!(ours.towards(way("127.0.0.1:7", transport)).unwrap().to_string(), expected);
+        }
+        let public = Ours { public_ip: Some("198.51.100.7".parse().unwrap()), tls: None, ..ours };
+        let local = public.towards(way("127.0.0.1:7", Transport::Tls)).unwrap();
+        assert_eq!(local.to_string(), "198.51.100.7:5070");
+        let bound = Ours { udp: "127.0.0.9:5060".parse().unwrap(), ..ours };
+        assert_eq!(bound.towards(way("127.0.0.1:7", Transport::Udp)).unwrap().to_string(), "127.0.0.9:5060");
+    }
+
+    #[test]
+    fn failures_and_doubts_keep_the_last_good_answer() {
+        let mut known = Knowledge { found: Vec::new(), sure: false, pause: FIRST_PAUSE };
+        let seconds = Duration::from_secs;
+        assert_eq!(
+            known.learn("t", looked("192.0.2.1:5060", 30, true)),
+            (true, seconds(30)),
+            "better than nothing"
+        );
+        assert_eq!(
+            known.learn("t", looked("192.0.2.2:5060", 30, true)),
+            (true, seconds(30)),
+            "no better known"
+        );
+        assert_eq!(known.learn("t", looked("192.0.2.3:5060", 40, false)), (true, seconds(40)));
+        assert_eq!(known.learn("t", looked("192.0.2.3:5060", 50, false)), (false, seconds(50)), "the same");
+        assert_eq!(known.learn("t", looked("192.0.2.4:5060", 60, true)), (false, seconds(60)), "in doubt");
+        let waits: Vec<u64> = (0..7).map(|_| known.learn("t", Err("gone".to_owned())).1.as_secs()).collect();
+        assert_eq!(waits, [1, 2, 4, 8, 16, 30, 30]);
+        assert_eq!(known.found[0].way.address.to_string(), "192.0.2.3:5060");
+        assert_eq!(known.learn("t", looked("192.0.2.5:5060", 20, false)), (true, seconds(20)), "it moved");
+    }
+
+    #[tokio::test]
+    async fn a_trunk_is_told_once_it_is_found_and_the_task_ends_with_its_listener() {
+        let target = Target {
+            host: "127.0.0.1".to_owned(),
+            port: None,
+            transport: Some(Transport::Tls),
+            secure: false,
+        };
+        let lookup = Lookup { trunk: "office".to_owned(), target };
+        let (tell, mut told) = mpsc::channel(1);
+        let task = tokio::spawn(follow(lookup, Resolver::system(), ours(), tell, |whereabouts| whereabouts));
+        let Some(Whereabouts { trunk, found }) = told.recv().await else { panic!("nothing was told") };
+        assert_eq!((trunk.as_str(), found.len()), ("office", 1));
+        assert_eq!(found[0].way.to_string(), "tls:127.0.0.1:5061");
+        assert_eq!(found[0].local.to_string(), "127.0.0.1:5061");
+        drop(told);
+        task.await.unwrap();
+    }
 }
