@@ -157,7 +157,8 @@ impl Agent {
         let media = &message["media"];
         let number = |name: &str| media[name].as_str().and_then(|text| text.parse::<u32>().ok());
         let payload = media["payload"].as_str()?;
-        let (Some(chunk), Some(at), Ok(coded)) = (number("chunk"), number("timestamp"), STANDARD.decode(payload))
+        let (Some(chunk), Some(at), Ok(coded)) =
+            (number("chunk"), number("timestamp"), STANDARD.decode(payload))
         else {
             self.fault("the agent got sound that can't be read");
             return None;

@@ -8,8 +8,8 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout_at};
 
-use super::cloud::{self, Cloud, Secrets};
 use super::agent::Agent;
+use super::cloud::{self, Cloud, Secrets};
 use super::gateway::{FarEnd, Folder, Gateway, Setting, config};
 use super::ladder::Ladder;
 use super::measure::{Finding, compare};
@@ -233,12 +233,8 @@ pub(super) async fn make(options: &DemoOptions) -> Result<Outcome, String> {
     let cloud = Cloud::start(secrets.clone(), wacid.clone(), way, ladder, events_in.clone()).await?;
     let (to_pbx, pbx_orders) = mpsc::channel(4);
     let (to_phone, phone_orders) = mpsc::channel(4);
-    let setting = |far| Setting {
-        state_dir: folder.path(),
-        graph_url: cloud.graph_url(),
-        secrets: &secrets,
-        far,
-    };
+    let setting =
+        |far| Setting { state_dir: folder.path(), graph_url: cloud.graph_url(), secrets: &secrets, far };
     let (config, pbx) = if options.agent {
         let agent = Agent::bind(ladder, origin, events_in.clone()).await?;
         let config = config(&setting(FarEnd::Agent(agent.url())))?;

@@ -128,8 +128,10 @@ pub(super) fn text(outcome: &Outcome) -> String {
         );
         match record.agent.as_deref() {
             Some(agent) => {
-                let first = agent.first_audio_ms.map_or("never".to_owned(), |at| format!("{at} ms after the answer"));
-                let _ = writeln!(text, "agent        {} ({}), first sound {first}", agent.name, agent.dialect);
+                let first =
+                    agent.first_audio_ms.map_or("never".to_owned(), |at| format!("{at} ms after the answer"));
+                let _ =
+                    writeln!(text, "agent        {} ({}), first sound {first}", agent.name, agent.dialect);
             }
             None => {
                 let _ = writeln!(text, "             MOS {:.1} from the PBX", record.far.mos);

@@ -14,7 +14,7 @@ use crate::clock::Wall;
 ///
 /// Stamps (`…_at`) are milliseconds since the Unix epoch, `…_ms` are milliseconds, `…_seconds` seconds, `…_nano`
 /// billionths of a US dollar.
-const MIGRATIONS: &[&str] = 
+const MIGRATIONS: &[&str] =
     &[include_str!("schema/1.sql"), include_str!("schema/2.sql"), include_str!("schema/3.sql")];
 
 /// The version this program writes.

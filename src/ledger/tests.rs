@@ -10,7 +10,7 @@ mod large;
 mod price;
 
 use super::*;
-use crate::call::record::{AgentPart, Line, Noted, Speaker, PlacedBy, Quality, Running};
+use crate::call::record::{AgentPart, Line, Noted, PlacedBy, Quality, Running, Speaker};
 
 /// A folder of its own that goes when the test ends.
 struct Folder(PathBuf);
