@@ -95,3 +95,22 @@ fn a_pbx_calls_a_whatsapp_user_who_hears_nothing_before_picking_up_and_then_both
         "{result:#}"
     );
 }
+
+#[test]
+fn a_whatsapp_user_and_a_voice_agent_hear_each_other_over_a_websocket() {
+    let (result, wav) = demo(&["--agent"]);
+    for direction in ["to_agent", "to_whatsapp"] {
+        let of = |key: &str| number(&result, &format!("/{direction}/{key}"));
+        assert!((of("frequency_hz") / of("expected_hz") - 1.0).abs() < 0.01, "{result:#}");
+        assert!(of("longest_gap_ms") < 60.0, "{result:#}");
+        assert!((0.0..300.0).contains(&of("delay_ms")), "{result:#}");
+        assert!(of("packets") > 150.0, "{result:#}");
+    }
+    assert_eq!(result["digits"], "42#");
+    let record = &result["record"];
+    assert_eq!((&record["why"], &record["answered"]), (&"far_hung_up".into(), &true.into()), "{result:#}");
+    assert_eq!(record["agent"]["dialect"], "twilio", "{result:#}");
+    assert!((0.0..2_000.0).contains(&number(&result, "/record/agent/first_audio_ms")), "{result:#}");
+    assert!((0.0..3_000.0).contains(&number(&result, "/session_ms")), "{result:#}");
+    assert!(wav.len() > 8_000 * 4 * 3, "some seconds of two channels: {} bytes", wav.len());
+}

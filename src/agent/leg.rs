@@ -298,7 +298,9 @@ impl Leg {
     pub fn poll_timeout(&self) -> Option<Tick> {
         match self.stage {
             Stage::Opening | Stage::Over => None,
-            Stage::Open | Stage::Begun => [self.begin_by, self.alive_by, self.speak_by].into_iter().flatten().min(),
+            Stage::Open | Stage::Begun => {
+                [self.begin_by, self.alive_by, self.speak_by].into_iter().flatten().min()
+            }
         }
     }
 

@@ -95,6 +95,9 @@ pub(super) struct DemoArgs {
     /// The PBX calls the WhatsApp user, instead of the other way round
     #[arg(long)]
     pub outbound: bool,
+    /// A voice agent that echoes answers over a WebSocket, instead of the PBX
+    #[arg(long, conflicts_with = "outbound")]
+    pub agent: bool,
 }
 
 /// Which gateway is asked, and how its answer is shown.

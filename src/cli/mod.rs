@@ -64,8 +64,8 @@ fn carry_out(verb: Verb, out: &mut dyn Write, err: &mut dyn Write) -> Result<(),
         }
         #[cfg(all(feature = "demo", not(target_env = "musl")))]
         Verb::Demo(args) => {
-            let args::DemoArgs { record, json, outbound } = args;
-            let options = crate::demo::DemoOptions { record, json, outbound };
+            let args::DemoArgs { record, json, outbound, agent } = args;
+            let options = crate::demo::DemoOptions { record, json, outbound, agent };
             match crate::demo::run(options) {
                 Ok(true) => Ok(()),
                 Ok(false) => Err(fail("the call was not as it should be, see above", err)),

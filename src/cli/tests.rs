@@ -173,6 +173,9 @@ fn demo_understands_its_options() {
     assert_eq!((args.record, args.json, args.outbound), (Some(PathBuf::from("a.wav")), true, false));
     let cli = Cli::try_parse_from(["watrunk", "demo", "--outbound"]).unwrap();
     assert!(matches!(cli.verb, Verb::Demo(args) if args.outbound));
+    let cli = Cli::try_parse_from(["watrunk", "demo", "--agent"]).unwrap();
+    assert!(matches!(cli.verb, Verb::Demo(args) if args.agent));
+    assert!(Cli::try_parse_from(["watrunk", "demo", "--agent", "--outbound"]).is_err(), "no agent calls");
 }
 
 #[test]

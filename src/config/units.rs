@@ -190,9 +190,10 @@ impl fmt::Display for Cidr {
 }
 
 /// The ways in which voice agents speak; `pcm16-` may be followed by a rate.
-const DIALECTS: [&str; 12] = [
+const DIALECTS: [&str; 13] = [
     "twilio",
     "telnyx",
+    "telnyx-l16",
     "vonage",
     "plivo",
     "exotel",

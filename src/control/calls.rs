@@ -287,9 +287,10 @@ fn transcript(end: &Record) -> Value {
 
 /// What else a voice agent told.
 fn noted(end: &Record) -> Value {
-    let events = end.agent.iter().flat_map(|part| &part.events).map(|noted| {
-        json!({ "name": noted.name, "detail": noted.detail, "at": said_at(end, noted.at_ms) })
-    });
+    let events =
+        end.agent.iter().flat_map(|part| &part.events).map(
+            |noted| json!({ "name": noted.name, "detail": noted.detail, "at": said_at(end, noted.at_ms) }),
+        );
     events.collect()
 }
 

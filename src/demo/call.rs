@@ -1,5 +1,6 @@
 //! The call: who does what when, and what is kept of it.
 
+mod agent;
 mod outbound;
 
 use std::time::Duration;
@@ -7,8 +8,9 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout_at};
 
+use super::agent::Agent;
 use super::cloud::{self, Cloud, Secrets};
-use super::gateway::{Folder, Gateway, Setting, config};
+use super::gateway::{FarEnd, Folder, Gateway, Setting, config};
 use super::ladder::Ladder;
 use super::measure::{Finding, compare};
 use super::pbx::{self, Pbx};
@@ -91,6 +93,8 @@ impl Direction {
 /// Everything that is left.
 pub(super) struct Outcome {
     pub way: Way,
+    /// The far end was a voice agent.
+    pub agent: bool,
     pub moments: Moments,
     pub to_pbx: Direction,
     pub to_whatsapp: Direction,
@@ -100,6 +104,11 @@ pub(super) struct Outcome {
 }
 
 impl Outcome {
+    /// What the far end is called.
+    pub fn far_end(&self) -> &'static str {
+        if self.agent { "agent" } else { "PBX" }
+    }
+
     /// Sound arrived both ways, and nothing went wrong.
     pub fn ok(&self) -> bool {
         self.to_pbx.ok() && self.to_whatsapp.ok() && self.faults.is_empty()
@@ -154,7 +163,7 @@ impl Stage {
                     let _ = self.phone.send(phone::Order::Answer(answer)).await;
                 }
                 if self.moments.answered.is_none() {
-                    self.faults.push("accept came before the PBX had answered".to_owned());
+                    self.faults.push("accept came before the far end had answered".to_owned());
                 }
                 let _ = self.phone.send(phone::Order::Talk).await;
             }
@@ -192,6 +201,7 @@ impl Stage {
                 let _ = self.phone.send(phone::Order::Offer(offer)).await;
             }
             Event::Looked => {}
+            Event::SessionBegun => self.moments.answered = now,
             Event::Described(answer) => self.described = Some(answer),
             Event::Refused(why) => {
                 self.faults.push(format!("the gateway refused the PBX's call: {why}"));
@@ -221,19 +231,21 @@ pub(super) async fn make(options: &DemoOptions) -> Result<Outcome, String> {
 
     let way = if options.outbound { Way::Outbound } else { Way::Inbound };
     let cloud = Cloud::start(secrets.clone(), wacid.clone(), way, ladder, events_in.clone()).await?;
-    let pbx = Pbx::bind(password.clone(), ladder, origin, events_in.clone()).await?;
-    let config = config(&Setting {
-        state_dir: folder.path(),
-        graph_url: cloud.graph_url(),
-        secrets: &secrets,
-        pbx: pbx.address(),
-        password: &password,
-    })?;
-
-    ladder.head();
     let (to_pbx, pbx_orders) = mpsc::channel(4);
     let (to_phone, phone_orders) = mpsc::channel(4);
-    let pbx = tokio::spawn(pbx.run(pbx_orders));
+    let setting =
+        |far| Setting { state_dir: folder.path(), graph_url: cloud.graph_url(), secrets: &secrets, far };
+    let (config, pbx) = if options.agent {
+        let agent = Agent::bind(ladder, origin, events_in.clone()).await?;
+        let config = config(&setting(FarEnd::Agent(agent.url())))?;
+        ladder.head("voice agent");
+        (config, tokio::spawn(agent.run(pbx_orders)))
+    } else {
+        let pbx = Pbx::bind(password.clone(), ladder, origin, events_in.clone()).await?;
+        let config = config(&setting(FarEnd::Pbx(pbx.address(), &password)))?;
+        ladder.head("PBX");
+        (config, tokio::spawn(pbx.run(pbx_orders)))
+    };
     let mut offer = String::new();
     let phone = match way {
         Way::Inbound => {
@@ -261,6 +273,7 @@ pub(super) async fn make(options: &DemoOptions) -> Result<Outcome, String> {
     };
 
     let done = match way {
+        Way::Inbound if options.agent => agent::answer(&mut stage, &cloud, &gateway, &offer).await,
         Way::Inbound => inbound(&mut stage, &cloud, &gateway, &offer).await,
         Way::Outbound => outbound::place(&mut stage, &cloud, &gateway, &to_pbx).await,
     };
@@ -279,7 +292,7 @@ pub(super) async fn make(options: &DemoOptions) -> Result<Outcome, String> {
     drop(to_pbx);
     let Stage { phone: to_phone, moments, mut faults, wacid, .. } = stage;
     drop(to_phone);
-    let at_pbx = pbx.await.map_err(|error| format!("the PBX's stand-in failed: {error}"))?;
+    let at_pbx = pbx.await.map_err(|error| format!("the far end's stand-in failed: {error}"))?;
     let at_phone = phone.await.map_err(|error| format!("the phone's stand-in failed: {error}"))??;
     match way {
         Way::Inbound if at_phone.early > 0 => {
@@ -289,7 +302,7 @@ pub(super) async fn make(options: &DemoOptions) -> Result<Outcome, String> {
         Way::Inbound => {}
     }
     if at_pbx.digits != phone::DIGITS && (moments.accepted.is_some() || moments.picked_up.is_some()) {
-        faults.push(format!("the PBX read the digits {:?}, not {:?}", at_pbx.digits, phone::DIGITS));
+        faults.push(format!("the far end read the digits {:?}, not {:?}", at_pbx.digits, phone::DIGITS));
     }
     let record =
         match Ledger::open_read_only(folder.path()).and_then(|ledger| ledger.list(&Filter::default())) {
@@ -314,11 +327,14 @@ pub(super) async fn make(options: &DemoOptions) -> Result<Outcome, String> {
         lost: ear.lost(),
         pcm: ear.track.pcm().to_vec(),
     };
+    // An agent that echoes says in the user's voice.
+    let far_voice = if options.agent { &phone::VOICE } else { &pbx::VOICE };
     Ok(Outcome {
         way,
+        agent: options.agent,
         moments,
         to_pbx: direction(&phone::VOICE, &at_phone.said, &at_pbx.ear),
-        to_whatsapp: direction(&pbx::VOICE, &at_pbx.said, &at_phone.ear),
+        to_whatsapp: direction(far_voice, &at_pbx.said, &at_phone.ear),
         digits: at_pbx.digits,
         record,
         faults,
@@ -368,7 +384,7 @@ async fn finish(stage: &mut Stage, cloud: &Cloud, gateway: &Gateway, pbx: &mpsc:
     } else {
         sleep(LAST_WORDS).await;
         let _ = pbx.send(pbx::Order::HangUp).await;
-        stage.until("the PBX's BYE is answered", SOON, |s| s.hung_up).await;
+        stage.until("the far end's goodbye is answered", SOON, |s| s.hung_up).await;
         stage.until("Graph gets terminate", SOON, |s| s.ended).await;
     }
     let _ = stage.phone.send(phone::Order::HangUp).await;

@@ -50,8 +50,15 @@ pub(super) struct Setting<'a> {
     pub state_dir: &'a Path,
     pub graph_url: String,
     pub secrets: &'a Secrets,
-    pub pbx: SocketAddr,
-    pub password: &'a str,
+    pub far: FarEnd<'a>,
+}
+
+/// Where the calls go.
+pub(super) enum FarEnd<'a> {
+    /// To a PBX at this address, with this password.
+    Pbx(SocketAddr, &'a str),
+    /// To a voice agent at this URL.
+    Agent(String),
 }
 
 /// The configuration, by the same way as an operator's file.
@@ -62,7 +69,24 @@ pub(super) fn config(setting: &Setting<'_>) -> Result<Config, String> {
     // The first are still held when the second are looked for, so no port is in both.
     let (webrtc, _held) = free_ports(2)?;
     let (rtp, _held_too) = free_ports(8)?;
-    let Setting { state_dir, graph_url, secrets, pbx, password } = setting;
+    let Setting { state_dir, graph_url, secrets, far } = setting;
+    let (forward_to, trunk) = match far {
+        FarEnd::Pbx(pbx, password) => {
+            let trunk = format!(
+                r#"trunk = "pbx"
+[[trunk]]
+name = "pbx"
+server = "sip:{pbx};transport=udp"
+username = "{user}"
+password = "{password}"
+codecs = ["pcma", "pcmu"]
+"#,
+                user = pbx::USER,
+            );
+            (format!("sip:{}@pbx", pbx::EXTENSION), trunk)
+        }
+        FarEnd::Agent(url) => (url.clone(), String::new()),
+    };
     let text = format!(
         r#"[gateway]
 name = "demo"
@@ -71,6 +95,7 @@ max_calls = 2
 drain_seconds = 3
 [http]
 listen = "127.0.0.1:0"
+allow_private = true
 [whatsapp]
 graph_url = "{graph_url}"
 app_secret = "{app_secret}"
@@ -83,23 +108,14 @@ rtp_ports = "{rtp}"
 threads = 1
 [sip]
 listen = "127.0.0.1:0"
-[[trunk]]
-name = "pbx"
-server = "sip:{pbx};transport=udp"
-username = "{user}"
-password = "{password}"
-codecs = ["pcma", "pcmu"]
 [[number]]
 id = "demo"
 phone_number_id = "{PHONE_NUMBER_ID}"
 phone_number = "+{BUSINESS}"
-forward_to = "sip:{extension}@pbx"
-trunk = "pbx"
-"#,
+forward_to = "{forward_to}"
+{trunk}"#,
         app_secret = secrets.app_secret,
         access_token = secrets.access_token,
-        user = pbx::USER,
-        extension = pbx::EXTENSION,
     );
     match Config::parse(&text, &SystemSecrets::beside(state_dir)) {
         Ok((config, _notes)) => Ok(config),

@@ -14,12 +14,12 @@ pub(super) enum Lane {
     Meta,
     /// Us.
     Watrunk,
-    /// The PBX.
-    Pbx,
+    /// The PBX, or the voice agent.
+    Far,
 }
 
 impl Lane {
-    const ALL: [Lane; 4] = [Lane::User, Lane::Meta, Lane::Watrunk, Lane::Pbx];
+    const ALL: [Lane; 4] = [Lane::User, Lane::Meta, Lane::Watrunk, Lane::Far];
 
     /// The column of its line.
     fn column(self) -> usize {
@@ -27,16 +27,16 @@ impl Lane {
             Lane::User => 17,
             Lane::Meta => 42,
             Lane::Watrunk => 67,
-            Lane::Pbx => 92,
+            Lane::Far => 92,
         }
     }
 
-    fn name(self) -> &'static str {
+    fn name(self, far: &'static str) -> &'static str {
         match self {
             Lane::User => "WhatsApp user",
             Lane::Meta => "Meta",
             Lane::Watrunk => "watrunk",
-            Lane::Pbx => "PBX",
+            Lane::Far => far,
         }
     }
 }
@@ -54,9 +54,9 @@ impl Ladder {
         Ladder { start: clock::tick(), quiet }
     }
 
-    /// The names above the lines.
-    pub fn head(self) {
-        self.print(&head());
+    /// The names above the lines; the last one as given.
+    pub fn head(self, far: &'static str) {
+        self.print(&head(far));
         self.print(&line(None, None));
     }
 
@@ -74,19 +74,20 @@ impl Ladder {
     }
 }
 
-fn head() -> String {
+fn head(far: &'static str) -> String {
     let mut text = String::new();
     for lane in Lane::ALL {
-        let begin = lane.column().saturating_sub(lane.name().len() / 2);
+        let name = lane.name(far);
+        let begin = lane.column().saturating_sub(name.len() / 2);
         text.push_str(&" ".repeat(begin.saturating_sub(text.chars().count())));
-        text.push_str(lane.name());
+        text.push_str(name);
     }
     text
 }
 
 /// One line of the picture, at most 100 columns wide.
 fn line(millis: Option<u128>, arrow: Option<(Lane, Lane, &str)>) -> String {
-    let mut cells = vec![' '; Lane::Pbx.column() + 1];
+    let mut cells = vec![' '; Lane::Far.column() + 1];
     if let Some(millis) = millis {
         for (cell, c) in cells.iter_mut().zip(format!("{millis:>6} ms").chars()) {
             *cell = c;
@@ -146,9 +147,11 @@ mod tests {
     #[test]
     fn a_line_never_grows_beyond_a_hundred_columns() {
         let long = "a label that is longer than the room between two lanes";
-        for (from, to) in [(Lane::User, Lane::Meta), (Lane::Pbx, Lane::User), (Lane::Meta, Lane::Meta)] {
+        for (from, to) in [(Lane::User, Lane::Meta), (Lane::Far, Lane::User), (Lane::Meta, Lane::Meta)] {
             assert!(line(Some(123_456), Some((from, to, long))).chars().count() <= 100);
         }
-        assert!(head().chars().count() <= 100, "{}", head());
+        for far in ["PBX", "voice agent"] {
+            assert!(head(far).chars().count() <= 100, "{}", head(far));
+        }
     }
 }

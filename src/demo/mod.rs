@@ -2,11 +2,12 @@
 //!
 //! ```text
 //!   phone.rs  WebRTC, Opus ──┐                          ┌── pbx.rs  SIP, G.711
-//!   cloud.rs  Graph, webhooks┴── sockets ── io::Running ┴
+//!   cloud.rs  Graph, webhooks┴── sockets ── io::Running ┴── agent.rs  WebSocket, instead of the PBX
 //!                        ladder.rs shows it, measure.rs measures it
 //! ```
 //! The stand-ins share no SIP, SDP, HTTP or digit code with the gateway: what both get wrong would not be seen.
 
+mod agent;
 mod call;
 mod cloud;
 mod gateway;
@@ -41,6 +42,8 @@ pub struct DemoOptions {
     pub json: bool,
     /// The PBX calls the WhatsApp user; else the user calls.
     pub outbound: bool,
+    /// The user calls a voice agent that says back what it hears, and there is no PBX.
+    pub agent: bool,
 }
 
 /// Where the stand-ins say what they saw, each with its moment.
@@ -78,6 +81,8 @@ enum Event {
     Ringing,
     /// The PBX said 200, or was told so.
     Answered,
+    /// The voice agent was told of the call.
+    SessionBegun,
     /// The called side's 200 was confirmed with ACK.
     Acknowledged,
     /// The gateway refused the PBX's call, in these words.
@@ -122,7 +127,8 @@ pub fn run(options: DemoOptions) -> Result<bool, String> {
     let mut text =
         if options.json { format!("{}\n", report::json(&outcome)) } else { report::text(&outcome) };
     if let (Some(path), false) = (&options.record, options.json) {
-        text.push_str(&format!("{}: left what the user heard, right what the PBX heard\n", path.display()));
+        let far = outcome.far_end();
+        text.push_str(&format!("{}: left what the user heard, right what the {far} heard\n", path.display()));
     }
     std::io::stdout().write_all(text.as_bytes()).map_err(|error| format!("stdout: {error}"))?;
     Ok(outcome.ok())

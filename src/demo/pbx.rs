@@ -60,6 +60,13 @@ pub(super) struct Heard {
     last_digit: Option<u32>,
 }
 
+impl Heard {
+    /// Nothing yet.
+    pub fn new(said: Track, ear: Ear) -> Heard {
+        Heard { said, ear, digits: String::new(), last_digit: None }
+    }
+}
+
 /// What the person at the PBX is told to do.
 pub(super) enum Order {
     /// To dial this.
@@ -129,7 +136,7 @@ impl Pbx {
         let sip = bind().await?;
         let address = sip.local_addr().map_err(|error| error.to_string())?;
         let (said, ear) = (Track::new(origin), Ear::new(origin));
-        let heard = Heard { said, ear, digits: String::new(), last_digit: None };
+        let heard = Heard::new(said, ear);
         Ok(Pbx {
             sip,
             rtp: bind().await?,
@@ -179,7 +186,7 @@ impl Pbx {
     }
 
     fn send(&self, bytes: &[u8], to: SocketAddr, label: &str) {
-        self.ladder.arrow(Lane::Pbx, Lane::Watrunk, label);
+        self.ladder.arrow(Lane::Far, Lane::Watrunk, label);
         let _ = self.sip.try_send_to(bytes, to);
     }
 
@@ -187,7 +194,7 @@ impl Pbx {
         if let Some(status) = message.status() {
             let about = |method| message.header("CSeq").is_some_and(|cseq| cseq.ends_with(method));
             let sdp = if message.body.is_empty() { "" } else { " (SDP)" };
-            self.ladder.arrow(Lane::Watrunk, Lane::Pbx, &format!("{}{sdp}", message.reason()));
+            self.ladder.arrow(Lane::Watrunk, Lane::Far, &format!("{}{sdp}", message.reason()));
             if about("INVITE") {
                 self.told(message, status, from);
             } else if about("BYE") && status >= 200 && self.over() {
@@ -197,7 +204,7 @@ impl Pbx {
         }
         let method = message.method().unwrap_or_default().to_owned();
         let gone = method == "REGISTER" && message.header("Expires") == Some("0");
-        self.ladder.arrow(Lane::Watrunk, Lane::Pbx, if gone { "REGISTER expires 0" } else { &method });
+        self.ladder.arrow(Lane::Watrunk, Lane::Far, if gone { "REGISTER expires 0" } else { &method });
         match method.as_str() {
             "REGISTER" => self.register(message, from, gone),
             "OPTIONS" => self.send(&message.answer("200 OK", &self.tag, &[], None), from, "200 OK"),
@@ -462,7 +469,7 @@ impl Pbx {
             self.heard.last_digit = Some(packet.timestamp);
             let digit = b"0123456789*#ABCD".get(usize::from(*code)).map_or('?', |digit| char::from(*digit));
             self.heard.digits.push(digit);
-            self.ladder.arrow(Lane::Watrunk, Lane::Pbx, &format!("digit {digit} (RFC 4733)"));
+            self.ladder.arrow(Lane::Watrunk, Lane::Far, &format!("digit {digit} (RFC 4733)"));
         }
     }
 }

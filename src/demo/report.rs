@@ -19,11 +19,19 @@ fn tenth(value: Option<f64>) -> Option<f64> {
 type Time = (&'static str, &'static str, Option<f64>);
 
 /// The times between the steps of the call.
-fn times(way: Way, moments: &Moments) -> Vec<Time> {
+fn times(outcome: &Outcome) -> Vec<Time> {
+    let Outcome { way, agent, moments, .. } = outcome;
     let Moments { webhook, pre_accepted, connected, invited, ringing, answered, accepted, .. } = *moments;
     let Moments { asked, dialled, rang, picked_up, .. } = *moments;
     let time = |key, words, from, to| (key, words, Moments::between(from, to));
     match way {
+        Way::Inbound if *agent => vec![
+            time("setup_ms", "webhook to accept's 200", webhook, accepted),
+            time("pre_accept_ms", "webhook to pre_accept's 200", webhook, pre_accepted),
+            time("media_ready_ms", "pre_accept's 200 to ICE and DTLS up", pre_accepted, connected),
+            time("session_ms", "webhook to the agent's start", webhook, answered),
+            time("accept_ms", "the agent's start to accept's 200", answered, accepted),
+        ],
         Way::Inbound => vec![
             time("setup_ms", "webhook to accept's 200", webhook, accepted),
             time("pre_accept_ms", "webhook to pre_accept's 200", webhook, pre_accepted),
@@ -48,14 +56,15 @@ pub(super) fn json(outcome: &Outcome) -> Value {
     let mut result = json!({
         "ok": outcome.ok(),
         "call": outcome.way.as_str(),
-        "to_pbx": direction(&outcome.to_pbx),
         "to_whatsapp": direction(&outcome.to_whatsapp),
         "digits": outcome.digits,
         "expected_digits": phone::DIGITS,
         "record": outcome.record.as_ref().map(crate::cli::record_object),
         "faults": outcome.faults,
     });
-    for (key, _, millis) in times(outcome.way, &outcome.moments) {
+    let far = if outcome.agent { "to_agent" } else { "to_pbx" };
+    result[far] = direction(&outcome.to_pbx);
+    for (key, _, millis) in times(outcome) {
         result[key] = json!(tenth(millis));
     }
     result
@@ -82,11 +91,13 @@ fn direction(direction: &Direction) -> Value {
 pub(super) fn text(outcome: &Outcome) -> String {
     let mut text = String::from("\n");
     let millis = |value: Option<f64>| value.map_or("never".to_owned(), |value| format!("{value:.0} ms"));
-    for (_, what, value) in times(outcome.way, &outcome.moments) {
+    for (_, what, value) in times(outcome) {
         let _ = writeln!(text, "{what:<36} {:>9}", millis(value));
     }
     text.push('\n');
-    for (name, direction) in [("user to PBX", &outcome.to_pbx), ("PBX to user", &outcome.to_whatsapp)] {
+    let far = outcome.far_end();
+    let ways = [format!("user to {far}"), format!("{far} to user")];
+    for (name, direction) in ways.iter().zip([&outcome.to_pbx, &outcome.to_whatsapp]) {
         let found = &direction.found;
         let heard = match (found.frequency_hz, found.level_dbfs) {
             (Some(hz), Some(level)) => format!("{hz:7.1} Hz at {level:5.1} dBFS"),
@@ -112,9 +123,20 @@ pub(super) fn text(outcome: &Outcome) -> String {
         };
         let _ = writeln!(
             text,
-            "record       {} {from} -> {to}: {:.1} s, {} ({}), MOS {:.1} from WhatsApp, {:.1} from the PBX",
-            record.id, record.talk_seconds, record.why, record.detail, record.whatsapp.mos, record.far.mos
+            "record       {} {from} -> {to}: {:.1} s, {} ({}), MOS {:.1} from WhatsApp",
+            record.id, record.talk_seconds, record.why, record.detail, record.whatsapp.mos
         );
+        match record.agent.as_deref() {
+            Some(agent) => {
+                let first =
+                    agent.first_audio_ms.map_or("never".to_owned(), |at| format!("{at} ms after the answer"));
+                let _ =
+                    writeln!(text, "agent        {} ({}), first sound {first}", agent.name, agent.dialect);
+            }
+            None => {
+                let _ = writeln!(text, "             MOS {:.1} from the PBX", record.far.mos);
+            }
+        }
     }
     for fault in &outcome.faults {
         let _ = writeln!(text, "fault        {fault}");

@@ -194,6 +194,7 @@ impl Gateway {
                 mint: Box::new(mint),
                 patience: MINTING,
                 allow_private: self.settings.allow_private,
+                ca: self.settings.agent.ca_file.clone(),
             });
             return None;
         }

@@ -379,8 +379,11 @@ impl Gateway {
         }
     }
 
-    /// Whether at least one trunk can take calls and we are not draining.
+    /// Whether at least one trunk can take calls, if there are any: calls may all go to voice agents. And we are not
+    /// draining.
     pub fn ready(&self) -> bool {
-        self.drain_until.is_none() && self.agent.trunks().iter().any(|trunk| trunk.state.is_up())
+        let trunks = self.agent.trunks();
+        let up = trunks.is_empty() || trunks.iter().any(|trunk| trunk.state.is_up());
+        self.drain_until.is_none() && up
     }
 }

@@ -288,6 +288,8 @@ pub enum Output {
         patience: Duration,
         /// Whether the service may be on this machine or in a private network.
         allow_private: bool,
+        /// Certificates (PEM) to believe beside the usual ones.
+        ca: Option<PathBuf>,
     },
     /// Something was said in a call: for live screens.
     Spoken {

@@ -20,10 +20,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(4);
 pub const WIDEST: usize = 480;
 
 enum State {
-    Connecting {
-        connecting: JoinHandle<Result<Socket, String>>,
-        tries: mpsc::UnboundedReceiver<()>,
-    },
+    Connecting { connecting: JoinHandle<Result<Socket, String>>, tries: mpsc::UnboundedReceiver<()> },
     Open(Socket),
     Closed,
 }

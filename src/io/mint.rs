@@ -131,8 +131,7 @@ mod tests {
         let port = listener.local_addr().unwrap().port();
         let answer = "HTTP/1.1 201 Created\r\nContent-Length: 13\r\n\r\n{\"ok\":\"yes\"}";
         let request = request(port);
-        let (said, asked) =
-            tokio::join!(exchange(&request, true, None, PATIENCE), serve(listener, answer));
+        let (said, asked) = tokio::join!(exchange(&request, true, None, PATIENCE), serve(listener, answer));
         assert_eq!(said, Ok((201, b"{\"ok\":\"yes\"}".to_vec())));
         assert!(asked.starts_with("POST /call?secret=1 HTTP/1.1\r\n"), "{asked}");
         assert!(asked.contains("authorization: Bearer s3cret\r\n"), "{asked}");

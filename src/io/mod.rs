@@ -274,10 +274,17 @@ impl Running {
     }
 
     /// A service is asked to make an id for a call.
-    fn mint(&self, call: CallKey, wanted: crate::agent::Mint, patience: Duration, allow_private: bool) {
+    fn mint(
+        &self,
+        call: CallKey,
+        wanted: crate::agent::Mint,
+        patience: Duration,
+        allow_private: bool,
+        ca: Option<PathBuf>,
+    ) {
         let to_gateway = self.to_gateway.clone();
         tokio::spawn(async move {
-            let answered = mint::exchange(&wanted.request(), allow_private, None, patience).await;
+            let answered = mint::exchange(&wanted.request(), allow_private, ca.as_deref(), patience).await;
             let result = match answered {
                 Ok((status, body)) => wanted.minted(status, &body),
                 Err(error) => Err(format!("the minting failed: {}", error.why)),
@@ -309,8 +316,8 @@ impl Running {
                 Output::Line { call, order } => self.sound.order(call, order),
                 Output::Record { call, record } => self.disk.record(call, record),
                 Output::Spoken { running, who, text } => self.news.publish_speech(&running, who, &text),
-                Output::Mint { call, mint, patience, allow_private } => {
-                    self.mint(call, *mint, patience, allow_private);
+                Output::Mint { call, mint, patience, allow_private, ca } => {
+                    self.mint(call, *mint, patience, allow_private, ca);
                 }
                 Output::Note { running, received } => self.disk.note(running, received),
                 Output::Told { ticket, answer } => self.desk.told(ticket, answer),

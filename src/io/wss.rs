@@ -281,8 +281,7 @@ pub async fn reach(
     let tcp =
         dial(&addresses, until).await.map_err(|error| Unconnected::passing(format!("{name}: {error}")))?;
     let wire: Box<dyn Wire> = if secure {
-        let server =
-            ServerName::try_from(name.clone()).map_err(|_| format!("{name} is no name for TLS"))?;
+        let server = ServerName::try_from(name.clone()).map_err(|_| format!("{name} is no name for TLS"))?;
         let stream = TlsConnector::from(tls).connect(server, tcp).await;
         Box::new(stream.map_err(|error| {
             // A certificate that is not believed will not be believed in a second either.

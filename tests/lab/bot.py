@@ -10,6 +10,7 @@ import dataclasses
 import datetime
 import ipaddress
 import json
+import socket
 import ssl
 import threading
 import time
@@ -138,6 +139,104 @@ class Pcm16:
         return message["digit"]
 
 
+class TelnyxWide(Telnyx):
+    """The same with PCM16 at 16 kHz."""
+
+    rate, width = 16000, 2
+
+    def encode(self, x):
+        return to_pcm16(x)
+
+    def decode(self, data):
+        return np.frombuffer(data[:len(data) // 2 * 2], dtype="<i2") / 32768
+
+
+class Jambonz(Pcm16):
+    """`listen`: metadata as the first text, then binary L16 both ways; `type` names what the bot wants."""
+
+    def kind(self, message):
+        return message.get("event") or message.get("type") or ("start" if "callSid" in message else None)
+
+    def names(self, start):
+        return start["callId"], start["callSid"]
+
+    def mark(self, name, stream):
+        return json.dumps({"type": "mark", "data": {"name": name}})
+
+    def clear(self, stream):
+        return json.dumps({"type": "killAudio"})
+
+    def marked(self, message):
+        return message["data"]["name"]
+
+    def digit(self, message):
+        return message["dtmf"]
+
+
+class Vonage(Pcm16):
+    """The first text tells the content type, then binary PCM16 both ways."""
+
+    def kind(self, message):
+        return {"websocket:connected": "start", "websocket:dtmf": "dtmf", "websocket:notify": "mark",
+                "websocket:cleared": "cleared"}.get(message["event"], message["event"])
+
+    def names(self, start):
+        return None, start["call_id"]
+
+    def mark(self, name, stream):
+        return json.dumps({"action": "notify", "payload": {"mark": name}})
+
+    def clear(self, stream):
+        return json.dumps({"action": "clear"})
+
+    def marked(self, message):
+        return message["payload"]["mark"]
+
+
+class Exotel(Twilio):
+    """Twilio's shape in snake case, PCM16 at 8 kHz, 100 ms at a time."""
+
+    stream, call, width = "stream_sid", "call_sid", 2
+
+    def encode(self, x):
+        return to_pcm16(x)
+
+    def decode(self, data):
+        return np.frombuffer(data[:len(data) // 2 * 2], dtype="<i2") / 32768
+
+    def media(self, data, stream):
+        return json.dumps({"event": "media", "stream_sid": stream, "media": {"payload": base64.b64encode(data).decode()}})
+
+    def mark(self, name, stream):
+        return json.dumps({"event": "mark", "stream_sid": stream, "mark": {"name": name}})
+
+    def clear(self, stream):
+        return json.dumps({"event": "clear", "stream_sid": stream})
+
+
+class Plivo(Twilio):
+    """No `connected`, and other words for the same things."""
+
+    def names(self, start):
+        return start["start"]["streamId"], start["start"]["callId"]
+
+    def kind(self, message):
+        return {"playedStream": "mark"}.get(message["event"], message["event"])
+
+    def media(self, data, stream):
+        return json.dumps({"event": "playAudio", "streamId": stream, "media": {
+            "contentType": "audio/x-mulaw", "sampleRate": 8000, "payload": base64.b64encode(data).decode()}})
+
+    def mark(self, name, stream):
+        return json.dumps({"event": "checkpoint", "streamId": stream, "name": name})
+
+    def clear(self, stream):
+        return json.dumps({"event": "clearAudio", "streamId": stream})
+
+    def marked(self, message):
+        return message["name"]
+
+
 @dataclasses.dataclass
 class Bearing:
     """How the bot at one path behaves."""
@@ -149,6 +248,7 @@ class Bearing:
     echo: bool = False              # sends back what it hears
     deaf: bool = False              # answers no ping
     leave: float | None = None      # closes the socket after so many seconds
+    busy: tuple = (0, 0)            # answers so many upgrades of a call with an HTTP status: (how many, which)
 
 
 class Talk(Awaited):
@@ -217,13 +317,13 @@ class Talk(Awaited):
     @property
     def begun(self):
         """Whether sound may be sent: after `start`, or at once where there is no such message."""
-        return isinstance(self.dialect, Pcm16) or bool(self.of("start"))
+        return type(self.dialect) is Pcm16 or bool(self.of("start"))
 
     @property
     def stream(self):
         """The stream's id; None before it is known."""
         start = self.of("start")
-        return self.dialect.names(start[0])[0] if start and not isinstance(self.dialect, Pcm16) else None
+        return self.dialect.names(start[0])[0] if start and type(self.dialect) is not Pcm16 else None
 
     @property
     def call_id(self):
@@ -310,6 +410,18 @@ class Talk(Awaited):
             return
         await (self._ws.send_bytes(message) if isinstance(message, bytes) else self._ws.send_str(message))
 
+    def stuck(self, yes=True):
+        """Reads nothing more from the connection, or goes on."""
+        self.bot.do(self._stuck(yes))
+
+    async def _stuck(self, yes):
+        transport = self._ws._req.transport
+        if yes:
+            transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8192)
+            transport.pause_reading()
+        else:
+            transport.resume_reading()
+
     def hang_up(self):
         """Closes the connection, as it should be; when."""
         at = time.time()
@@ -370,6 +482,9 @@ class Bot(Awaited):
         self.bearings = bearings or {}
         self.talks = []
         self.refused = []               # (time, path, status) of upgrades that were turned away
+        self.knocks = {}
+        self.makes = {}                 # path: (status, body) that a POST there is answered with
+        self.asked = []                 # (path, headers, body) of those POSTs
         self.authority = Authority(folder, address)
         self._loop = asyncio.new_event_loop()
         self._tasks = set()
@@ -407,6 +522,7 @@ class Bot(Awaited):
     async def _listen(self):
         app = web.Application()
         app.router.add_route("GET", "/{path:.*}", self._serve)
+        app.router.add_route("POST", "/{path:.*}", self._make)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1)
         await self._runner.setup()
         await web.TCPSite(self._runner, self.address, self.port, ssl_context=self.authority.context).start()
@@ -416,10 +532,20 @@ class Bot(Awaited):
             await talk._bye()
         await self._runner.cleanup()
 
+    async def _make(self, request):
+        path = request.match_info["path"]
+        self.asked.append((path, {k.lower(): v for k, v in request.headers.items()}, await request.json()))
+        status, body = self.makes.get(path, (404, {"message": "no such thing"}))
+        return web.json_response(body, status=status)
+
     async def _serve(self, request):
         path = request.match_info["path"]
         bearing = self.bearings.get(path)
         status = 404 if bearing is None else bearing.refuse
+        if bearing is not None and bearing.busy[0]:
+            count, status = bearing.busy
+            self.knocks[path] = (self.knocks.get(path, 0) + 1) % (count + 1)
+            status = status if self.knocks[path] else None
         if bearing is not None and bearing.wait:
             await asyncio.sleep(bearing.wait)
         if status:

@@ -1,6 +1,8 @@
 """Voice agents: a WhatsApp user talks to a bot behind a WebSocket, and everything that can become of that."""
 
 import base64
+import hashlib
+import hmac
 import re
 import threading
 import time
@@ -10,12 +12,13 @@ import pytest
 
 import network
 import sound
-from api import Api
-from bot import Bearing, Bot, Pcm16, Telnyx, Twilio
+from api import Api, Stream
+from bot import Bearing, Bot, Exotel, Jambonz, Pcm16, Plivo, Telnyx, TelnyxWide, Twilio, Vonage
 from gateway import API_KEY, Gateway
 from whatsapp import Number
 
 TOKEN, BEARER = "lab-agent-token-2f81", "lab-agent-bearer-90c4"
+AUTH_TOKEN, SERVICE_KEY, MINT_KEY = "lab-auth-token-77ab", "lab-service-key-1e02", "lab-mint-key-5c39"
 TALKS = {
     # path: (dialect in the file, how the bot there behaves)
     "twilio": ("twilio", Bearing(Twilio())),
@@ -29,10 +32,23 @@ TALKS = {
     "never": ("twilio", Bearing(Twilio(), wait=60)),
     "deaf": ("twilio", Bearing(Twilio(), deaf=True)),
     "leaves": ("twilio", Bearing(Twilio(), leave=0.0)),
+    "telnyx16": ("telnyx-l16", Bearing(TelnyxWide())),
+    "vonage": ("vonage", Bearing(Vonage(16000))),
+    "jambonz": ("jambonz", Bearing(Jambonz(16000))),
+    "exotel": ("exotel", Bearing(Exotel())),
+    "plivo": ("plivo", Bearing(Plivo())),
+    "later": ("twilio", Bearing(Twilio(), busy=(2, 503))),
+    "refuses": ("twilio", Bearing(Twilio(), refuse=403)),
+    "dies": ("twilio", Bearing(Twilio())),
+    "vapi": ("vapi", Bearing(Pcm16(16000))),
 }
+# Where the call goes on if that agent fails.
+GOES_ON = ["refuses", "dies", "gone"]
 # Nobody is there, each in a way of its own.
-NOWHERE = ["closed", "unknown", "stranger"]
+NOWHERE = ["closed", "unknown", "stranger", "gone", "unpaid", "retell"]
 AGENTS = {n: Number(f"1065403522433{i:02}", f"+155501005{i:02}") for i, n in enumerate([*TALKS, *NOWHERE])}
+# Those where an agent must speak.
+STRICT = {n: Number(f"1065403522434{i:02}", f"+155501006{i:02}") for i, n in enumerate(["mute", "mute-on"])}
 CONNECT_SECONDS = 4
 
 
@@ -40,6 +56,8 @@ CONNECT_SECONDS = 4
 def bot(tmp_path_factory):
     """The bots that are trusted."""
     it = Bot(network.address(16), 8443, tmp_path_factory.mktemp("bot"), {path: bearing for path, (_, bearing) in TALKS.items()})
+    it.makes = {"call": (201, {"id": "1", "transport": {"websocketCallUrl": it.url("vapi")}}),
+                "v2/register-phone-call": (201, {"call_id": "milliwatt"})}
     yield it.start()
     it.stop()
 
@@ -61,16 +79,42 @@ def agents(cloud, pbx, bot, stranger, tmp_path_factory):
     own["closed"] = {"forward_to": f'"wss://{network.address(16)}:8999/twilio"'}
     own["unknown"] = {"forward_to": '"wss://bot.invalid/twilio"'}
     own["stranger"] = {"forward_to": f'"{stranger.url("twilio")}"'}
+    own["gone"] = dict(own["closed"])
+    for path in GOES_ON:
+        own[path]["fallback_to"] = '"sip:milliwatt@pbx"'
+    own["vapi"]["forward_to"] = f'"{bot.url("", "?assistantId=a-1")}"'
+    own["unpaid"] = {"forward_to": f'"{stranger.url("", "?assistantId=a-1")}"', "dialect": '"vapi"'}
+    own["retell"] = {"forward_to": '"sip:{minted}@pbx"', "mint_url": f'"https://{network.address(16)}:8443/v2/register-phone-call"',
+                     "mint_body": """'{"agent_id": "a-1", "from_number": "{caller}"}'""", "mint_key": f'"{MINT_KEY}"',
+                     "mint_field": '"/call_id"'}
     more = f"""
 [agent]
 dialect = "twilio"
 ca_file = "{bot.authority.file}"
 connect_seconds = {CONNECT_SECONDS}
 headers = {{ Authorization = "Bearer {BEARER}" }}
+auth_token = "{AUTH_TOKEN}"
+key = "{SERVICE_KEY}"
 """
     it = Gateway(tmp_path_factory.mktemp("agents"), cloud, pbx, 6, AGENTS, trunk=("power", "power-secret-61b4"), apart=True,
                  http="allow_private = true\nrate_per_minute = 0", own=own, more=more)
-    it.secrets += [TOKEN, BEARER]
+    it.secrets += [TOKEN, BEARER, AUTH_TOKEN, SERVICE_KEY, MINT_KEY]
+    yield it.start()
+    it.stop()
+
+
+@pytest.fixture(scope="module")
+def strict(cloud, pbx, bot, tmp_path_factory):
+    """A gateway whose agents must speak within 3 s."""
+    own = {name: {"forward_to": f'"{bot.url("twilio")}"'} for name in STRICT}
+    own["mute-on"]["fallback_to"] = '"sip:milliwatt@pbx"'
+    more = f"""
+[agent]
+ca_file = "{bot.authority.file}"
+silence_seconds = 3
+"""
+    it = Gateway(tmp_path_factory.mktemp("strict"), cloud, pbx, 4, STRICT, trunk=("gw3", "gw3-secret-77d0"), apart=True,
+                 http="allow_private = true\nrate_per_minute = 0", own=own, more=more)
     yield it.start()
     it.stop()
 
@@ -84,7 +128,7 @@ def api(agents):
 @pytest.fixture
 def ring(agents, bot, dial):
     """Makes users who call one of the bots; the bot kept to what bots can read."""
-    dial.numbers = AGENTS
+    dial.numbers = {**AGENTS, **STRICT}
     seen = len(bot.talks)
 
     class Ring:
@@ -168,7 +212,8 @@ def test_the_first_messages_are_twilios(agents, ring, talk):
     assert start["event"] == "start" and all(map(strings, messages))
     inner = start["start"]
     assert re.fullmatch("MZ[0-9a-f]{32}", start["streamSid"]) and inner["streamSid"] == start["streamSid"]
-    assert inner["accountSid"] and inner["callSid"] and inner["tracks"] == ["inbound"]
+    assert re.fullmatch("AC[0-9a-f]{32}", inner["accountSid"]) and re.fullmatch("CA[0-9a-f]{32}", inner["callSid"])
+    assert inner["tracks"] == ["inbound"]
     assert inner["mediaFormat"] == {"encoding": "audio/x-mulaw", "sampleRate": 8000, "channels": 1}
     own = inner["customParameters"]
     assert own["from_number"] == "+4915112340001" and own["to_number"] == AGENTS["twilio"].phone
@@ -203,7 +248,7 @@ def test_the_first_messages_are_telnyxs(agents, ring):
 
 # Sound
 
-@pytest.mark.parametrize("path", ["twilio", "telnyx", "pcm16", "pcm24"])
+@pytest.mark.parametrize("path", ["twilio", "telnyx", "pcm16", "pcm24", "telnyx16", "vonage", "jambonz", "exotel", "plivo"])
 def test_the_user_and_the_agent_hear_each_other(agents, ring, talk, path):
     call, bot = ring.talking(path, frames=sound.tone(700, -10))
     bot.play(1000, -10, 8)
@@ -215,7 +260,7 @@ def test_the_user_and_the_agent_hear_each_other(agents, ring, talk, path):
     over(agents, call, "user_hung_up", answered=True)
 
 
-@pytest.mark.parametrize("path, wide", [("pcm24", True), ("pcm16", True), ("twilio", False)])
+@pytest.mark.parametrize("path, wide", [("pcm24", True), ("pcm16", True), ("telnyx16", True), ("twilio", False)])
 def test_a_high_tone_passes_only_where_there_is_room_for_it(agents, ring, talk, path, wide):
     call, bot = ring.talking(path, frames=sound.tone(5000, -10))
     # What is above 4 kHz would fold down if a bot of 8 kHz tried to say it: only the others do.
@@ -308,7 +353,7 @@ def test_marks_are_echoed_when_they_were_played(agents, ring, talk):
         assert abs(t - (begin + 0.5 * (i + 1))) < 0.08, "a mark is not echoed when its sound is played"
 
 
-@pytest.mark.parametrize("path", ["twilio", "telnyx", "pcm24"])
+@pytest.mark.parametrize("path", ["twilio", "telnyx", "pcm24", "vonage", "jambonz", "exotel", "plivo"])
 def test_a_clear_stops_within_a_frame_and_what_comes_after_it_is_played(agents, ring, talk, path):
     call, bot = ring.talking(path)
     bot.play(1000, -10, 30, chunk=1 << 14)
@@ -342,7 +387,7 @@ def test_a_clear_stops_within_a_frame_and_what_comes_after_it_is_played(agents, 
 
 # Digits, ends
 
-@pytest.mark.parametrize("path", ["twilio", "telnyx", "pcm16"])
+@pytest.mark.parametrize("path", ["twilio", "telnyx", "pcm16", "vonage", "jambonz", "exotel", "plivo"])
 def test_keys_reach_the_agent(agents, ring, talk, path):
     call, bot = ring.talking(path)
     talk(0.5)
@@ -391,7 +436,8 @@ def test_an_agent_that_breaks_off_ends_the_call(agents, ring, talk):
     talk(1)
     bot.die()
     assert call.ended() == "terminate"
-    over(agents, call, "far_silent", "far_hung_up", answered=True, word="the connection to the agent failed")
+    record = over(agents, call, "agent_failed", answered=True, word="the connection to the agent failed")
+    assert "docs.rs" not in record["detail"] and record["agent"]["failure"] in record["detail"]
 
 
 @pytest.mark.parametrize("path, word", [("no", "403"), ("never", ""), ("closed", ""), ("unknown", ""), ("stranger", ""), ("leaves", "")])
@@ -418,7 +464,7 @@ def test_a_dead_agent_is_noticed(agents, ring):
     print(f"ended {call.ended_at - began:.1f} s after it was answered, pings after {[round(t - bot.opened_at, 1) for t in bot.pings]} s")
     assert 15 < call.ended_at - began < 42 and len(bot.pings) >= 2
     assert all(8 < b - a < 12 for a, b in zip(bot.pings, bot.pings[1:]))
-    over(agents, call, "far_silent", "far_hung_up", answered=True, word="nothing was heard of the agent for 30 s")
+    over(agents, call, "agent_failed", answered=True, word="nothing was heard of the agent for 30 s")
 
 
 def test_what_can_not_be_read_disturbs_nobody(agents, ring, talk):
@@ -451,6 +497,154 @@ def test_a_message_beyond_all_measure_ends_one_call_only(agents, ring, talk):
     print(f"{agents.memory():.0f} MiB")
     other.hang_up()
     assert agents.record(call)["detail"]
+
+
+# Agents that fail
+
+def goes_on(agents, call, talk, word, transferred):
+    """The user hears the PBX's tone, and the record tells what became of the agent."""
+    talk(2.5)
+    call.hang_up()
+    heard = call.measure()
+    tail = heard.decode()[-int(1.5 * sound.CLOCK):]
+    record = over(agents, call, "user_hung_up", answered=True, word=word)
+    print(f"then the user heard {sound.frequency(tail, sound.CLOCK):.1f} Hz at {sound.level(tail):.1f} dBFS; {record['agent']}")
+    assert abs(sound.frequency(tail, sound.CLOCK) - 1004) < 6 and sound.level(tail) > -8
+    assert "the call went on to sip:milliwatt@pbx" in record["detail"] and record["destination"] == "sip:milliwatt@pbx"
+    assert bool(record["transferred_at"]) is transferred and record["agent"]["failure"]
+    return record
+
+
+def test_an_agent_that_has_no_time_at_first_is_asked_again(agents, ring, bot):
+    at = time.time()
+    call, talk = ring.talking("later")
+    knocks = [t for t, path, _ in bot.refused if path == "later" and t > at] + [talk.opened_at]
+    print(f"asked after {[round(t - call.rang_at, 2) for t in knocks]} s, accepted after {call.accepted_at - call.rang_at:.2f} s")
+    assert len(knocks) == 3 and 0.2 < knocks[1] - knocks[0] < 0.5 and 0.45 < knocks[2] - knocks[1] < 0.8
+    call.hang_up()
+    assert over(agents, call, "user_hung_up", answered=True)["agent"]["attempts"] == 3
+
+
+@pytest.mark.parametrize("path, attempts, word", [("refuses", 1, "403"), ("gone", 5, "can't be reached")])
+def test_a_call_whose_agent_can_not_be_had_goes_to_the_pbx(agents, ring, talk, path, attempts, word):
+    call = ring(path)
+    call.action("accept", 9)
+    assert call.names().count("accept") == 1
+    record = goes_on(agents, call, talk, word, transferred=False)
+    assert record["agent"]["attempts"] == attempts and record["agent"]["first_audio_ms"] is None
+
+
+def test_a_call_whose_agent_breaks_off_goes_on_at_the_pbx(agents, ring, talk):
+    call, bot = ring.talking("dies")
+    bot.play(500, -10, 1.0)
+    talk(1.5)
+    bot.die()
+    record = goes_on(agents, call, talk, "the connection to the agent failed", transferred=True)
+    assert record["agent"]["first_audio_ms"] < 1000 and call.names().count("accept") == 1
+
+
+def test_an_agent_that_says_nothing_has_failed(strict, ring):
+    call = ring("mute")
+    call.action("accept")
+    began = time.time()
+    assert call.ended(8) == "terminate"
+    print(f"ended {call.ended_at - began:.1f} s after it was answered")
+    assert 2.5 < call.ended_at - began < 4.5
+    over(strict, call, "agent_failed", answered=True, word="it has said nothing within 3 s")
+
+
+def test_a_call_whose_agent_says_nothing_goes_on_at_the_pbx(strict, ring, talk):
+    call = ring("mute-on")
+    call.action("accept")
+    talk(3.5)
+    goes_on(strict, call, talk, "it has said nothing within 3 s", transferred=True)
+
+
+def test_an_agent_that_does_not_read_misses_the_oldest_sound_and_keeps_its_call(agents, ring, talk):
+    call, bot = ring.talking("pcm24", frames=sound.tone(700, -10, seconds=20))
+    talk(1)
+    bot.stuck()
+    talk(10)
+    before = len(bot.sounds())
+    at = time.time()
+    bot.stuck(False)
+    talk(2)
+    assert call.ended_at is None
+    call.hang_up()
+    bot.closed()
+    record = over(agents, call, "user_hung_up", answered=True)
+    late = [t - at for t, _ in bot.sounds()[before:]]
+    print(f"{record['agent']['unread']} messages were not read; {len(late)} came in the two seconds after")
+    assert record["agent"]["unread"] > 100 and len(late) > 100
+
+
+def test_the_way_in_is_signed(agents, ring, bot):
+    call, talk = ring.talking("twilio")
+    wanted = base64.b64encode(hmac.new(AUTH_TOKEN.encode(), bot.url("twilio", f"?token={TOKEN}").encode(), hashlib.sha1).digest())
+    assert talk.headers["x-twilio-signature"] == wanted.decode()
+    call.hang_up()
+    call, talk = ring.talking("telnyx")
+    assert "x-twilio-signature" not in talk.headers
+    call.hang_up()
+
+
+# Services
+
+def test_a_call_is_made_at_vapi_first(agents, ring, talk, bot):
+    before = len(bot.asked)
+    call, session = ring.talking("vapi", frames=sound.tone(700, -10), user="4915112340009")
+    session.play(1000, -10, 6)
+    talk(4)
+    call.hang_up()
+    session.closed()
+    [(path, headers, body)] = bot.asked[before:]
+    print(f"asked for {body}; the user heard {call.measure().tone(1000, -10)}; the agent {session.tone(700, -10)}")
+    assert path == "call" and headers["authorization"] == f"Bearer {SERVICE_KEY}" and body["assistantId"] == "a-1"
+    assert body["transport"]["provider"] == "vapi.websocket" and body["assistantOverrides"]["variableValues"]["from_number"] == "+4915112340009"
+
+
+def test_a_vapi_that_can_not_be_trusted_is_not_told_the_key(agents, ring, stranger):
+    call = ring("unpaid")
+    assert call.ended(CONNECT_SECONDS + 6) in ("terminate", "reject")
+    over(agents, call, "far_unreachable", answered=False, word="certificate")
+    assert stranger.asked == []
+
+
+def test_a_sip_service_makes_the_user_part_first(agents, ring, talk, bot):
+    before = len(bot.asked)
+    call = ring("retell", user="4915112340010")
+    call.action("accept")
+    talk(2)
+    call.hang_up()
+    [(path, headers, body)] = bot.asked[before:]
+    assert headers["authorization"] == f"Bearer {MINT_KEY}" and body == {"agent_id": "a-1", "from_number": "+4915112340010"}
+    tail = call.measure().decode()[-sound.CLOCK:]
+    assert abs(sound.frequency(tail, sound.CLOCK) - 1004) < 6
+    over(agents, call, "user_hung_up", answered=True)
+
+
+def test_what_the_agent_understood_is_on_the_record_and_on_live_screens(agents, ring, talk, api):
+    with Stream(api) as stream:
+        call, bot = ring.talking("jambonz")
+        bot.send('{"type":"transcription","data":{"text":"I would like a pizza"}}')
+        bot.send('{"type":"json","data":{"mood":"hungry"}}')
+        bot.play(1000, -10, 8)
+        talk(1)
+        bot.clear()
+        talk(0.5)
+        call_id = bot.wait("start")["callSid"]
+        call.hang_up()
+        bot.closed()
+        _, live = stream.wait(lambda name, data: name == "call.transcript")
+    assert live["call"]["text"] == "I would like a pizza" and live["call"]["role"] == "user"
+    record = over(agents, call, "user_hung_up", answered=True)
+    shown = api.until(call_id, "jambonz", "ended")
+    print(record["agent"], live)
+    assert [(line["who"], line["text"]) for line in record["agent"]["transcript"]] == [("user", "I would like a pizza")]
+    assert record["agent"]["barge_ins"] == 1 and record["agent"]["dialect"] == "jambonz"
+    assert shown["transcript"][0]["text"] == "I would like a pizza" and shown["transcript"][0]["role"] == "user"
+    assert shown["agent"]["bargeIns"] == 1 and 0 <= shown["agent"]["firstAudioMs"] < 1500
+    assert [event["name"] for event in shown["agentEvents"]] == ["json", "interruption"]
 
 
 # REST
@@ -564,3 +758,27 @@ def test_twenty_calls_at_once_are_each_heard_by_their_own_agent(agents, ring, bo
     print(f"{before:.0f} MiB before, {agents.memory():.0f} MiB after; {[round(h) for h in heard]}")
     assert len(heard) == 20 and all(abs(h - t) < 6 for h, t in zip(heard, tones))
     assert agents.memory() - before < 40
+
+
+def test_fifty_calls_at_once_and_again_leave_no_more_memory_behind(agents, ring, bot, talk):
+    memory = []
+    for _ in range(2):
+        at = time.time()
+        calls = [ring("twilio") for _ in range(50)]
+        for call in calls:
+            call.action("accept", 40)
+        talk(3)
+        for call in calls:
+            call.hang_up()
+        sessions = [t for t in bot.talks if t.path == "twilio" and t.opened_at > at]
+        for session in sessions:
+            assert session.closed(20) == 1000
+        for call in calls:
+            agents.record(call, 20)
+        talk(2)
+        least = min(len(session.sounds()) for session in sessions)
+        memory.append(agents.memory())
+        print(f"{len(sessions)} calls, the least of them heard {least} messages; {memory[-1]:.1f} MiB")
+        assert len(sessions) == 50 and least > 50
+        bot.talks.clear()
+    assert memory[1] - memory[0] <= 10, memory

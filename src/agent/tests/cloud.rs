@@ -323,11 +323,20 @@ fn openai_can_end_the_call_and_is_answered_when_it_asks_for_what_is_not_there() 
 fn cloud_services_get_their_key_in_the_header_they_want() {
     let mut session = session("openai", Direction::Inbound);
     session.key = Some(Key::new("k"));
-    assert_eq!(session.dialect.headers(&session, "wss://bot.example/"), [("authorization".into(), "Bearer k".into())]);
+    assert_eq!(
+        session.dialect.headers(&session, "wss://bot.example/"),
+        [("authorization".into(), "Bearer k".into())]
+    );
     session.dialect = Dialect::Deepgram;
-    assert_eq!(session.dialect.headers(&session, "wss://bot.example/"), [("authorization".into(), "Token k".into())]);
+    assert_eq!(
+        session.dialect.headers(&session, "wss://bot.example/"),
+        [("authorization".into(), "Token k".into())]
+    );
     session.dialect = Dialect::Twilio;
-    assert!(session.dialect.headers(&session, "wss://bot.example/").is_empty(), "a bot of the user's is not told a service's key");
+    assert!(
+        session.dialect.headers(&session, "wss://bot.example/").is_empty(),
+        "a bot of the user's is not told a service's key"
+    );
     let mut call = realtime(&[]);
     call.sent.clear();
     call.binary(&[1, 2, 3]);

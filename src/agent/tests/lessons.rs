@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::harness::{ALL, Call, base64, l16, session};
-use crate::agent::{AgentEvent, Leg, LegOutput, Message};
+use crate::agent::{AgentEvent, Leg, LegOutput, Message, Session};
 use crate::call::Direction;
 use crate::clock::Tick;
 use crate::media::g711;
@@ -280,8 +280,67 @@ fn nothing_grows_without_a_bound() {
         call.say(json!({"type": "transcription", "data": long}));
     }
     let summary = call.leg.summary();
-    assert_eq!((summary.events.len(), summary.transcript.len()), (200, 500));
+    let bytes: usize = summary.transcript.iter().map(|line| line.text.len()).sum();
+    let noted: usize = summary.events.iter().map(|noted| noted.name.len() + noted.detail.len()).sum();
+    assert!((30_000..=32 * 1024).contains(&(bytes + noted)), "{bytes} and {noted}");
     assert!(summary.transcript.iter().all(|line| line.text.len() == 2_000));
+    let mut call = Call::talking("jambonz");
+    for _ in 0..600 {
+        call.say(json!({"type": "transcription", "data": "yes"}));
+    }
+    assert_eq!(call.leg.summary().transcript.len(), 200);
+}
+
+#[test]
+fn an_agent_that_says_nothing_after_the_answer_has_failed() {
+    let silence = Some(Duration::from_secs(8));
+    for speaks in [false, true] {
+        let mut call = Call::of(Session { silence, ..session("twilio", Direction::Inbound) });
+        call.connected();
+        call.pass(60_000);
+        assert_eq!(call.leg.poll_timeout(), None, "while it rings nobody waits for it to speak");
+        call.answered();
+        call.pass(7_900);
+        if speaks {
+            call.say(media(&coded(160)));
+            assert_eq!(call.leg.poll_timeout(), None, "from then on it may be silent");
+            continue;
+        }
+        let due = call.leg.poll_timeout().unwrap();
+        call.pass(100);
+        assert_eq!(due, call.now);
+        call.leg.handle_timeout(due);
+        while let Some(output) = call.leg.poll() {
+            if let LegOutput::Event(event) = output {
+                call.events.push(event);
+            }
+        }
+        let failed = AgentEvent::Failed("it has said nothing within 8 s".into());
+        assert_eq!(call.events, [AgentEvent::Ready, failed]);
+        assert_eq!(call.leg.poll_timeout(), None);
+    }
+}
+
+#[test]
+fn what_the_user_says_may_be_dropped_and_what_is_no_sound_may_not() {
+    for dialect in ALL {
+        let mut call = Call::talking(dialect);
+        let frame = vec![100; call.leg.rate() as usize / 50 * 5];
+        call.leg.heard(&frame, call.now);
+        call.leg.digit('5', 100, call.now);
+        let kinds: Vec<bool> = std::iter::from_fn(|| call.leg.poll())
+            .map(|output| matches!(output, LegOutput::Sound(_)))
+            .collect();
+        let sounds = kinds.iter().filter(|sound| **sound).count();
+        assert!(sounds >= 1, "{dialect}: {kinds:?}");
+        assert!(kinds[..sounds].iter().all(|sound| *sound), "{dialect}: {kinds:?}");
+        assert!(kinds[sounds..].iter().all(|sound| !*sound), "{dialect}: {kinds:?}");
+    }
+    let mut call = Call::talking("twilio");
+    call.leg.skipped(3);
+    call.leg.tried();
+    let summary = call.leg.summary();
+    assert_eq!((summary.unsent, summary.attempts), (3, 1));
 }
 
 #[test]

@@ -257,3 +257,35 @@ fn an_agent_that_closes_has_hung_up_and_one_that_never_came_has_failed() {
     let reason = "the agent could not be reached: connection refused";
     assert_eq!(leg.poll(), Some(crate::agent::LegOutput::Event(AgentEvent::Failed(reason.into()))));
 }
+
+#[test]
+fn telnyx_in_its_wide_codec_is_the_same_in_pcm16_at_16_khz() {
+    let mut call = Call::new("telnyx-l16", Direction::Inbound);
+    call.connected();
+    let told = call.told();
+    let format = &told[1]["start"]["media_format"];
+    assert_eq!(*format, json!({"encoding": "L16", "sample_rate": 16000, "channels": 1}));
+    call.answered();
+    call.heard(&ramp(320));
+    let told = call.told();
+    assert_eq!(unbase64(told[0]["media"]["payload"].as_str().unwrap()), l16(&ramp(320)));
+    // A chunk that ends in the middle of a sample.
+    let bytes = l16(&ramp(640));
+    for part in [&bytes[..333], &bytes[333..]] {
+        call.say(json!({"event": "media", "media": {"payload": base64(part)}}));
+    }
+    assert_eq!(call.play(), ramp(640));
+}
+
+#[test]
+fn the_way_in_is_signed_as_twilio_does_and_only_for_those_who_expect_it() {
+    let mut session = session("twilio", Direction::Inbound);
+    let url = "wss://bot.example.com/call?tenant=7";
+    assert!(session.dialect.headers(&session, url).is_empty(), "nothing to sign with");
+    session.auth_token = Some(crate::agent::Key::new("12345"));
+    // openssl dgst -sha1 -hmac 12345 -binary | base64
+    let signature = "rpe5lYGRQiAiw/8KUEJ+KaU8bfo=".to_owned();
+    assert_eq!(session.dialect.headers(&session, url), [("x-twilio-signature".to_owned(), signature)]);
+    session.dialect = "telnyx".parse().unwrap();
+    assert!(session.dialect.headers(&session, url).is_empty());
+}

@@ -82,7 +82,7 @@ fn what_is_wrong_with_agents_is_told() {
         ("retry_seconds = 11", "retry_seconds: must not be above connect_seconds (10), is 11".to_owned()),
         (
             "dialect = \"retell\"",
-            "dialect: must be one of twilio, telnyx, vonage, plivo, exotel, jambonz, asterisk, pcm16, elevenlabs, vapi, deepgram, openai or pcm16-RATE, is \"retell\"".to_owned(),
+            "dialect: must be one of twilio, telnyx, telnyx-l16, vonage, plivo, exotel, jambonz, asterisk, pcm16, elevenlabs, vapi, deepgram, openai or pcm16-RATE, is \"retell\"".to_owned(),
         ),
         (
             "parameters = { \"a b\" = \"x\" }",
