@@ -8,9 +8,9 @@ mod calls;
 mod look;
 mod man;
 mod table;
-mod trace;
 #[cfg(test)]
 mod tests;
+mod trace;
 
 use std::io::{self, ErrorKind, Write};
 use std::path::Path;

@@ -47,7 +47,9 @@ fn of_call(
         Err(no) => return Err(no.tell(args.api.json, out, err)),
     };
     match &args.pcap {
-        Some(file) => std::fs::write(file, bytes).map_err(|error| fail(&format!("{}: {error}", file.display()), err)),
+        Some(file) => {
+            std::fs::write(file, bytes).map_err(|error| fail(&format!("{}: {error}", file.display()), err))
+        }
         None => say(&format!("{}\n", String::from_utf8_lossy(&bytes).trim_end()), out, err),
     }
 }

@@ -41,7 +41,8 @@ pub fn masked(bytes: &[u8], mask: Mask) -> String {
 fn masked_line(line: &str, first: bool, mask: Mask) -> String {
     let name = line.split(':').next().unwrap_or_default().trim().to_ascii_lowercase();
     if !first && name.ends_with("authorization") {
-        let scheme = line.split_once(':').map_or("", |(_, value)| value.trim()).split(' ').next().unwrap_or_default();
+        let scheme =
+            line.split_once(':').map_or("", |(_, value)| value.trim()).split(' ').next().unwrap_or_default();
         return format!("{}: {scheme} ***", line.split(':').next().unwrap_or_default());
     }
     if let Some(at) = line.find("inline:").filter(|_| line.starts_with("a=crypto:")) {
@@ -160,7 +161,12 @@ pub fn ladder(trace: &[Traced], mask: Mask) -> String {
     for traced in trace {
         let seconds = since(traced.at, first.at);
         let towards = if traced.sent { "to" } else { "from" };
-        let _ = writeln!(out, "\n== {seconds:.3} {towards} {}\n{}", traced.way, masked(&traced.bytes, mask).trim_end());
+        let _ = writeln!(
+            out,
+            "\n== {seconds:.3} {towards} {}\n{}",
+            traced.way,
+            masked(&traced.bytes, mask).trim_end()
+        );
     }
     out
 }
@@ -264,7 +270,8 @@ mod tests {
     fn trace() -> Vec<Traced> {
         let way = Way::udp("192.0.2.10:5060".parse().unwrap());
         let local = Some("192.0.2.1:5060".parse().unwrap());
-        let one = |at, sent, text: &str| Traced { at: Wall(at), sent, way, local, bytes: text.as_bytes().to_vec() };
+        let one =
+            |at, sent, text: &str| Traced { at: Wall(at), sent, way, local, bytes: text.as_bytes().to_vec() };
         vec![
             one(1_800_000_000_000, true, INVITE),
             one(1_800_000_000_250, false, "SIP/2.0 180 Ringing\r\nCSeq: 1 INVITE\r\n\r\n"),
@@ -285,7 +292,12 @@ mod tests {
         for gone in ["15112345678", "Ada", "0123456789abcdef"] {
             assert!(!seen.contains(gone), "{gone} in {seen}");
         }
-        for left in ["INVITE sip:***@192.0.2.10 SIP/2.0", "branch=z9hG4bK1234567890", "<sip:***@pbx>;tag=1", "m=audio 20000"] {
+        for left in [
+            "INVITE sip:***@192.0.2.10 SIP/2.0",
+            "branch=z9hG4bK1234567890",
+            "<sip:***@pbx>;tag=1",
+            "m=audio 20000",
+        ] {
             assert!(seen.contains(left), "{left} in {seen}");
         }
         assert_eq!(masked(b"To: <tel:+4930123456>\r\n", Mask::All), "To: <tel:***>\r\n");
@@ -296,8 +308,14 @@ mod tests {
         let seen = ladder(&trace(), Mask::Credentials);
         let lines: Vec<&str> = seen.lines().collect();
         assert_eq!(lines[0], "peer 1: udp:192.0.2.10:5060");
-        assert!(lines[3].contains("0.000  |── INVITE (SDP) ─") && lines[3].ends_with(">| 1  1 INVITE"), "{seen}");
-        assert!(lines[4].contains("0.250  |<─ 180 Ringing ─") && lines[4].ends_with("| 1  1 INVITE"), "{seen}");
+        assert!(
+            lines[3].contains("0.000  |── INVITE (SDP) ─") && lines[3].ends_with(">| 1  1 INVITE"),
+            "{seen}"
+        );
+        assert!(
+            lines[4].contains("0.250  |<─ 180 Ringing ─") && lines[4].ends_with("| 1  1 INVITE"),
+            "{seen}"
+        );
         assert!(seen.contains("== 0.250 from udp:192.0.2.10:5060\nSIP/2.0 180 Ringing"), "{seen}");
     }
 

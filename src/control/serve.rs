@@ -20,7 +20,8 @@ use super::fault::{Fault, Kind};
 use super::limit::{Left, Limiter};
 use super::operations::{self, Credentials, Form, Op, Operation, Verb};
 use super::{
-    Backend, Source, calls, description, numbers, permissions, place, status, stream, trace, twilio, usage, webhooks,
+    Backend, Source, calls, description, numbers, permissions, place, status, stream, trace, twilio, usage,
+    webhooks,
 };
 use crate::clock::Now;
 use crate::config::Config;

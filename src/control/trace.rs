@@ -32,7 +32,11 @@ pub async fn state<B: Backend>(backend: &B) -> Outcome {
 
 /// `PUT /v1/trace`
 pub async fn switch<B: Backend>(backend: &B, ask: &Ask) -> Outcome {
-    let on = ask.fields.boolean("enabled")?.value().ok_or_else(|| Fault::invalid("enabled", "is needed: true or false"))?;
+    let on = ask
+        .fields
+        .boolean("enabled")?
+        .value()
+        .ok_or_else(|| Fault::invalid("enabled", "is needed: true or false"))?;
     tell(backend, Some(on)).await
 }
 

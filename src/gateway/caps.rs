@@ -64,7 +64,13 @@ impl Caps {
     ///
     /// # Errors
     /// What forbids it.
-    pub fn admit(&mut self, trunk: &str, limits: &DialLimits, callee: &Callee, now: Now) -> Result<(), Capped> {
+    pub fn admit(
+        &mut self,
+        trunk: &str,
+        limits: &DialLimits,
+        callee: &Callee,
+        now: Now,
+    ) -> Result<(), Capped> {
         let allowed = |prefix: &String| match callee {
             Callee::Phone(digits) => digits.starts_with(prefix.trim_start_matches('+')),
             Callee::Bsuid(_) => false,
@@ -103,7 +109,10 @@ mod tests {
     use crate::clock::Wall;
 
     fn at(seconds: u64) -> Now {
-        Now { tick: Tick::from_millis(seconds * 1_000), wall: Wall(1_800_000_000_000 + seconds as i64 * 1_000) }
+        Now {
+            tick: Tick::from_millis(seconds * 1_000),
+            wall: Wall(1_800_000_000_000 + seconds as i64 * 1_000),
+        }
     }
 
     fn phone(digits: &str) -> Callee {

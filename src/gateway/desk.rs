@@ -368,6 +368,11 @@ impl Gateway {
         self.agent.trunks()
     }
 
+    /// Who may send us SIP: the trunks' servers, and whom the configuration allows.
+    pub fn admitted(&self) -> Vec<crate::sip::Cidr> {
+        self.agent.admitted()
+    }
+
     /// Everything on one screen.
     pub fn view_status(&self) -> StatusView {
         StatusView {

@@ -49,7 +49,8 @@ impl Gateway {
     /// 200: the user has answered the PBX's call.
     fn answer_far(&mut self, key: CallKey, leg: LegId, now: Now) {
         let Some(live) = self.calls.get_mut(&key) else { return };
-        let (LineState::Open { rtp, secret }, Some(Route::Sip { trunk, .. })) = (live.line, live.route.clone())
+        let (LineState::Open { rtp, secret }, Some(Route::Sip { trunk, .. })) =
+            (live.line, live.route.clone())
         else {
             return;
         };
@@ -207,7 +208,9 @@ impl Gateway {
             sip::Event::Ended { leg, ending } => {
                 // A far end that was transferred away is nobody's any more.
                 let Some(key) = self.by_leg.remove(&leg) else { return };
-                if self.referrer_left(key, leg) || self.hunt_on(key, &ending, now) || self.give_back(key, &ending, now)
+                if self.referrer_left(key, leg)
+                    || self.hunt_on(key, &ending, now)
+                    || self.give_back(key, &ending, now)
                 {
                     return;
                 }

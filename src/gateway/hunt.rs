@@ -162,7 +162,8 @@ mod tests {
 
     #[test]
     fn equals_share_by_weight_and_each_is_tried_once() {
-        let settings = settings(&[("a", Some("all"), 10, 30), ("b", Some("all"), 10, 10), ("c", Some("all"), 10, 0)]);
+        let settings =
+            settings(&[("a", Some("all"), 10, 30), ("b", Some("all"), 10, 10), ("c", Some("all"), 10, 0)]);
         let mut random = Random::new(7);
         let mut first = std::collections::BTreeMap::new();
         for _ in 0..10_000 {

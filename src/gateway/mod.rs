@@ -20,9 +20,9 @@ mod port;
 mod refer;
 mod requests;
 mod route;
-mod trace;
 #[cfg(test)]
 mod tests;
+mod trace;
 mod whatsapp;
 
 use std::collections::{BTreeMap, VecDeque};

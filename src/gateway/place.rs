@@ -65,11 +65,13 @@ impl Gateway {
             let (codecs, srtp) = self.spoken(&invite.trunk);
             sdp::answerable(&codecs, srtp, offer).map_err(|fault| refused((488, fault.to_string())))?;
         }
-        self.may_place(&number, &to).map_err(|refusal| match refusal {
-            Refusal::Busy => (486, "this user is in a call with this number already".to_owned()),
-            Refusal::ToItself => (404, "this is the business number itself".to_owned()),
-            _ => (486, "max_calls is reached".to_owned()),
-        }).map_err(refused)?;
+        self.may_place(&number, &to)
+            .map_err(|refusal| match refusal {
+                Refusal::Busy => (486, "this user is in a call with this number already".to_owned()),
+                Refusal::ToItself => (404, "this is the business number itself".to_owned()),
+                _ => (486, "max_calls is reached".to_owned()),
+            })
+            .map_err(refused)?;
         if let Some(trunk) = self.settings.trunk(&invite.trunk) {
             self.caps.admit(&invite.trunk, &trunk.dial, &to, now).map_err(|capped| {
                 tracing::warn!(trunk = %invite.trunk, ?capped, "a call that the trunk may not make");

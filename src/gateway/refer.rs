@@ -34,7 +34,8 @@ impl Gateway {
     pub(super) fn referred(&mut self, leg: LegId, refer: Refer, now: Now) {
         let Some(key) = self.by_leg.get(&leg).copied() else { return };
         let Some(live) = self.calls.get_mut(&key) else { return };
-        let trunk = live.trunk.clone().or_else(|| live.route.as_ref().and_then(Route::trunk).map(str::to_owned));
+        let trunk =
+            live.trunk.clone().or_else(|| live.route.as_ref().and_then(Route::trunk).map(str::to_owned));
         let (FarState::Up(held), Some(trunk)) = (live.far, trunk) else {
             return self.agent.refer_told(leg, 603, now);
         };
@@ -127,7 +128,12 @@ impl Gateway {
         }
     }
 
-    fn take_over(&mut self, leg: LegId, old: LegId, invite: &Invite) -> Result<(CallKey, String), (u16, String)> {
+    fn take_over(
+        &mut self,
+        leg: LegId,
+        old: LegId,
+        invite: &Invite,
+    ) -> Result<(CallKey, String), (u16, String)> {
         let gone = || (481, "the call to be replaced is not there any more".to_owned());
         let key = self.by_leg.get(&old).copied().ok_or_else(gone)?;
         let live = self.calls.get(&key).ok_or_else(gone)?;

@@ -5,9 +5,10 @@ use std::time::Duration;
 use super::caps::DialLimits;
 use crate::agent::Dialect;
 use crate::config::{
-    AgentConfig, CallerId, Codec, Config, Destination, DtlsRole, Dtmf, HostPort, NumberConfig, Srtp,
+    self, AgentConfig, CallerId, Codec, Config, Destination, DtlsRole, Dtmf, HostPort, NumberConfig, Srtp,
 };
 use crate::sip;
+use crate::sip::locate::Target;
 use crate::sip::sdp;
 use crate::whatsapp::callee::{Callee, CalleeFault};
 use crate::whatsapp::notice::User;
@@ -155,14 +156,25 @@ impl Settings {
         self.numbers.iter().find(|number| number.phone_number_id == phone_number_id)
     }
 
-    /// The servers of the trunks: trunk name, host, port.
-    pub fn servers(&self, config: &Config) -> Vec<(String, HostPort)> {
+    /// What is to be looked up for each trunk.
+    pub fn targets(&self, config: &Config) -> Vec<(String, Target)> {
         self.trunks
             .iter()
             .filter_map(|trunk| {
                 let name = trunk.sip.name.clone();
-                let configured = config.trunk(&name).map(|trunk| trunk.address.clone());
-                Some((name.clone(), configured.or_else(|| HostPort::parse(&name).ok())?))
+                let target = match config.trunk(&name) {
+                    Some(trunk) => Target {
+                        host: trunk.address.host.clone(),
+                        port: trunk.address.port,
+                        transport: trunk.transport.map(transport),
+                        secure: trunk.server.trim_start().to_ascii_lowercase().starts_with("sips:"),
+                    },
+                    None => {
+                        let HostPort { host, port } = HostPort::parse(&name).ok()?;
+                        Target { host, port, transport: None, secure: false }
+                    }
+                };
+                Some((name, target))
             })
             .collect()
     }
@@ -170,6 +182,14 @@ impl Settings {
     /// The trunk of this name.
     pub fn trunk(&self, name: &str) -> Option<&Trunk> {
         self.trunks.iter().find(|trunk| trunk.sip.name == name)
+    }
+}
+
+fn transport(transport: config::Transport) -> sip::Transport {
+    match transport {
+        config::Transport::Udp => sip::Transport::Udp,
+        config::Transport::Tcp => sip::Transport::Tcp,
+        config::Transport::Tls => sip::Transport::Tls,
     }
 }
 

@@ -768,7 +768,9 @@ fn a_hold_by_the_pbx_reaches_the_line_and_nothing_is_told_to_meta() {
     let answer = story.sip.pop_front().expect("an answer to the re-INVITE");
     assert!(answer.starts_with("SIP/2.0 200") && answer.contains("a=recvonly"), "{answer}");
     match story.lines.pop_front() {
-        Some((_, LineOrder::Far(super::FarSound { media, .. }))) => assert!(!media.sends, "the PBX does not want our sound"),
+        Some((_, LineOrder::Far(super::FarSound { media, .. }))) => {
+            assert!(!media.sends, "the PBX does not want our sound")
+        }
         other => panic!("{other:?}"),
     }
     assert!(story.graph.is_empty());

@@ -87,7 +87,8 @@ impl Trace {
         }
         let Some(call_id) = call_id(bytes) else { return };
         let near = |way: &Way| self.near.get(way).copied();
-        let same_host = || self.near.iter().find(|(known, _)| known.ip() == way.ip()).map(|(_, local)| *local);
+        let same_host =
+            || self.near.iter().find(|(known, _)| known.ip() == way.ip()).map(|(_, local)| *local);
         let local = near(&way).or_else(same_host);
         self.size += bytes.len();
         self.kept.push_back((call_id, Traced { at: now.wall, sent, way, local, bytes: bytes.to_vec() }));

@@ -8,6 +8,7 @@ pub mod clock;
 pub mod config_file;
 mod deliver;
 mod disk;
+mod dns;
 mod graph;
 mod host;
 mod http;
@@ -17,6 +18,7 @@ pub mod mux;
 mod outbox;
 pub mod peer;
 pub mod random;
+mod sip;
 pub mod sock;
 mod sound;
 mod sparing;
@@ -24,26 +26,26 @@ mod trunks;
 mod wss;
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::net::{TcpListener, UdpSocket};
+use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
 use crate::config::Config;
 use crate::gateway::{CallKey, Gateway, Input, Output, Settings};
 use crate::ledger::Ledger;
+use crate::sip::locate::Target;
+use crate::sip::{Cidr, Found, Transport};
 use host::{Led, Watchdog};
 
 /// Inputs that may wait for the gateway; above that, webhooks are answered 503 and come again.
 const INPUTS: usize = 4_096;
-
-/// A UDP datagram is never longer.
-const DATAGRAM: usize = 65_535;
 
 /// DSCP of signalling: CS3, as most PBXs mark SIP.
 const SIGNALLING_DSCP: u8 = 24;
@@ -87,7 +89,8 @@ pub struct Running {
     gateway: Gateway,
     inputs: mpsc::Receiver<Input>,
     to_gateway: mpsc::Sender<Input>,
-    sip: UdpSocket,
+    sip: sip::SipSockets,
+    resolver: dns::Resolver,
     graph: graph::Graph,
     sound: sound::Sound,
     disk: disk::Disk,
@@ -96,11 +99,22 @@ pub struct Running {
     desk: Arc<backend::Desk>,
     ready: Arc<AtomicBool>,
     http: std::net::SocketAddr,
-    sip_address: std::net::SocketAddr,
+    /// What the PBX is told instead of our own address.
+    sip_public_ip: Option<IpAddr>,
     rtp_ports: crate::config::PortRange,
     tasks: Vec<tokio::task::JoinHandle<()>>,
     /// Who looks for each trunk's server.
     lookups: BTreeMap<String, tokio::task::JoinHandle<()>>,
+    /// Who may open connections to us.
+    admitted: Arc<Mutex<Vec<Cidr>>>,
+}
+
+/// Whether a source may open a connection: asked by the sockets, answered by what the trunks say.
+fn admits(admitted: Arc<Mutex<Vec<Cidr>>>) -> sip::Admits {
+    Box::new(move |ip| {
+        let admitted = admitted.lock().unwrap_or_else(PoisonError::into_inner);
+        admitted.iter().any(|range| range.contains(ip))
+    })
 }
 
 impl Running {
@@ -119,10 +133,19 @@ impl Running {
             .await
             .map_err(|error| format!("http.listen {} can't be bound: {error}", config.http.listen))?;
         let http = listener.local_addr().map_err(|error| error.to_string())?;
-        let sip = sock::udp(config.sip.listen, SIGNALLING_DSCP)
-            .and_then(UdpSocket::from_std)
-            .map_err(|error| format!("sip.listen {} can't be bound: {error}", config.sip.listen))?;
-        let sip_address = sip.local_addr().map_err(|error| error.to_string())?;
+        let admitted = Arc::new(Mutex::new(Vec::new()));
+        let sip = sip::SipSockets::open(
+            sip::SipSettings {
+                listen: config.sip.listen,
+                tls: config.sip.tls.clone().map(|tls| sip::TlsListen {
+                    listen: tls.listen,
+                    certificate: tls.cert,
+                    key: tls.key,
+                }),
+                dscp: SIGNALLING_DSCP,
+            },
+            admits(Arc::clone(&admitted)),
+        )?;
         let sound = sound::Sound::start(
             sound::SoundSettings {
                 media: config.media.clone(),
@@ -150,21 +173,17 @@ impl Running {
             tokio::spawn(post.deliver()),
             tokio::spawn(disk::forget(disk.clone())),
         ];
-        let mut lookups = BTreeMap::new();
-        for (trunk, server) in settings.servers(&config) {
-            let lookup = trunks::Lookup { trunk: trunk.clone(), host: server.host, port: server.port };
-            let follow = trunks::follow(lookup, config.clone(), sip_address, to_gateway.clone());
-            lookups.insert(trunk, tokio::spawn(follow));
-        }
+        let targets = settings.targets(&config);
         let mut gateway = Gateway::new(settings, random::seed(), clock::now());
         if !interrupted.is_empty() {
             gateway.handle(Input::Interrupted(interrupted), clock::now());
         }
-        Ok(Running {
+        let mut running = Running {
             gateway,
             inputs,
             to_gateway,
             sip,
+            resolver: dns::Resolver::system(),
             graph,
             sound,
             disk,
@@ -173,21 +192,30 @@ impl Running {
             desk,
             ready,
             http,
-            sip_address,
+            sip_public_ip: config.sip.public_ip,
             rtp_ports: config.media.rtp_ports,
             tasks,
-            lookups,
-        })
+            lookups: BTreeMap::new(),
+            admitted,
+        };
+        for (trunk, target) in targets {
+            running.look_up(trunk, target);
+        }
+        running.admit();
+        Ok(running)
     }
 
     /// The one line for people, scripts and tests.
     pub fn ready_line(&self) -> String {
         let webrtc: Vec<String> = self.sound.bound().iter().map(ToString::to_string).collect();
+        let ours = self.sip.ours(None);
+        let tls = ours.tls.map(|tls| format!(",tls:{tls}")).unwrap_or_default();
         format!(
-            "watrunk {} ready: http={} sip=udp:{} webrtc=udp:{} rtp=udp:{}-{}",
+            "watrunk {} ready: http={} sip=udp:{},tcp:{}{tls} webrtc=udp:{} rtp=udp:{}-{}",
             env!("CARGO_PKG_VERSION"),
             self.http,
-            self.sip_address,
+            ours.udp,
+            ours.tcp,
             webrtc.join(","),
             self.rtp_ports.first,
             self.rtp_ports.last
@@ -206,7 +234,6 @@ impl Running {
 
     /// The loop: until everything is drained.
     pub(crate) async fn until_finished(mut self, mut led: Option<Led>) {
-        let mut datagram = vec![0_u8; DATAGRAM];
         let mut watchdog = Watchdog::asked_for(self.sound.beats());
         loop {
             if self.carry_out() {
@@ -227,21 +254,27 @@ impl Running {
             };
             tokio::select! {
                 input = self.inputs.recv() => match input {
-                    Some(input) => self.step(|gateway| gateway.handle(input, clock::now())),
+                    Some(input) => {
+                        if let Input::PeerResolved { trunk, found } = &input {
+                            self.trust(trunk, found);
+                        }
+                        let moves = matches!(input, Input::PeerResolved { .. } | Input::Reload(_));
+                        self.step(|gateway| gateway.handle(input, clock::now()));
+                        if moves {
+                            self.admit();
+                        }
+                    }
                     None => break,
                 },
-                received = self.sip.recv_from(&mut datagram) => match received {
-                    Ok((length, from)) => {
-                        let bytes = datagram[..length].to_vec();
-                        let from = crate::sip::Way::udp(from);
-                        self.step(|gateway| gateway.handle(Input::Sip { from, bytes }, clock::now()));
-                    }
-                    // ICMP errors of single peers show up here.
-                    Err(error) => {
-                        tracing::debug!(%error, "SIP port: receive failed");
-                        tokio::task::yield_now().await;
-                    }
-                },
+                received = self.sip.recv() => {
+                    let input = match received {
+                        sip::SipIn::Message { from, bytes } => Input::Sip { from, bytes },
+                        sip::SipIn::Unreachable { way, why } | sip::SipIn::Closed { way, why } => {
+                            Input::SipUnreachable { way, why }
+                        }
+                    };
+                    self.step(|gateway| gateway.handle(input, clock::now()));
+                }
                 () = Led::due(led.as_ref()) => if let Some(led) = &mut led {
                     led.blink();
                 },
@@ -263,14 +296,41 @@ impl Running {
     /// A trunk that was added or changed while running is looked up as the others are.
     fn find(&mut self, trunk: &str) {
         let config = self.news.config();
-        let servers = Settings::from_config(&config).servers(&config);
-        let Some((trunk, server)) = servers.into_iter().find(|(name, _)| name == trunk) else { return };
-        let lookup = trunks::Lookup { trunk: trunk.clone(), host: server.host, port: server.port };
-        let (config, to_gateway) = ((*config).clone(), self.to_gateway.clone());
-        let follow = tokio::spawn(trunks::follow(lookup, config, self.sip_address, to_gateway));
-        if let Some(before) = self.lookups.insert(trunk, follow) {
+        let targets = Settings::from_config(&config).targets(&config);
+        if let Some((trunk, target)) = targets.into_iter().find(|(name, _)| name == trunk) {
+            self.look_up(trunk, target);
+        }
+    }
+
+    fn look_up(&mut self, trunk: String, target: Target) {
+        let lookup = trunks::Lookup { trunk: trunk.clone(), target };
+        let ours = self.sip.ours(self.sip_public_ip);
+        let as_input = |trunks::Whereabouts { trunk, found }| Input::PeerResolved { trunk, found };
+        let follow = trunks::follow(lookup, self.resolver.clone(), ours, self.to_gateway.clone(), as_input);
+        if let Some(before) = self.lookups.insert(trunk, tokio::spawn(follow)) {
             before.abort();
         }
+    }
+
+    /// A trunk's servers were found: whom to believe there.
+    fn trust(&mut self, trunk: &str, found: &[Found]) {
+        let config = self.news.config();
+        let Some(trunk) = config.trunk(trunk) else { return };
+        for Found { way, .. } in found.iter().filter(|found| found.way.transport == Transport::Tls) {
+            let trust = sip::TlsTrust {
+                name: trunk.address.host.clone(),
+                ca: trunk.tls_ca.clone(),
+                pin: trunk.tls_pin,
+            };
+            self.sip.trust(*way, trust);
+        }
+    }
+
+    /// Who belongs to a trunk may open connections, and those that carry trunks are kept.
+    fn admit(&mut self) {
+        *self.admitted.lock().unwrap_or_else(PoisonError::into_inner) = self.gateway.admitted();
+        let ways = self.gateway.view_trunks().into_iter().filter_map(|trunk| trunk.peer);
+        self.sip.keep(ways.filter(|way| way.transport.is_reliable()).collect());
     }
 
     /// A service is asked to make an id for a call.
@@ -306,12 +366,7 @@ impl Running {
         let mut finished = false;
         while let Some(output) = self.gateway.poll() {
             match output {
-                Output::Sip { to, bytes } => {
-                    // A full socket buffer is loss like any other: SIP sends again.
-                    if let Err(error) = self.sip.try_send_to(&bytes, to.address) {
-                        tracing::debug!(%error, "a SIP message could not be sent");
-                    }
-                }
+                Output::Sip { to, bytes } => self.sip.send(to, bytes),
                 Output::Graph { id, request, patience } => self.graph.send(id, request, patience),
                 Output::Line { call, order } => self.sound.order(call, order),
                 Output::Record { call, record } => self.disk.record(call, record),

@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 use super::dns::{Families, Located, Resolver};
 use super::{random, sock};
 use crate::sip::locate::Target;
-use crate::sip::{Transport, Way};
+use crate::sip::{Found, Transport, Way};
 
 /// The pauses after a name that was not found.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
@@ -55,15 +55,6 @@ impl Ours {
         };
         Ok(SocketAddr::new(ip.to_canonical(), bound.port()))
     }
-}
-
-/// One way to a trunk.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Found {
-    /// Where to send.
-    pub way: Way,
-    /// What to write into Via and Contact there.
-    pub local: SocketAddr,
 }
 
 /// Where a trunk's servers are now.

@@ -7,7 +7,7 @@ use crate::clock::Now;
 
 use super::UserAgent;
 use super::trunk::Trunk;
-use super::words::{Found, TrunkSettings, TrunkView};
+use super::words::{Cidr, Found, TrunkSettings, TrunkView};
 
 /// All trunks.
 #[derive(Debug, Default)]
@@ -111,6 +111,14 @@ impl UserAgent {
     /// are over.
     pub fn trunks(&self) -> Vec<TrunkView> {
         self.trunks.iter().filter(|trunk| !trunk.replaced).map(Trunk::view).collect()
+    }
+
+    /// Who may send us anything: the places of the trunks, and whom each of them allows.
+    pub fn admitted(&self) -> Vec<Cidr> {
+        let places =
+            self.trunks.iter().flat_map(|trunk| trunk.places.iter()).map(|found| Cidr::from(found.way.ip()));
+        let allowed = self.trunks.iter().flat_map(|trunk| trunk.settings.allow.iter().copied());
+        places.chain(allowed).collect()
     }
 
     /// Forgets trunks that are gone.
