@@ -211,6 +211,16 @@ impl Call {
         }
     }
 
+    /// Whether it rings at the PBX, and whoever dialled it has another trunk to try.
+    pub fn could_ring_elsewhere(&self) -> bool {
+        match &self.role {
+            Role::Caller(caller) => {
+                self.live && self.phase == (Phase::Calling { heard: true }) && caller.has_other_trunks()
+            }
+            Role::Called(_) => false,
+        }
+    }
+
     /// Whether we called: then Call-ID is ours.
     pub fn ours(&self) -> bool {
         match self.role {

@@ -122,6 +122,11 @@ impl Caller {
         &self.call_id
     }
 
+    /// Whoever is impatient has somebody else to ask.
+    pub fn has_other_trunks(&self) -> bool {
+        self.dial.patience.is_some()
+    }
+
     /// Whether the request belongs to an early dialog of this INVITE.
     pub fn owns(&self, request: &Request) -> bool {
         request.call_id == self.call_id && request.to.tag() == Some(&self.from_tag)

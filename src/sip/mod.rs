@@ -188,6 +188,7 @@ impl UserAgent {
                 let core = &mut self.core;
                 if let Some((call, trunk)) = party(&mut self.calls, &self.trunks, number) {
                     call.answered(response, from, trunk, core, now);
+                    self.watch(now);
                 }
             }
             Owner::Bye(number) => {
@@ -300,6 +301,14 @@ impl UserAgent {
         }
     }
 
+    /// Trunks with calls that ring, and that another trunk could carry, are watched.
+    fn watch(&mut self, now: Now) {
+        for trunk in self.trunks.iter_mut() {
+            let watched = self.calls.values().any(|call| call.trunk == trunk.index && call.could_ring_elsewhere());
+            trunk.watch(watched, &mut self.core, now);
+        }
+    }
+
     /// The time of [`poll_timeout`](UserAgent::poll_timeout) has come. Earlier or later calls do no harm.
     pub fn handle_timeout(&mut self, now: Now) {
         let core = &mut self.core;
@@ -347,6 +356,8 @@ impl UserAgent {
                 Told::TimedOut(Owner::Cancel(_) | Owner::Bye(_) | Owner::StrayBye(_) | Owner::Prack(_)) => {}
             }
         }
+        self.watch(now);
+        let core = &mut self.core;
         for trunk in self.trunks.iter_mut() {
             trunk.handle_timeout(core, now);
         }

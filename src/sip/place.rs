@@ -397,8 +397,15 @@ impl UserAgent {
         true
     }
 
-    /// An INVITE has gone without any answer for as long as its caller was willing to wait.
+    /// An INVITE has gone without any answer for as long as its caller was willing to wait, or OPTIONS while a telephone
+    /// rings.
     fn impatient(&mut self, owner: Owner, now: Now) {
+        if let Owner::Options(index) = owner {
+            self.core.transactions.forget(owner);
+            if let Some(trunk) = self.trunks.get_mut(index) {
+                trunk.ping_lost(&mut self.core, now);
+            }
+        }
         let Owner::Invite(number) = owner else { return };
         let Some(call) = self.calls.get_mut(&number) else { return };
         let Some(trunk) = self.trunks.get_mut(call.trunk) else { return };

@@ -22,6 +22,9 @@ const LONGEST_DATAGRAM: usize = 1_300;
 /// How long a trunk that has no TCP is taken to have none.
 const WITHOUT_TCP: Duration = Duration::from_secs(600);
 
+/// How often a PBX with a telephone that rings is asked, and how long its answer may take.
+const WATCH: Duration = Duration::from_secs(4);
+
 /// What we call ourselves as long as no way to the trunk is known.
 const NOWHERE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
 
@@ -58,6 +61,8 @@ pub(crate) struct Trunk {
     pub(super) ping_sent: Option<Tick>,
     ping_call_id: String,
     ping_cseq: u32,
+    /// A call rings there that another trunk could carry: whether the PBX lives is asked more often.
+    watched: bool,
     /// This PBX has answered OPTIONS at its present address: only then does silence mean anything.
     pub(super) answers_pings: bool,
 }
@@ -90,6 +95,7 @@ impl Trunk {
             ping_sent: None,
             ping_call_id,
             ping_cseq: 0,
+            watched: false,
             answers_pings: false,
         }
     }
@@ -323,6 +329,27 @@ impl Trunk {
         };
         self.ping_sent = Some(now.tick);
         self.ask(peer, Owner::Options(self.index), core, now);
+        self.hurry(core, now);
+    }
+
+    /// A dead PBX says nothing about a telephone that it had ringing: while one rings that could ring elsewhere, OPTIONS
+    /// go out every few seconds, and are waited for no longer than that.
+    pub fn watch(&mut self, watched: bool, core: &mut Core, now: Now) {
+        let begins = watched && !self.watched;
+        self.watched = watched;
+        let soon = now.tick + WATCH;
+        if watched && self.ping_due.is_some_and(|due| due > soon) {
+            self.ping_due = Some(soon);
+        }
+        if begins {
+            self.hurry(core, now);
+        }
+    }
+
+    fn hurry(&self, core: &mut Core, now: Now) {
+        if self.watched && self.answers_pings {
+            core.transactions.hurry(Owner::Options(self.index), WATCH, now);
+        }
     }
 
     /// OPTIONS.

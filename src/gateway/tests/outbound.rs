@@ -579,7 +579,7 @@ fn what_is_no_number_and_whom_nobody_may_call_is_refused_with_a_reason() {
         let refusal = story.expect_sip(&format!("SIP/2.0 {code}"));
         assert!(refusal.contains("Warning: 399 "), "{refusal}");
     }
-    let no_codec = PBX_SDP.replace("RTP/AVP 0 101", "RTP/AVP 9 101").replace("0 PCMU", "9 G722");
+    let no_codec = PBX_SDP.replace("RTP/AVP 0 101", "RTP/AVP 18 101").replace("0 PCMU", "18 G729");
     story.pbx_calls(&format!("+{USER}"), &no_codec, "c3");
     story.sip.retain(|message| !message.starts_with("SIP/2.0 100"));
     story.expect_sip("SIP/2.0 488");

@@ -55,19 +55,23 @@ impl Story {
         self.tell(Input::Sip { from, bytes: request.into_bytes() });
     }
 
-    /// The next message of this kind; those before it are of no interest.
+    /// The next message of this kind; those before it are of no interest, but for NOTIFY.
     fn next_sip(&mut self, begins: &str) -> String {
-        while let Some(message) = self.sip.pop_front() {
-            if message.starts_with(begins) {
-                return message;
-            }
+        let at = self.sip.iter().position(|message| message.starts_with(begins));
+        let at = at.unwrap_or_else(|| panic!("{begins} was expected"));
+        let mut before = self.sip.drain(..=at).collect::<Vec<_>>();
+        let found = before.pop().unwrap_or_default();
+        before.retain(|message| message.starts_with("NOTIFY"));
+        for notify in before.into_iter().rev() {
+            self.sip.push_front(notify);
         }
-        panic!("{begins} was expected");
+        found
     }
 
     /// NOTIFY with this line of the transfer's progress; the PBX takes it.
     fn expect_notify(&mut self, line: &str) {
-        let notify = self.next_sip("NOTIFY");
+        let at = self.sip.iter().position(|message| message.starts_with("NOTIFY"));
+        let notify = at.and_then(|at| self.sip.remove(at)).expect("a NOTIFY");
         assert!(notify.contains(line), "{line} was expected: {notify}");
         self.pbx_says(&notify, "200 OK", "");
     }
@@ -198,6 +202,7 @@ fn a_target_that_does_not_come_gives_the_call_back_to_whoever_handed_it_over() {
     story.pbx_requests(&first, "REFER", 7, BLIND);
     assert!(matches!(story.lines.pop_front(), Some((_, LineOrder::Alone(_)))));
     let second = story.next_sip("INVITE");
+    story.expect_notify("SIP/2.0 100");
     story.pbx_says(&second, "486 Busy Here", "");
     story.expect_notify("SIP/2.0 486");
     assert!(
