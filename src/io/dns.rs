@@ -113,7 +113,7 @@ impl Resolver {
             Plan::Address(transport, port) => search.addresses(host, transport, port).await?,
             // The operator has named the machine: there is nothing to look for beyond it.
             Plan::Srv(_) | Plan::Naptr if !self.in_hosts(host).await.is_empty() || !host.contains('.') => {
-                search.addresses(host, plain, locate::port(plain)).await?;
+                search.addresses(host, plain, plain.usual_port()).await?;
             }
             Plan::Srv(services) => search.services(&services, seed).await,
             Plan::Naptr => {
@@ -122,7 +122,7 @@ impl Resolver {
             }
         }
         if search.ways.is_empty() {
-            search.addresses(host, plain, locate::port(plain)).await?;
+            search.addresses(host, plain, plain.usual_port()).await?;
         }
         let ttl = search.ttl.unwrap_or(UNSAID).clamp(SHORTEST, LONGEST);
         Ok(Located { ways: search.ways, ttl, doubtful: search.doubtful })

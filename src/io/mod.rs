@@ -305,7 +305,7 @@ impl Running {
     fn look_up(&mut self, trunk: String, target: Target) {
         let lookup = trunks::Lookup { trunk: trunk.clone(), target };
         let ours = self.sip.ours(self.sip_public_ip);
-        let as_input = |trunks::Whereabouts { trunk, found }| Input::PeerResolved { trunk, found };
+        let as_input = |trunk, found| Input::PeerResolved { trunk, found };
         let follow = trunks::follow(lookup, self.resolver.clone(), ours, self.to_gateway.clone(), as_input);
         if let Some(before) = self.lookups.insert(trunk, tokio::spawn(follow)) {
             before.abort();

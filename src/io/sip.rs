@@ -78,8 +78,8 @@ pub enum SipIn {
         /// As it came.
         bytes: Vec<u8>,
     },
-    /// What was sent over this way has not arrived, or its answer won't come: no connection, TLS refused, or a
-    /// connection that broke.
+    /// What was sent over this way has not arrived, or its answer won't come: no connection, TLS refused, a
+    /// connection that broke, or a keep-alive without an answer.
     Unreachable {
         /// The way.
         way: Way,
@@ -409,10 +409,10 @@ impl SipSockets {
                 }
                 Some(SipIn::Message { from: way, bytes })
             }
-            What::Ended { unsent, why } => {
+            What::Ended { lost, why } => {
                 let connection = self.connections.remove(&id)?;
                 tracing::debug!(%way, why, "a connection has ended");
-                if unsent || connection.awaits(now) {
+                if lost || connection.awaits(now) {
                     Some(SipIn::Unreachable { way, why })
                 } else {
                     self.kept.contains(&way).then_some(SipIn::Closed { way, why })

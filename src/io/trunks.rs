@@ -57,15 +57,6 @@ impl Ours {
     }
 }
 
-/// Where a trunk's servers are now.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Whereabouts {
-    /// The trunk's name.
-    pub trunk: String,
-    /// In the order in which to try them; never empty.
-    pub found: Vec<Found>,
-}
-
 /// What is known of one trunk.
 struct Knowledge {
     found: Vec<Found>,
@@ -102,13 +93,14 @@ impl Knowledge {
     }
 }
 
-/// Follows one trunk's name for as long as somebody listens; tells each change, as `as_input` words it.
+/// Follows one trunk's name for as long as somebody listens; tells each change, as `as_input` words it: the trunk's
+/// name, and where its servers are, in the order in which to try them, at least one.
 pub async fn follow<M: Send>(
     lookup: Lookup,
     resolver: Resolver,
     ours: Ours,
     tell: mpsc::Sender<M>,
-    as_input: fn(Whereabouts) -> M,
+    as_input: fn(String, Vec<Found>) -> M,
 ) {
     let seed = random::seed();
     let mut known = Knowledge { found: Vec::new(), sure: false, pause: FIRST_PAUSE };
@@ -118,8 +110,7 @@ pub async fn follow<M: Send>(
             for Found { way, local } in &known.found {
                 tracing::info!(trunk = %lookup.trunk, server = %way, %local, "the trunk's server");
             }
-            let whereabouts = Whereabouts { trunk: lookup.trunk.clone(), found: known.found.clone() };
-            if tell.send(as_input(whereabouts)).await.is_err() {
+            if tell.send(as_input(lookup.trunk.clone(), known.found.clone())).await.is_err() {
                 return;
             }
         }
@@ -223,8 +214,9 @@ mod tests {
         };
         let lookup = Lookup { trunk: "office".to_owned(), target };
         let (tell, mut told) = mpsc::channel(1);
-        let task = tokio::spawn(follow(lookup, Resolver::system(), ours(), tell, |whereabouts| whereabouts));
-        let Some(Whereabouts { trunk, found }) = told.recv().await else { panic!("nothing was told") };
+        let task =
+            tokio::spawn(follow(lookup, Resolver::system(), ours(), tell, |trunk, found| (trunk, found)));
+        let Some((trunk, found)) = told.recv().await else { panic!("nothing was told") };
         assert_eq!((trunk.as_str(), found.len()), ("office", 1));
         assert_eq!(found[0].way.to_string(), "tls:127.0.0.1:5061");
         assert_eq!(found[0].local.to_string(), "127.0.0.1:5061");

@@ -10,11 +10,6 @@ use std::net::IpAddr;
 
 use super::Transport;
 
-/// The port of SIP over UDP and TCP (RFC 3261 §19.1.2).
-const SIP: u16 = 5060;
-/// The port of SIP over TLS.
-const SIPS: u16 = 5061;
-
 /// What a URI says of where to send.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Target {
@@ -45,20 +40,12 @@ pub enum Plan {
 pub fn plan(target: &Target) -> Plan {
     let transport = if target.secure { Transport::Tls } else { target.transport.unwrap_or(Transport::Udp) };
     if let Ok(ip) = target.host.parse::<IpAddr>() {
-        return Plan::Numeric(transport, ip.to_canonical(), target.port.unwrap_or(port(transport)));
+        return Plan::Numeric(transport, ip.to_canonical(), target.port.unwrap_or(transport.usual_port()));
     }
     match (target.port, target.transport) {
         (Some(port), _) => Plan::Address(transport, port),
         (None, Some(_)) => Plan::Srv(vec![(transport, service(transport, &target.host))]),
         (None, None) => Plan::Naptr,
-    }
-}
-
-/// The port of a transport where none is given.
-pub fn port(transport: Transport) -> u16 {
-    match transport {
-        Transport::Udp | Transport::Tcp => SIP,
-        Transport::Tls => SIPS,
     }
 }
 

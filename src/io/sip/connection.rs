@@ -68,9 +68,10 @@ pub(super) struct Happening {
 #[derive(Debug)]
 pub(super) enum What {
     Message(Vec<u8>),
-    /// The last thing that is heard of it. `unsent`: orders were not written, or not to their end.
+    /// The last thing that is heard of it. `lost`: orders were not written to their end, or the peer is gone without
+    /// a word.
     Ended {
-        unsent: bool,
+        lost: bool,
         why: String,
     },
 }
@@ -90,10 +91,12 @@ pub(super) async fn live(
     mut orders: mpsc::Receiver<Order>,
     tell: mpsc::Sender<Happening>,
 ) {
-    let (unsent, why) = match timeout(CONNECT, open(link.way, origin)).await {
-        Err(_) => (true, "no answer within 5 s".to_owned()),
-        Ok(Err(why)) => (true, why),
-        Ok(Ok((stream, accepted))) => {
+    // Who connects to us and fails at it has lost nothing of ours.
+    let ours = matches!(origin, Origin::Ours { .. });
+    let (lost, why) = match timeout(CONNECT, open(link.way, origin)).await {
+        Err(_) => (ours, "no answer within 5 s".to_owned()),
+        Ok(Err(why)) => (ours, why),
+        Ok(Ok(stream)) => {
             let now = Instant::now();
             let mut line = Line {
                 link,
@@ -105,30 +108,30 @@ pub(super) async fn live(
                 ponged: false,
                 heard: now,
                 progressed: now,
-                half: accepted.then_some(now),
+                half: (!ours).then_some(now),
                 pinged: None,
                 idle: idle(),
             };
-            let why = line.run(stream, &mut orders).await;
-            (line.is_writing(), why)
+            let End { dead, why } = line.run(stream, &mut orders).await;
+            (dead || line.is_writing(), why)
         }
     };
     orders.close();
     let waiting = std::iter::from_fn(|| orders.try_recv().ok()).any(|order| matches!(order, Order::Send(_)));
-    let what = What::Ended { unsent: unsent || waiting, why };
+    let what = What::Ended { lost: lost || waiting, why };
     let _ = tell.send(Happening { link, what }).await;
 }
 
 trait Wire: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<S: AsyncRead + AsyncWrite + Send + Unpin> Wire for S {}
 
-/// A connection that SIP can be spoken over, and whether it was accepted.
-async fn open(way: Way, origin: Origin) -> Result<(Box<dyn Wire>, bool), String> {
+/// A connection that SIP can be spoken over.
+async fn open(way: Way, origin: Origin) -> Result<Box<dyn Wire>, String> {
     match origin {
-        Origin::Theirs { stream, tls: None } => Ok((Box::new(stream), true)),
+        Origin::Theirs { stream, tls: None } => Ok(Box::new(stream)),
         Origin::Theirs { stream, tls: Some(config) } => {
             let secured = TlsAcceptor::from(config).accept(stream).await;
-            Ok((Box::new(secured.map_err(|error| format!("the TLS handshake failed: {error}"))?), true))
+            Ok(Box::new(secured.map_err(|error| format!("the TLS handshake failed: {error}"))?))
         }
         Origin::Ours { from, dscp, trust } => {
             let stream = connect(way, from, dscp).await.map_err(|error| match error.kind() {
@@ -136,7 +139,7 @@ async fn open(way: Way, origin: Origin) -> Result<(Box<dyn Wire>, bool), String>
                 _ => format!("no connection: {error}"),
             })?;
             if way.transport != Transport::Tls {
-                return Ok((Box::new(stream), false));
+                return Ok(Box::new(stream));
             }
             let Some(trust) = trust else {
                 return Err("nobody has said whom to believe there".to_owned());
@@ -145,7 +148,7 @@ async fn open(way: Way, origin: Origin) -> Result<(Box<dyn Wire>, bool), String>
             let read = tokio::task::spawn_blocking(move || tls::client(&reading)).await;
             let (config, name, judge) = read.map_err(|error| format!("TLS can't be set up: {error}"))??;
             let secured = TlsConnector::from(config).connect(name, stream).await;
-            Ok((Box::new(secured.map_err(|error| judge.why(&error, &trust))?), false))
+            Ok(Box::new(secured.map_err(|error| judge.why(&error, &trust))?))
         }
     }
 }
@@ -184,6 +187,29 @@ async fn push(writer: &mut (impl AsyncWrite + Unpin), out: &[u8]) -> std::io::Re
     if out.is_empty() { writer.flush().await.map(|()| None) } else { writer.write(out).await.map(Some) }
 }
 
+/// How a connection ends.
+struct End {
+    /// Without a word of the peer's: nothing can be expected over this way.
+    dead: bool,
+    why: String,
+}
+
+impl End {
+    fn over(why: &str) -> End {
+        End { dead: false, why: why.to_owned() }
+    }
+
+    fn dead(why: &str) -> End {
+        End { dead: true, why: why.to_owned() }
+    }
+
+    fn broken(error: &std::io::Error) -> End {
+        use std::io::ErrorKind::{HostUnreachable, NetworkUnreachable, TimedOut};
+        let dead = matches!(error.kind(), TimedOut | HostUnreachable | NetworkUnreachable);
+        End { dead, why: format!("the connection broke: {error}") }
+    }
+}
+
 /// A connection that is there.
 struct Line<'a> {
     link: Link,
@@ -210,18 +236,18 @@ struct Line<'a> {
 
 impl Line<'_> {
     /// Until it ends; says why.
-    async fn run(&mut self, stream: Box<dyn Wire>, orders: &mut mpsc::Receiver<Order>) -> String {
+    async fn run(&mut self, stream: Box<dyn Wire>, orders: &mut mpsc::Receiver<Order>) -> End {
         let (mut reader, mut writer) = tokio::io::split(stream);
         let mut buffer = vec![0; READ];
-        let why = loop {
+        let end = loop {
             let step = tokio::select! {
                 read = reader.read(&mut buffer) => match read {
-                    Ok(0) => Err("the peer closed the connection".to_owned()),
+                    Ok(0) => Err(End::over("the peer closed the connection")),
                     Ok(length) => self.heard(buffer.get(..length).unwrap_or_default()).await,
-                    Err(error) => Err(format!("the connection broke: {error}")),
+                    Err(error) => Err(End::broken(&error)),
                 },
                 pushed = push(&mut writer, &self.out), if self.is_writing() => match pushed {
-                    Ok(Some(0)) => Err("the connection takes nothing more".to_owned()),
+                    Ok(Some(0)) => Err(End::over("the connection takes nothing more")),
                     Ok(Some(length)) => {
                         self.out.drain(..length);
                         (self.progressed, self.unflushed) = (Instant::now(), true);
@@ -231,19 +257,19 @@ impl Line<'_> {
                         self.unflushed = false;
                         Ok(())
                     }
-                    Err(error) => Err(format!("the connection broke: {error}")),
+                    Err(error) => Err(End::broken(&error)),
                 },
                 order = orders.recv(), if self.out.len() < WAITING => match order {
                     Some(order) => {
                         self.obey(order);
                         Ok(())
                     }
-                    None => Err("it was closed by us".to_owned()),
+                    None => Err(End::over("it was closed by us")),
                 },
                 () = sleep_until(self.due()) => self.late(),
             };
-            if let Err(why) = step {
-                break why;
+            if let Err(end) = step {
+                break end;
             }
         };
         // What was ordered before the end, and TLS's goodbye: a courtesy with a limit.
@@ -252,7 +278,7 @@ impl Line<'_> {
             let _ = writer.shutdown().await;
         };
         let _ = timeout_at(Instant::now() + Duration::from_secs(1), goodbye).await;
-        why
+        end
     }
 
     fn is_writing(&self) -> bool {
@@ -278,7 +304,7 @@ impl Line<'_> {
         }
     }
 
-    async fn heard(&mut self, bytes: &[u8]) -> Result<(), String> {
+    async fn heard(&mut self, bytes: &[u8]) -> Result<(), End> {
         let now = Instant::now();
         if now.duration_since(self.heard) > HALF_PING {
             self.framer.take_single();
@@ -292,13 +318,13 @@ impl Line<'_> {
                     self.half = None;
                     let what = What::Message(bytes);
                     let told = self.tell.send(Happening { link: self.link, what }).await;
-                    told.map_err(|_| "the gateway is gone".to_owned())?;
+                    told.map_err(|_| End::over("the gateway is gone"))?;
                 }
                 // Pings that are not listened to make nothing grow.
                 Ok(Some(Piece::Ping)) if self.out.len() < WAITING => self.write(b"\r\n"),
                 Ok(Some(Piece::Ping)) => {}
                 Ok(None) => break,
-                Err(garbage) => return Err(garbage.to_string()),
+                Err(garbage) => return Err(End::over(&garbage.to_string())),
             }
         }
         if self.pinged.take().is_some() && self.framer.take_single() {
@@ -331,16 +357,16 @@ impl Line<'_> {
         self.deadlines().into_iter().flatten().map(|(at, _)| at).min().unwrap_or(far)
     }
 
-    fn late(&mut self) -> Result<(), String> {
+    fn late(&mut self) -> Result<(), End> {
         let now = Instant::now();
         for (at, late) in self.deadlines().into_iter().flatten() {
             if at > now {
                 continue;
             }
             match late {
-                Late::Stuck => return Err("the peer has read nothing for 10 s".to_owned()),
-                Late::Half => return Err("no whole message came within 30 s".to_owned()),
-                Late::Pong => return Err("a keep-alive was not answered within 10 s".to_owned()),
+                Late::Stuck => return Err(End::dead("the peer has read nothing for 10 s")),
+                Late::Half => return Err(End::over("no whole message came within 30 s")),
+                Late::Pong => return Err(End::dead("a keep-alive was not answered within 10 s")),
                 Late::Ping => {
                     self.pinged = Some(now);
                     self.idle = idle();

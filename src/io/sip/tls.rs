@@ -196,10 +196,8 @@ impl Judge {
                         CertificateError::NotValidForNameContext { presented, .. }
                             if !presented.is_empty() =>
                         {
-                            format!(
-                                ", but for {}",
-                                presented.iter().take(4).cloned().collect::<Vec<_>>().join(", ")
-                            )
+                            let names: Vec<&str> = presented.iter().take(4).map(|each| bare(each)).collect();
+                            format!(", but for {}", names.join(", "))
                         }
                         _ => String::new(),
                     };
@@ -209,8 +207,11 @@ impl Judge {
                     format!("the certificate of {name} is not the pinned one: its tls_pin would be \"{pin}\"")
                 }
                 CertificateError::Revoked => format!("the certificate of {name} is revoked"),
-                // An authority's certificate as the server's own comes here too: it has signed itself.
-                CertificateError::UnknownIssuer | CertificateError::Other(_) => format!(
+                // An authority's certificate as the server's own comes here too: it has signed itself. So does one of
+                // another authority that has the name of one we know.
+                CertificateError::UnknownIssuer
+                | CertificateError::BadSignature
+                | CertificateError::Other(_) => format!(
                     "the certificate of {name} is self-signed or of an unknown issuer: set tls_ca to the file of \
                      its authority, or tls_pin = \"{pin}\" if that is its SHA-256"
                 ),
@@ -221,6 +222,11 @@ impl Judge {
             other => format!("the TLS handshake failed: {other}"),
         }
     }
+}
+
+/// A name out of `DnsName("pbx.example.com")`, as rustls lists those of a certificate.
+fn bare(listed: &str) -> &str {
+    listed.split_once('(').map_or(listed, |(_, inner)| inner.trim_end_matches(')')).trim_matches('"')
 }
 
 /// When a file was written, and how long it is: another stamp is another file.
