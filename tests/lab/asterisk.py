@@ -27,12 +27,12 @@ res_pjsip_header_funcs res_pjsip_nat res_pjsip_rfc3326 res_pjsip_sdp_rtp res_pjs
 res_pjsip_dlg_options res_pjsip_logger res_pjsip_refer res_pjsip_pubsub chan_pjsip func_pjsip_endpoint
 pbx_config app_dial app_echo app_milliwatt app_playback app_playtones app_read app_senddtmf app_record
 app_mixmonitor app_verbose app_stack app_exec func_callerid func_channel func_strings func_logic
-res_stasis res_clioriginate res_musiconhold
+res_stasis res_clioriginate res_musiconhold res_http_websocket res_websocket_client chan_websocket
 """.split()
 
 # Files that Asterisk looks for; empty ones keep it quiet.
 EMPTY = """
-acl ccss cdr cel codecs features http manager musiconhold pjproject stasis udptl
+acl ccss cdr cel codecs features manager musiconhold pjproject stasis udptl websocket_client
 """.split()
 
 
@@ -145,6 +145,20 @@ class Asterisk:
         if call_id is not None:
             wanted = [b for b in wanted if re.search(rf"(?im)^(?:Call-ID|i):\s*{re.escape(call_id)}\s*$", b)]
         return len(wanted)
+
+    def awaits_socket(self, number, codec="slin16"):
+        """A channel that waits for somebody to connect by WebSocket, and then hears and says what `other-` does; its URL."""
+        before = set(re.findall(r"(?m)^(WebSocket/[^!]+)!", self.cli("core show channels concise")))
+        said = self.cli(f"channel originate WebSocket/INCOMING/c({codec}) extension other-{number}@tests")
+        assert not said.strip(), said
+        until = time.monotonic() + 5
+        while time.monotonic() < until:
+            for name in set(re.findall(r"(?m)^(WebSocket/[^!]+)!", self.cli("core show channels concise"))) - before:
+                m = re.search(r"MEDIA_WEBSOCKET_CONNECTION_ID=(\S+)", self.cli(f"core show channel {name}"))
+                if m:
+                    return f"ws://{self.address}:8088/media/{m.group(1)}"
+            time.sleep(0.05)
+        raise AssertionError("no channel waits for a WebSocket:\n" + self.cli("core show channels") + self.log("messages")[-2000:])
 
     # Out to WhatsApp
 

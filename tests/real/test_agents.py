@@ -701,6 +701,26 @@ def test_an_agent_hands_the_user_over_to_an_extension(agents, ring, talk, api, p
     assert api.until(call_id, "twilio", "ended")["transferredAt"]
 
 
+@pytest.mark.parametrize("codec", ["slin16", "ulaw"])
+def test_a_real_asterisk_waits_at_its_own_websocket(agents, ring, talk, api, pbx, codec):
+    call, bot = ring.talking("twilio", frames=sound.tone(700, -10))
+    call_id = bot.wait("start")["start"]["customParameters"]["call_id"]
+    number = f"{call.user}{len(codec)}"
+    moved = api.post(f"/v1/voice/calls/{call_id}/transfer", {"to": pbx.awaits_socket(number, codec) + "?dialect=asterisk"})
+    assert moved.status == 200, moved
+    talk(4)
+    call.hang_up()
+    tail = call.measure().decode()[-2 * sound.CLOCK:]
+    x, rate = pbx.heard(number)
+    x = x[rate:-rate // 2]
+    print(f"{codec}: the user heard {sound.frequency(tail, sound.CLOCK):.1f} Hz, Asterisk {sound.frequency(x, rate):.1f} Hz at "
+          f"{sound.level(x):.1f} dBFS")
+    assert abs(sound.frequency(tail, sound.CLOCK) - 1477) < 8
+    assert abs(sound.frequency(x, rate) - 700) < 7 and abs(sound.level(x) + 10) <= 3
+    record = over(agents, call, "user_hung_up", answered=True)
+    assert record["agent"]["dialect"] == "asterisk"
+
+
 # Outbound
 
 def test_an_agent_calls_a_user_and_speaks_only_to_somebody_who_is_there(agents, bot, people, talk, api):
