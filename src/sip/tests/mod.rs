@@ -1,15 +1,21 @@
 //! Stories under a virtual clock: the user agent on one side, a PBX played by hand on the other.
 
 mod described;
+mod digits;
 mod duo;
 mod fuzz;
+mod identity;
 mod invite;
 mod modify;
+mod redirect;
+mod refer;
 mod register;
+mod reliable;
 mod serve;
 mod table;
 mod take;
 mod taken;
+mod timer;
 mod torture;
 
 use std::net::SocketAddr;
