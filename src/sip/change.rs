@@ -174,7 +174,8 @@ impl Call {
             core.out.send(known.to, known.bytes.clone());
             return false;
         }
-        let Some(dialog) = self.dialog.as_ref() else { return false };
+        let Some(dialog) = self.dialog.as_mut() else { return false };
+        dialog.refresh_target(&response.headers);
         let mut addressed = dialog.acknowledgement(response.cseq);
         for (name, value) in self.change.iter().flat_map(|change| &change.authorization) {
             addressed.draft.push(name, value.clone());

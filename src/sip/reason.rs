@@ -1,6 +1,6 @@
 //! Why a call ended: Reason (RFC 3326) with SIP and Q.850 causes, said and read, and what else an answer says for a person.
 
-use super::header::{clean, parameter, quoted, split_outside_quotes};
+use super::header::{clean, parameter, quoted, split_outside_quotes, unquote};
 use super::wire::{self, Draft, Headers, Response};
 use super::words::Cause;
 
@@ -70,7 +70,7 @@ pub(crate) fn refusal(response: &Response) -> String {
     let status = response.text();
     let warning = response.headers.list("Warning").find_map(|warning| {
         let text = warning.trim().splitn(3, ' ').nth(2)?;
-        let text = clean(text.trim().trim_matches('"'));
+        let text = clean(&unquote(text.trim()));
         (!text.is_empty()).then(|| text.chars().take(LONGEST).collect::<String>())
     });
     match text(&response.headers).or(warning).filter(|more| !status.contains(more.as_str())) {

@@ -68,10 +68,12 @@ impl Redirects {
                 if learnt == Learnt::Nothing {
                     learnt = Learnt::Circle;
                 }
-            } else if self.known.len() <= MOST {
+            } else {
                 learnt = Learnt::Somebody;
-                self.known.push(target.clone());
-                new.push(target);
+                if self.known.len() <= MOST {
+                    self.known.push(target.clone());
+                    new.push(target);
+                }
             }
         }
         // What the latest answer says comes before what earlier ones said.

@@ -30,6 +30,9 @@ enum Order {
     Answer,
     Refuse,
     HangUp,
+    /// Refreshes the session now, whoever's turn it is.
+    Refresh,
+    Digit(char),
 }
 
 struct Duo {
@@ -40,17 +43,25 @@ struct Duo {
     wire: BTreeMap<(Tick, u64), (usize, Vec<u8>)>,
     sent: u64,
     weather: Weather,
+    /// Nobody learns that the other takes UPDATE: changes are re-INVITEs.
+    old: bool,
     dice: u64,
     now: Now,
 }
 
 impl Duo {
     fn new(seed: u64) -> Duo {
+        Duo::refreshed(seed, None)
+    }
+
+    /// Ann wants her sessions refreshed that often.
+    fn refreshed(seed: u64, session_expires: Option<Duration>) -> Duo {
         let now = Now { tick: Tick::from_millis(1_000), wall: Wall(1_700_000_000_000) };
         let side = |me: usize| {
             let mut ua = UserAgent::new(Settings { seed: seed + me as u64, ..Settings::default() });
             let found = vec![found(ADDRESSES[1 - me], ADDRESSES[me])];
-            ua.add_trunk(TrunkSettings { found, allow: vec![], ..trunk(false) }, now);
+            let session_expires = session_expires.filter(|_| me == ANN);
+            ua.add_trunk(TrunkSettings { found, allow: vec![], session_expires, ..trunk(false) }, now);
             ua
         };
         let mut duo = Duo {
@@ -60,6 +71,7 @@ impl Duo {
             wire: BTreeMap::new(),
             sent: 0,
             weather: Weather::default(),
+            old: false,
             dice: seed,
             now,
         };
@@ -86,6 +98,7 @@ impl Duo {
                     }
                     Output::Transmit { to, bytes } => {
                         assert_eq!(to, udp(ADDRESSES[1 - me]));
+                        let bytes = if self.old { without_update(&bytes) } else { bytes };
                         let copies = 1 + u64::from(self.throw(100) < self.weather.doubled);
                         for _ in 0..copies {
                             let late = millis(self.throw(self.weather.late + 1));
@@ -107,6 +120,12 @@ impl Duo {
             Order::Ring => ua.ring(leg, now),
             Order::Answer => ua.answer(leg, answer(), now),
             Order::Refuse => ua.refuse(leg, Refusal { code: 486, warning: None, retry_after: None }, now),
+            Order::Refresh => {
+                if let Some((call, trunk, core)) = ua.live(leg).filter(|(call, ..)| call.talking()) {
+                    call.refresh(trunk, core, now);
+                }
+            }
+            Order::Digit(digit) => ua.send_digit(leg, digit, 60, now),
             Order::HangUp => ua.hang_up(leg, Cause { code: Some(480), text: "bye" }, now),
         }
     }
@@ -141,6 +160,36 @@ impl Duo {
         panic!("time stands still");
     }
 
+    /// Both have a call.
+    fn talk(&mut self) {
+        self.dial();
+        self.pass(millis(100));
+        self.carry_out(BEN, Order::Answer);
+        self.pass(millis(100));
+        for events in &mut self.events {
+            assert!(matches!(events.last(), Some(Event::Answered { .. })), "{events:?}");
+            events.clear();
+        }
+    }
+
+    /// Nothing happened but that the same was said in other words: an offer where there was an answer.
+    fn check_same_sound(&self) {
+        for events in &self.events {
+            for event in events {
+                let Event::Changed { ours, theirs, .. } = event else { panic!("{event:?}") };
+                let agreed = sdp::agreed(ours, theirs).unwrap();
+                assert_eq!((agreed.rtp, agreed.codec), (addr("192.0.2.7:20000"), sdp::Codec::Pcma));
+                assert_eq!(agreed.direction, sdp::Direction::SendRecv);
+            }
+        }
+    }
+
+    /// How many calls stand, and how many changes wait for their answers.
+    fn standing(&self) -> (usize, usize) {
+        let calls = || self.sides.iter().flat_map(|ua| ua.calls.values());
+        (calls().filter(|call| call.talking()).count(), calls().filter(|call| call.change.is_some()).count())
+    }
+
     fn dial(&mut self) {
         let dial = Dial { headers: vec![], from_name: Some("Ann".into()), ..dial() };
         self.sides[ANN].dial(LEG, dial, self.now).unwrap();
@@ -169,6 +218,10 @@ impl Duo {
             assert!(ua.core.transactions.sizes().0 <= 1);
         }
     }
+}
+
+fn without_update(bytes: &[u8]) -> Vec<u8> {
+    String::from_utf8(bytes.to_vec()).unwrap().replace("UPDATE, ", "").into_bytes()
 }
 
 #[test]
@@ -215,6 +268,54 @@ fn a_wire_cut_for_good_after_the_answer_ends_the_call_of_whoever_waits_for_the_a
     duo.check_forgotten();
 }
 
+#[test]
+fn a_call_is_kept_alive_for_hours_and_ends_soon_after_the_wire_is_cut() {
+    for old in [false, true] {
+        let mut duo = Duo::refreshed(3, Some(Duration::from_secs(90)));
+        duo.old = old;
+        duo.talk();
+        let before = duo.sides.each_ref().map(UserAgent::counters);
+        duo.pass(Duration::from_secs(7_200));
+        assert_eq!(duo.standing(), (2, 0));
+        assert_eq!(duo.events, [vec![], vec![]]);
+        let after = duo.sides.each_ref().map(UserAgent::counters);
+        assert_eq!(after[ANN].retransmissions, before[ANN].retransmissions);
+        assert!(after[ANN].sent - before[ANN].sent >= 160, "a refresh every 45 s, and OPTIONS");
+        duo.weather.lost = 100;
+        duo.pass(Duration::from_secs(90));
+        for side in [ANN, BEN] {
+            let [Event::Ended { ending, .. }] = duo.events[side].as_slice() else {
+                panic!("{:?}", duo.events)
+            };
+            assert_eq!((ending.by, ending.answered), (EndedBy::Timeout, true), "{side}: {}", ending.text);
+        }
+        duo.pass(Duration::from_secs(200));
+        duo.check_forgotten();
+    }
+}
+
+#[test]
+fn changes_that_both_begin_at_once_meet_and_succeed_in_the_end() {
+    for seed in 1..40 {
+        let mut duo = Duo::refreshed(seed, Some(Duration::from_secs(1_800)));
+        duo.old = true;
+        duo.talk();
+        duo.weather.late = 40;
+        duo.carry_out(ANN, Order::Refresh);
+        duo.carry_out(BEN, Order::Refresh);
+        duo.pass(millis(60));
+        duo.pass(Duration::from_secs(10));
+        assert_eq!(duo.standing(), (2, 0));
+        let due = |side: usize| duo.sides[side].calls.values().next().unwrap().session.unwrap().next();
+        for side in [ANN, BEN] {
+            assert!(due(side) > duo.now.tick + Duration::from_secs(880), "refreshed on side {side}");
+        }
+        duo.pass(Duration::from_secs(7_200));
+        assert_eq!(duo.standing(), (2, 0));
+        duo.check_same_sound();
+    }
+}
+
 fn order() -> impl Strategy<Value = Order> {
     prop_oneof![
         3 => Just(Order::Ring),
@@ -249,5 +350,68 @@ proptest! {
         duo.check(ANN);
         duo.check(BEN);
         duo.check_forgotten();
+    }
+
+    #[test]
+    fn a_call_lives_through_bad_weather_and_glare_and_ends_once_on_either_side(
+        seed in 1u64..1 << 40,
+        old in any::<bool>(),
+        lost in 0u64..40,
+        doubled in 0u64..30,
+        late in 0u64..1_500,
+        changes in vec((0u64..400_000, 0usize..2), 0..12),
+    ) {
+        let mut duo = Duo::refreshed(seed, Some(Duration::from_secs(90)));
+        duo.old = old;
+        duo.talk();
+        duo.weather = Weather { lost, doubled, late };
+        let start = duo.now.tick;
+        let mut script: Vec<(Tick, usize, Order)> =
+            changes.iter().map(|(after, side)| (start + millis(*after), *side, Order::Refresh)).collect();
+        script.sort_by_key(|(at, ..)| *at);
+        duo.script = script.into();
+        duo.pass(Duration::from_secs(500));
+        if lost == 0 {
+            prop_assert_eq!(duo.standing().0, 2);
+            duo.check_same_sound();
+        }
+        duo.carry_out(ANN, Order::HangUp);
+        duo.carry_out(BEN, Order::HangUp);
+        duo.pass(Duration::from_secs(200));
+        for side in [ANN, BEN] {
+            let ends = duo.events[side].iter().filter(|event| matches!(event, Event::Ended { .. })).count();
+            prop_assert_eq!(ends, 1);
+            let last = matches!(duo.events[side].last(), Some(Event::Ended { .. }));
+            prop_assert!(last, "told after the end");
+        }
+        duo.check_forgotten();
+    }
+
+    #[test]
+    fn digits_by_info_arrive_in_their_order_and_none_twice(
+        seed in 1u64..1 << 40,
+        lost in 0u64..40,
+        doubled in 0u64..30,
+        late in 0u64..1_500,
+        digits in vec(prop::sample::select("0123456789*#ABCD".chars().collect::<Vec<char>>()), 1..20),
+    ) {
+        let mut duo = Duo::new(seed);
+        duo.talk();
+        duo.weather = Weather { lost, doubled, late };
+        for digit in &digits {
+            duo.carry_out(ANN, Order::Digit(*digit));
+        }
+        duo.pass(Duration::from_secs(400));
+        let heard: Vec<char> = duo.events[BEN]
+            .iter()
+            .filter_map(|event| match event {
+                Event::Digit { digit, .. } => Some(*digit),
+                _ => None,
+            })
+            .collect();
+        prop_assert!(digits.starts_with(&heard), "{:?} of {:?}", heard, digits);
+        if lost < 10 {
+            prop_assert_eq!(heard, digits);
+        }
     }
 }

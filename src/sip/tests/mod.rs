@@ -1,13 +1,18 @@
 //! Stories under a virtual clock: the user agent on one side, a PBX played by hand on the other.
 
 mod described;
+mod digits;
 mod duo;
 mod fuzz;
+mod identity;
 mod invite;
 mod modify;
 mod places;
 mod proof;
+mod redirect;
+mod refer;
 mod register;
+mod reliable;
 mod reload;
 mod serve;
 mod strict;
@@ -15,6 +20,7 @@ mod table;
 mod take;
 mod taken;
 mod tcp;
+mod timer;
 mod torture;
 
 use std::net::SocketAddr;
