@@ -98,6 +98,8 @@ pub struct Live {
     pub far_sound: Option<FarSound>,
     /// The far end that has handed the call over and is still there.
     pub referrer: Option<Referrer>,
+    /// The leg of a far end that has handed the call over for good, and until when it may hang up by itself.
+    pub parting: Option<(LegId, Tick)>,
     /// Whom it has handed the call to.
     pub refer: Option<Refer>,
     pub line: LineState,
@@ -153,6 +155,7 @@ impl Live {
             far_answered: false,
             far_sound: None,
             referrer: None,
+            parting: None,
             refer: None,
             line: LineState::None,
             quality: (Quality::default(), Quality::default()),
@@ -180,10 +183,8 @@ impl Live {
             LineState::Closing { until } => Some(until),
             LineState::None | LineState::Opening | LineState::Open { .. } | LineState::Closed => None,
         };
-        match (self.call.deadline(), line) {
-            (Some(call), Some(line)) => Some(call.min(line)),
-            (call, line) => call.or(line),
-        }
+        let parting = self.parting.map(|(_, until)| until);
+        [self.call.deadline(), line, parting].into_iter().flatten().min()
     }
 
     /// The call goes there from now on: nobody has been tried yet.

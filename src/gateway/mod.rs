@@ -171,6 +171,7 @@ impl Gateway {
             let Some(live) = self.calls.get_mut(&key) else { continue };
             let steps = live.call.timeout(now);
             live.line_overdue(now);
+            self.part(key, now);
             self.follow(key, steps, now);
         }
         if self.drain_until.is_some_and(|at| at <= now.tick) {
@@ -310,6 +311,10 @@ impl Gateway {
     fn follow(&mut self, key: CallKey, steps: Vec<Step>, now: Now) {
         let Some(live) = self.calls.get_mut(&key) else { return };
         if live.call.ending() {
+            if live.parting.is_some() {
+                self.part(key, now);
+                return self.follow(key, steps, now);
+            }
             if live.close_line(now, CLOSING) {
                 self.outputs.push_back(Output::Line { call: key, order: LineOrder::Close });
             }

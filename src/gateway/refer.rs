@@ -7,6 +7,8 @@
 //! ```
 //! WhatsApp is not told: it stays on its one SSRC, and hears ring-back while nobody is there.
 
+use std::time::Duration;
+
 use super::live::{FarState, LineState};
 use super::port::FarSound;
 use super::route::Route;
@@ -14,6 +16,9 @@ use super::{CallKey, Gateway, LineOrder, Output};
 use crate::clock::Now;
 use crate::media::Alone;
 use crate::sip::{self, Cause, Ending, Invite, LegId, Refer, Refusal, sdp};
+
+/// How long whoever has handed a call over may take to hang up by itself (RFC 5589 §6.1).
+const PARTING: Duration = Duration::from_secs(2);
 
 /// The far end that has handed its call over, until it is gone.
 #[derive(Debug)]
@@ -68,10 +73,17 @@ impl Gateway {
         if code >= 200 {
             live.referrer = None;
             live.refer = None;
+            live.parting = Some((leg, now.tick + PARTING));
             self.by_leg.remove(&leg);
         }
         self.agent.refer_told(leg, code, now);
-        if code >= 200 {
+    }
+
+    /// Whoever has handed a call over, was told so and still doesn't hang up: we do.
+    pub(super) fn part(&mut self, key: CallKey, now: Now) {
+        let Some(live) = self.calls.get_mut(&key) else { return };
+        let over = live.call.ending();
+        if let Some((leg, _)) = live.parting.take_if(|(_, until)| over || *until <= now.tick) {
             self.agent.hang_up(leg, Cause::default(), now);
         }
     }

@@ -170,6 +170,7 @@ fn the_pbx_hands_a_talking_call_over_and_the_user_talks_on_with_the_target() {
     assert!(story.next_sip("SIP/2.0").starts_with("SIP/2.0 202"));
     assert!(matches!(story.lines.pop_front(), Some((_, LineOrder::Alone(_)))), "the user hears ring-back");
     let second = story.next_sip("INVITE");
+    story.expect_notify("SIP/2.0 100");
     assert!(
         second.starts_with("INVITE sip:300@192.0.2.10")
             && second.contains("Referred-By: <sip:200@192.0.2.10>")
@@ -179,6 +180,8 @@ fn the_pbx_hands_a_talking_call_over_and_the_user_talks_on_with_the_target() {
     story.pbx_says(&second, "200 OK", PBX_SDP);
     assert!(matches!(story.lines.pop_front(), Some((_, LineOrder::Far(_)))));
     story.expect_notify("SIP/2.0 200");
+    assert!(story.sip.is_empty(), "whoever handed over may hang up by itself: {:?}", story.sip);
+    story.wait(Duration::from_secs(2));
     let bye = story.next_sip("BYE");
     assert!(
         bye.contains(first.lines().find(|line| line.starts_with("Call-ID")).unwrap()),
