@@ -23,7 +23,7 @@ impl fmt::Debug for Credentials {
 
 /// The hash, weakest first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Hash {
+pub(super) enum Hash {
     Md5,
     Sha256,
     Sha512_256,
@@ -40,7 +40,7 @@ impl Hash {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Qop {
+pub(super) enum Qop {
     /// As in RFC 2069: no client nonce, no count.
     None,
     Auth,
@@ -50,7 +50,7 @@ enum Qop {
 
 /// One challenge that we can meet.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Challenge {
+pub(super) struct Challenge {
     realm: String,
     nonce: String,
     opaque: Option<String>,
@@ -109,8 +109,14 @@ impl Challenge {
         })
     }
 
+    /// One of our own, as it is met.
+    pub(super) fn asked(realm: &str, nonce: &str, hash: Hash, qop: Qop) -> Challenge {
+        let (realm, nonce) = (realm.to_owned(), nonce.to_owned());
+        Challenge { realm, nonce, opaque: None, algorithm: None, hash, session: false, qop, stale: false }
+    }
+
     /// The response of RFC 7616 §3.4.1.
-    fn response(&self, who: &Credentials, ask: &Ask<'_>, cnonce: &str, nc: u32) -> String {
+    pub(super) fn response(&self, who: &Credentials, ask: &Ask<'_>, cnonce: &str, nc: u32) -> String {
         let Challenge { realm, nonce, hash, .. } = self;
         let mut a1 = hash.of(format!("{}:{realm}:{}", who.username, who.password).as_bytes());
         if self.session {

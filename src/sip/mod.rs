@@ -26,10 +26,12 @@
 
 mod auth;
 mod call;
+mod challenge;
 mod chance;
 mod change;
 mod dialog;
 mod digits;
+mod guard;
 mod header;
 mod identity;
 mod invite;
@@ -58,7 +60,9 @@ use std::collections::BTreeMap;
 use crate::clock::{Now, Tick};
 
 use call::Call;
+use challenge::Challenger;
 use chance::Chance;
+use guard::Guard;
 use transaction::{Out, Owner, Told, Transactions};
 use trunk::Trunk;
 use trunks::Trunks;
@@ -80,6 +84,7 @@ const SUPPORTED: &str = "timer, 100rel, replaces, norefersub";
 pub(crate) struct Core {
     settings: Settings,
     chance: Chance,
+    challenger: Challenger,
     transactions: Transactions,
     out: Out,
 }
@@ -94,6 +99,7 @@ impl Core {
 #[derive(Debug)]
 pub struct UserAgent {
     core: Core,
+    guard: Guard,
     trunks: Trunks,
     calls: BTreeMap<u64, Call>,
     numbered: u64,
@@ -104,8 +110,9 @@ impl UserAgent {
     pub fn new(settings: Settings) -> UserAgent {
         let chance = Chance::new(settings.seed);
         let transactions = Transactions::new(settings.max_dialogs.saturating_mul(4).saturating_add(64));
-        let core = Core { settings, chance, transactions, out: Out::default() };
-        UserAgent { core, trunks: Trunks::default(), calls: BTreeMap::new(), numbered: 0 }
+        let (guard, challenger) = (Guard::new(settings.max_per_second), Challenger::new(settings.seed));
+        let core = Core { settings, chance, challenger, transactions, out: Out::default() };
+        UserAgent { core, guard, trunks: Trunks::default(), calls: BTreeMap::new(), numbered: 0 }
     }
 
     /// A connection could not be made, or broke: what waits for an answer by that way need not wait any longer
@@ -130,6 +137,11 @@ impl UserAgent {
         if !self.trunks.iter().any(|trunk| trunk.admits(from.ip())) {
             self.core.out.counters.dropped_foreign += 1;
             tracing::trace!(%from, "dropped: belongs to no trunk");
+            return;
+        }
+        if !self.guard.passes(from.ip(), now.tick) {
+            self.core.out.counters.dropped_rate += 1;
+            tracing::trace!(%from, "dropped: too much");
             return;
         }
         match wire::read(datagram) {

@@ -36,6 +36,8 @@ pub(crate) struct Places {
     all: Vec<Place>,
     /// The one that is spoken to.
     at: usize,
+    /// How many have failed one after the other since anything worked.
+    failures: usize,
     /// The one that is being asked whether it is back.
     pub asked: Option<Way>,
 }
@@ -43,7 +45,7 @@ pub(crate) struct Places {
 impl Places {
     pub fn new(found: &[Found]) -> Places {
         let all = found.iter().take(MOST_PLACES).map(|found| Place { found: *found, rests: None }).collect();
-        Places { all, at: 0, asked: None }
+        Places { all, at: 0, failures: 0, asked: None }
     }
 
     /// The one that is spoken to.
@@ -84,7 +86,9 @@ impl Places {
         if index != self.at {
             return false;
         }
-        let free = |place: &Place| place.rests.is_none_or(|until| until <= now.tick);
+        self.failures = self.failures.saturating_add(1);
+        let another = self.failures < self.all.len();
+        let free = |place: &Place| another && place.rests.is_none_or(|until| until <= now.tick);
         match self.all.iter().position(free) {
             Some(next) => {
                 self.at = next;
@@ -99,7 +103,8 @@ impl Places {
     }
 
     /// That place works.
-    fn works(&mut self, way: Way) {
+    pub fn works(&mut self, way: Way) {
+        self.failures = 0;
         if let Some(place) = self.all.iter_mut().find(|place| place.found.way == way) {
             place.rests = None;
         }

@@ -90,6 +90,9 @@ impl UserAgent {
         let Some(trunk) = trunk.filter(|trunk| !trunk.stopped()) else {
             return asked.reply(503, core, now, retry_later);
         };
+        if super::challenge::unproven(trunk, asked, core, now) {
+            return;
+        }
         let addressable = |user: &String| user.len() <= LONGEST_USER && !user.chars().any(char::is_control);
         let Some(to_user) = request.uri.person().filter(addressable) else {
             return asked.reply(404, core, now, |draft| {

@@ -361,6 +361,9 @@ impl Trunk {
         if !serves && self.leaves_here(core, now) {
             return;
         }
+        if let Some(peer) = self.peer().filter(|_| serves) {
+            self.places.works(peer);
+        }
         let way = self.peer().filter(|_| serves && !self.wants_quiet(now));
         if self.settings.register {
             if let Some(way) = way.filter(|_| self.bad_for_calls) {

@@ -7,14 +7,19 @@ mod fuzz;
 mod identity;
 mod invite;
 mod modify;
+mod places;
+mod proof;
 mod redirect;
 mod refer;
 mod register;
 mod reliable;
+mod reload;
 mod serve;
+mod strict;
 mod table;
 mod take;
 mod taken;
+mod tcp;
 mod timer;
 mod torture;
 
@@ -37,6 +42,14 @@ pub(super) fn found(peer: &str, local: &str) -> Found {
 
 pub(super) fn udp(text: &str) -> Way {
     Way::udp(addr(text))
+}
+
+pub(super) fn tcp(text: &str) -> Way {
+    Way { transport: Transport::Tcp, address: addr(text) }
+}
+
+pub(super) fn tls(text: &str) -> Way {
+    Way { transport: Transport::Tls, address: addr(text) }
 }
 
 pub(super) fn millis(millis: u64) -> Duration {
@@ -259,7 +272,8 @@ impl Lab {
             request.header("CSeq"),
             body.len()
         );
-        self.receive(&text);
+        self.ua.receive(text.as_bytes(), request.to, self.now);
+        self.drain();
     }
 
     /// The only message that was sent since the last look; it must be of that kind.

@@ -126,7 +126,8 @@ fn a_repeated_request_gets_the_same_answer_and_a_merged_one_482() {
 
 #[test]
 fn a_flood_of_requests_is_refused_at_the_cap_and_served_again_later() {
-    let mut lab = Lab::up_with(Settings { seed: 1, max_dialogs: 1, ..Settings::default() });
+    let mut lab =
+        Lab::up_with(Settings { seed: 1, max_dialogs: 1, max_per_second: 1_000, ..Settings::default() });
     let mut refused = 0;
     for count in 0..500 {
         let flood = request("OPTIONS", "", "")
