@@ -20,7 +20,7 @@ use crate::clock::Now;
 use super::auth::{Ask, By, Credentials, GivenUp};
 use super::call::{Call, Phase, Role};
 use super::dialog::{Addressed, Dialog};
-use super::header::{clean, is_token, quoted, user_part};
+use super::header::{clean, is_token, quoted};
 use super::identity::ANONYMOUS;
 use super::reason::{push_reason, q850, refusal};
 use super::redirect::{Learnt, Redirects, Target};
@@ -206,7 +206,7 @@ impl Call {
         now: Now,
     ) -> Call {
         let from_tag = core.chance.token();
-        let caller = format!("<{}:{}@{}>", trunk.scheme(), user_part(&dial.from_user), trunk.domain());
+        let caller = trunk.address(&dial.from_user);
         let name = dial.from_name.as_deref().map(quoted).filter(|name| name.len() > 2);
         let name = name.map_or(caller.clone(), |name| format!("{name} {caller}"));
         let shown = if dial.privacy { ANONYMOUS } else { &name };

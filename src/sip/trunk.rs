@@ -115,6 +115,9 @@ impl Trunk {
         self.ping_sent = None;
         self.ping_due = None;
         self.answers_pings = false;
+        self.failures = 0;
+        self.bad_for_calls = false;
+        self.quiet = None;
         if self.settings.register {
             self.registration.now(now);
         } else {
@@ -210,27 +213,35 @@ impl Trunk {
     /// The server as a request URI, with a user if there is one.
     pub fn uri(&self, user: &str, host: Option<&str>) -> String {
         let server = self.server.as_ref();
-        let scheme = self.scheme();
         let host = host.map(str::to_owned).or_else(|| server.map(Uri::host_port_text)).unwrap_or_default();
-        if user.is_empty() {
-            format!("{scheme}:{host}")
-        } else {
-            format!("{scheme}:{}@{host}", user_part(user))
+        self.uri_of(user, &host)
+    }
+
+    /// A URI of that user, or of nobody in particular: an empty user part is none (RFC 3261 §25.1).
+    fn uri_of(&self, user: &str, host: &str) -> String {
+        match user_part(user) {
+            user if user.is_empty() => format!("{}:{host}", self.scheme()),
+            user => format!("{}:{user}@{host}", self.scheme()),
         }
+    }
+
+    /// Somebody in the trunk's domain, as From and To have him.
+    pub fn address(&self, user: &str) -> String {
+        format!("<{}>", self.uri_of(user, &self.domain()))
     }
 
     /// Our account's URI: From and To of REGISTER.
     pub fn account(&self) -> String {
-        format!("<{}:{}@{}>", self.scheme(), user_part(&self.settings.username), self.domain())
+        self.address(&self.settings.username)
     }
 
     /// Our Contact towards that end.
     pub fn contact(&self, to: Way) -> String {
-        let (user, local) = (user_part(&self.settings.username), host_port_of(self.local_towards(to)));
+        let uri = self.uri_of(&self.settings.username, &host_port_of(self.local_towards(to)));
         // §8.1.1.8: where the request URI is sips, the Contact is, and that says TLS.
         match self.scheme() {
-            "sips" => format!("<sips:{user}@{local}>"),
-            _ => format!("<sip:{user}@{local}{}>", self.usual_transport(to).in_uri()),
+            "sips" => format!("<{uri}>"),
+            _ => format!("<{uri}{}>", self.usual_transport(to).in_uri()),
         }
     }
 
@@ -464,7 +475,9 @@ impl Trunk {
 
     pub fn stop(&mut self, core: &mut Core, now: Now) {
         self.ping_due = None;
-        if self.settings.register && self.registration.bound() && self.peer().is_some() {
+        // What is under way may succeed, and then there is a binding too.
+        let bound = self.registration.bound() || self.registration.under_way();
+        if self.settings.register && bound && self.peer().is_some() {
             self.registration.leave();
             self.register(core, now);
         } else {

@@ -394,9 +394,10 @@ impl Lab {
         let call_id = answer.header("Call-ID");
         let text = format!(
             "{method} sip:gw@{US} SIP/2.0\r\n\
-             Via: SIP/2.0/UDP {PBX};rport;branch=z9hG4bK{call_id}{method}{cseq}\r\nMax-Forwards: 70\r\n\
+             Via: SIP/2.0/UDP {PBX};rport;branch=z9hG4bK{}{method}{cseq}\r\nMax-Forwards: 70\r\n\
              From: {}\r\nTo: {}\r\nCall-ID: {call_id}\r\nCSeq: {cseq} {method}\r\n{headers}{}\
              Content-Length: {}\r\n\r\n{body}",
+            call_id.replace('@', "."),
             answer.header("From"),
             answer.header("To"),
             kind(headers, body),

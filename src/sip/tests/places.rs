@@ -165,10 +165,12 @@ fn every_silent_place_is_tried_before_a_trunk_is_down() {
     assert_eq!(tried.len(), 3);
     // It comes back wherever somebody answers.
     lab.sent.clear();
-    lab.pass(Duration::from_secs(120));
-    let last = lab.sent.last().unwrap().clone();
-    lab.sent.clear();
-    lab.answer(&last, "200 OK", "", "");
+    for _ in 0..3 {
+        lab.wait();
+        for sent in std::mem::take(&mut lab.sent) {
+            lab.answer(&sent, "200 OK", "", "");
+        }
+    }
     assert!(state(&lab).is_up());
 }
 

@@ -90,7 +90,7 @@ fn plain_answers_are_not_acknowledged_and_a_gone_telephone_is_not_told() {
 fn a_storm_of_provisional_answers_is_told_in_bounds() {
     let mut lab = Lab::up();
     let invite = lab.dialled();
-    for count in 0..500 {
+    for count in 0..150 {
         let to = format!("{};tag=t{count}", invite.header("To"));
         lab.answer_as(&invite, if count % 2 == 0 { "180 Ringing" } else { "183 On" }, &to, &reliable(1), "");
     }
