@@ -317,7 +317,7 @@ fn calls_as_json_holds_every_field() {
             "destination": "sip:200@pbx", "offered_at": "2023-11-14T22:13:20.123Z", "answered": true,
             "answered_at": "2023-11-14T22:13:24.000Z", "transferred_at": null, "ended_at": "2023-11-14T22:14:24.250Z",
             "talk_seconds": 60.25, "why": "user_hung_up", "detail": "terminate", "sip_code": 200,
-            "meta_code": null, "whatsapp": heard, "far": nothing,
+            "meta_code": null, "whatsapp": heard, "far": nothing, "agent": null,
         }] })
     );
 }

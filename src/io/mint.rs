@@ -129,7 +129,7 @@ mod tests {
     async fn the_service_is_asked_once_and_its_answer_comes_back() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
-        let answer = "HTTP/1.1 201 Created\r\nContent-Length: 13\r\n\r\n{\"ok\":\"yes\"}";
+        let answer = "HTTP/1.1 201 Created\r\nContent-Length: 12\r\n\r\n{\"ok\":\"yes\"}";
         let request = request(port);
         let (said, asked) = tokio::join!(exchange(&request, true, None, PATIENCE), serve(listener, answer));
         assert_eq!(said, Ok((201, b"{\"ok\":\"yes\"}".to_vec())));
