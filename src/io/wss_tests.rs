@@ -445,7 +445,7 @@ async fn what_is_too_long_or_no_websocket_ends_the_connection_with_the_code_for_
     let (mut socket, mut agent) = pair(CALM).await;
     let sending = async move {
         for (n, opcode) in [Data::Binary, Data::Continue, Data::Continue].into_iter().enumerate() {
-            let piece = RawFrame::message(vec![0; 400_000], OpCode::Data(opcode), n == 2);
+            let piece = RawFrame::message(vec![0; 1_600_000], OpCode::Data(opcode), n == 2);
             poll_fn(|context| Pin::new(&mut agent).poll_ready(context)).await.unwrap();
             let _ = Pin::new(&mut agent).start_send(Message::Frame(piece));
             let _ = poll_fn(|context| Pin::new(&mut agent).poll_flush(context)).await;
