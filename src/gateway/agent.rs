@@ -130,7 +130,8 @@ impl Gateway {
                 return self.far_ended(key, why, now);
             }
         };
-        tracing::warn!(call = %live.id, reason, to = live.destination_class(), "a voice agent has failed: the call goes on");
+        tracing::warn!(call = %live.id, reason, to = live.destination_class(),
+            "a voice agent has failed: the call goes on");
         live.fell_back = Some(format!("{failure}; the call went on to {}", live.destination));
         live.route = Some(route);
         live.far = FarState::Idle;
@@ -210,7 +211,7 @@ impl Gateway {
     /// The service has answered.
     pub(super) fn minted(&mut self, key: CallKey, result: Result<String, String>, now: Now) {
         let Some(live) = self.calls.get_mut(&key) else { return };
-        if live.call.ending() {
+        if live.call.ending() || live.far != FarState::Idle {
             return;
         }
         match result {
