@@ -208,7 +208,7 @@ impl Gateway {
     /// The service has answered.
     pub(super) fn minted(&mut self, key: CallKey, result: Result<String, String>, now: Now) {
         let Some(live) = self.calls.get_mut(&key) else { return };
-        if live.call.ending() {
+        if live.call.ending() || live.far != FarState::Idle {
             return;
         }
         match result {

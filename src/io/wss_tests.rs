@@ -439,13 +439,13 @@ async fn told(bytes: &[u8]) -> (String, Option<u16>) {
 async fn what_is_too_long_or_no_websocket_ends_the_connection_with_the_code_for_it() {
     let mut long = vec![0x82, 127];
     long.extend((LONGEST as u64 + 1).to_be_bytes());
-    let most = "1048576 are the most";
-    assert_eq!(told(&long).await, (format!("the agent sent a message of 1048577 bytes; {most}"), Some(1009)));
+    let most = "4194304 are the most";
+    assert_eq!(told(&long).await, (format!("the agent sent a message of 4194305 bytes; {most}"), Some(1009)));
     // The same in pieces, none of which is too long.
     let (mut socket, mut agent) = pair(CALM).await;
     let sending = async move {
         for (n, opcode) in [Data::Binary, Data::Continue, Data::Continue].into_iter().enumerate() {
-            let piece = RawFrame::message(vec![0; 400_000], OpCode::Data(opcode), n == 2);
+            let piece = RawFrame::message(vec![0; 1_600_000], OpCode::Data(opcode), n == 2);
             poll_fn(|context| Pin::new(&mut agent).poll_ready(context)).await.unwrap();
             let _ = Pin::new(&mut agent).start_send(Message::Frame(piece));
             let _ = poll_fn(|context| Pin::new(&mut agent).poll_flush(context)).await;

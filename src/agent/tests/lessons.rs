@@ -323,7 +323,8 @@ fn an_agent_that_says_nothing_after_the_answer_has_failed() {
 
 #[test]
 fn what_the_user_says_may_be_dropped_and_what_is_no_sound_may_not() {
-    for dialect in ALL {
+    // Those whose session begins without a word of theirs.
+    for dialect in ALL.into_iter().filter(|word| !["elevenlabs", "deepgram", "openai"].contains(word)) {
         let mut call = Call::talking(dialect);
         let frame = vec![100; call.leg.rate() as usize / 50 * 5];
         call.leg.heard(&frame, call.now);

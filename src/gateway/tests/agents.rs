@@ -259,6 +259,7 @@ fn an_agent_hangs_up_by_the_id_that_it_was_told() {
     assert!(story.told.pop_front().unwrap().1.is_ok());
     story.graph_agrees("terminate");
     story.line_closes(call);
+    assert!(matches!(story.lines.pop_front(), Some((_, LineOrder::AgentEnd(Why::Operator)))));
     story.over(Why::Operator);
 }
 
