@@ -304,7 +304,8 @@ impl UserAgent {
     /// Trunks with calls that ring, and that another trunk could carry, are watched.
     fn watch(&mut self, now: Now) {
         for trunk in self.trunks.iter_mut() {
-            let watched = self.calls.values().any(|call| call.trunk == trunk.index && call.could_ring_elsewhere());
+            let watched =
+                self.calls.values().any(|call| call.trunk == trunk.index && call.could_ring_elsewhere());
             trunk.watch(watched, &mut self.core, now);
         }
     }
