@@ -180,7 +180,8 @@ fn the_pbx_hands_a_talking_call_over_and_the_user_talks_on_with_the_target() {
     story.pbx_says(&second, "200 OK", PBX_SDP);
     assert!(matches!(story.lines.pop_front(), Some((_, LineOrder::Far(_)))));
     story.expect_notify("SIP/2.0 200");
-    assert!(story.sip.is_empty(), "whoever handed over may hang up by itself: {:?}", story.sip);
+    let left = story.sip.iter().any(|message| message.starts_with("BYE"));
+    assert!(!left, "whoever handed over may hang up by itself");
     story.wait(Duration::from_secs(2));
     let bye = story.next_sip("BYE");
     assert!(
