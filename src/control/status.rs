@@ -6,7 +6,7 @@ use super::refusal::{refused, strange};
 use super::serve::{Outcome, Reply};
 use super::{Backend, stamp};
 use crate::gateway::desk::{Answer, Command, TrunkLine};
-use crate::sip::TrunkState;
+use crate::sip::{Counters, TrunkState};
 
 /// `GET /v1/status`
 pub async fn status<B: Backend>(backend: &B) -> Outcome {
@@ -19,6 +19,7 @@ pub async fn status<B: Backend>(backend: &B) -> Outcome {
             "calls": view.calls,
             "maxCalls": view.max_calls,
             "trunks": view.trunks.iter().map(trunk).collect::<Vec<_>>(),
+            "sip": counted(&view.sip),
             "now": stamp::iso(backend.now().wall),
         }))),
         Ok(other) => Err(strange(&other)),
@@ -35,6 +36,43 @@ pub async fn trunks<B: Backend>(backend: &B) -> Outcome {
         Ok(other) => Err(strange(&other)),
         Err(refusal) => Err(refused(&refusal)),
     }
+}
+
+fn counted(counters: &Counters) -> Value {
+    let Counters {
+        received,
+        sent,
+        dropped_foreign,
+        dropped_rate,
+        not_sip,
+        malformed,
+        retransmissions,
+        repeated_requests,
+        stray_responses,
+        refused_full,
+        timeouts,
+        evicted,
+        challenged,
+        denied,
+        fallen_back,
+    } = counters;
+    json!({
+        "received": received,
+        "sent": sent,
+        "droppedForeign": dropped_foreign,
+        "droppedRate": dropped_rate,
+        "notSip": not_sip,
+        "malformed": malformed,
+        "retransmissions": retransmissions,
+        "repeatedRequests": repeated_requests,
+        "strayResponses": stray_responses,
+        "refusedFull": refused_full,
+        "timeouts": timeouts,
+        "evicted": evicted,
+        "challenged": challenged,
+        "denied": denied,
+        "fallenBack": fallen_back,
+    })
 }
 
 fn trunk(line: &TrunkLine) -> Value {

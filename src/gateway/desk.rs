@@ -235,6 +235,8 @@ pub struct StatusView {
     pub draining: bool,
     /// The trunks, by name.
     pub trunks: Vec<TrunkLine>,
+    /// What SIP has counted since the start.
+    pub sip: crate::sip::Counters,
 }
 
 impl Gateway {
@@ -381,6 +383,7 @@ impl Gateway {
             ready: self.ready(),
             draining: self.drain_until.is_some(),
             trunks: self.view_trunks(),
+            sip: self.agent.counters(),
         }
     }
 

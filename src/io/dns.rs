@@ -8,7 +8,7 @@ mod message;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV6};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -89,7 +89,8 @@ impl Resolver {
     }
 
     /// By these servers and this file of hosts alone.
-    pub fn by(servers: Vec<SocketAddr>, hosts: &Path) -> Resolver {
+    #[cfg(test)]
+    pub fn by(servers: Vec<SocketAddr>, hosts: &std::path::Path) -> Resolver {
         Resolver { servers: Some(servers), hosts: hosts.to_owned() }
     }
 

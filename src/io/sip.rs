@@ -214,11 +214,13 @@ impl SipSockets {
     }
 
     /// Connections that are open or being opened.
+    #[cfg(test)]
     pub fn connections(&self) -> usize {
         self.connections.len()
     }
 
     /// Connections that were not accepted since the start: sources that are not admitted, or too many.
+    #[cfg(test)]
     pub fn refused(&self) -> u64 {
         self.refused
     }

@@ -10,7 +10,14 @@ use crate::control::operations::{self, Credentials};
 use crate::gateway::desk::{Answer, Refusal, StatusView};
 
 fn status() -> Answer {
-    let view = StatusView { calls: 0, max_calls: 50, ready: true, draining: false, trunks: Vec::new() };
+    let view = StatusView {
+        calls: 0,
+        max_calls: 50,
+        ready: true,
+        draining: false,
+        trunks: Vec::new(),
+        sip: Default::default(),
+    };
     Answer::Status(view)
 }
 
@@ -273,7 +280,8 @@ async fn status_and_trunks_are_the_halls_own_words() {
         (&got["trunks"][1]["up"], &got["trunks"][1]["why"]),
         (&json!(false), &json!("wrong password"))
     );
-    let view = StatusView { calls: 3, max_calls: 50, ready: true, draining: false, trunks };
+    let view =
+        StatusView { calls: 3, max_calls: 50, ready: true, draining: false, trunks, sip: Default::default() };
     house.fake.says(Ok(Answer::Status(view)));
     let got = house.get("/api/v1/status").await.json();
     assert_eq!((&got["calls"], &got["name"]), (&json!(3), &json!("box")));

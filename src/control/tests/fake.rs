@@ -142,6 +142,7 @@ fn usual(command: &Command) -> Result<Answer, Refusal> {
             ready: true,
             draining: false,
             trunks: Vec::new(),
+            sip: Default::default(),
         }),
         Command::Permission { .. } => Answer::Permission(Permission::parse(permission).unwrap()),
         Command::RequestPermission { .. } => Answer::Requested(None),

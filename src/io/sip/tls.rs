@@ -39,19 +39,6 @@ pub struct TlsTrust {
     pub pin: Option<[u8; 32]>,
 }
 
-impl TlsTrust {
-    /// Reads a pin: 64 hexadecimal digits, colons allowed as `openssl x509 -fingerprint` writes them.
-    pub fn read_pin(text: &str) -> Option<[u8; 32]> {
-        let digits: Vec<u32> =
-            text.chars().filter(|c| *c != ':').map(|c| c.to_digit(16)).collect::<Option<_>>()?;
-        let bytes = digits.chunks(2).map(|pair| match pair {
-            [high, low] => u8::try_from(high << 4 | low).ok(),
-            _ => None,
-        });
-        bytes.collect::<Option<Vec<u8>>>()?.try_into().ok()
-    }
-}
-
 /// What a handshake as client needs; reads files, so not for the signalling thread.
 ///
 /// # Errors

@@ -196,7 +196,7 @@ async fn a_self_signed_server_is_refused_with_what_to_set_and_believed_once_it_i
         assert!(said.contains("self-signed") && said.contains("tls_ca"), "{said}");
         assert!(said.contains(&format!("tls_pin = \"{pin}\"")), "{said}");
 
-        let pinned = TlsTrust { pin: TlsTrust::read_pin(&pin), ..trust("pbx.test") };
+        let pinned = TlsTrust { pin: Some(papers.pin()), ..trust("pbx.test") };
         assert_eq!(sent(&papers, Some(pinned)).await, Ok(Some("pbx.test".to_owned())));
 
         let ca = Some(folder.file("server.pem", &papers.certificate));
@@ -369,16 +369,4 @@ async fn a_certificate_that_can_not_be_used_is_said_at_the_start() {
     assert!(mismatch.contains("is not the key of"), "{mismatch}");
     let empty = folder.file("empty.pem", "");
     assert!(said(empty, key).contains("there is no certificate in it"));
-}
-
-#[test]
-fn a_pin_is_read_as_openssl_writes_it() {
-    let plain = "00ff".repeat(16);
-    let colons = "00:FF:".repeat(16);
-    let pin = TlsTrust::read_pin(&plain).unwrap();
-    assert_eq!(TlsTrust::read_pin(colons.trim_end_matches(':')), Some(pin));
-    assert_eq!((pin[0], pin[1]), (0, 0xff));
-    for wrong in ["", "00", "xy", &"0".repeat(63), &"0".repeat(65)] {
-        assert_eq!(TlsTrust::read_pin(wrong), None, "{wrong}");
-    }
 }
