@@ -43,6 +43,13 @@ impl Unacknowledged {
         }
     }
 
+    /// The connection by which it goes is gone.
+    pub fn cut_off(&mut self, gone: Way, instead: Way) {
+        if self.to == gone {
+            self.to = instead;
+        }
+    }
+
     pub fn next(&self) -> Tick {
         self.repeat.min(self.give_up)
     }

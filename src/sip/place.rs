@@ -305,11 +305,14 @@ impl Call {
 
     /// The connection that the call's messages came by is gone: the next one goes to the trunk's own place.
     pub(crate) fn cut_off(&mut self, way: Way, trunk: &Trunk) {
-        let Some(dialog) = self.dialog.as_mut().filter(|dialog| dialog.seen == way) else { return };
         let known = trunk.places.nearest(way).map(|found| found.way);
         let known = known.filter(|known| known.transport == way.transport && known.ip() == way.ip());
-        if let Some(known) = known.filter(|_| way.transport.is_reliable()) {
+        let Some(known) = known.filter(|_| way.transport.is_reliable()) else { return };
+        if let Some(dialog) = self.dialog.as_mut().filter(|dialog| dialog.seen == way) {
             dialog.seen = known;
+        }
+        if let Some(answer) = self.unacknowledged.as_mut() {
+            answer.cut_off(way, known);
         }
     }
 }

@@ -108,6 +108,11 @@ impl Registration {
         self.bound
     }
 
+    /// Whether an attempt waits for its answer.
+    pub fn under_way(&self) -> bool {
+        self.sent.is_some()
+    }
+
     pub fn leaving(&self) -> bool {
         self.leaving
     }

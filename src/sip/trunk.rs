@@ -109,6 +109,9 @@ impl Trunk {
         self.ping_sent = None;
         self.ping_due = None;
         self.answers_pings = false;
+        self.failures = 0;
+        self.bad_for_calls = false;
+        self.quiet = None;
         if self.settings.register {
             self.registration.now(now);
         } else {
@@ -445,7 +448,9 @@ impl Trunk {
 
     pub fn stop(&mut self, core: &mut Core, now: Now) {
         self.ping_due = None;
-        if self.settings.register && self.registration.bound() && self.peer().is_some() {
+        // What is under way may succeed, and then there is a binding too.
+        let bound = self.registration.bound() || self.registration.under_way();
+        if self.settings.register && bound && self.peer().is_some() {
             self.registration.leave();
             self.register(core, now);
         } else {

@@ -33,9 +33,12 @@ enum Order {
     /// Refreshes the session now, whoever's turn it is.
     Refresh,
     Digit(char),
+    /// The connection between the two is gone, with what was on its way.
+    Break,
 }
 
 struct Duo {
+    transport: Transport,
     sides: [UserAgent; 2],
     events: [Vec<Event>; 2],
     /// What is to be done on which side when, in order.
@@ -56,15 +59,21 @@ impl Duo {
 
     /// Ann wants her sessions refreshed that often.
     fn refreshed(seed: u64, session_expires: Option<Duration>) -> Duo {
+        Duo::over(seed, Transport::Udp, session_expires)
+    }
+
+    fn over(seed: u64, transport: Transport, session_expires: Option<Duration>) -> Duo {
         let now = Now { tick: Tick::from_millis(1_000), wall: Wall(1_700_000_000_000) };
         let side = |me: usize| {
             let mut ua = UserAgent::new(Settings { seed: seed + me as u64, ..Settings::default() });
-            let found = vec![found(ADDRESSES[1 - me], ADDRESSES[me])];
+            let way = Way { transport, address: addr(ADDRESSES[1 - me]) };
+            let found = vec![Found { way, local: addr(ADDRESSES[me]) }];
             let session_expires = session_expires.filter(|_| me == ANN);
             ua.add_trunk(TrunkSettings { found, allow: vec![], session_expires, ..trunk(false) }, now);
             ua
         };
         let mut duo = Duo {
+            transport,
             sides: [side(ANN), side(BEN)],
             events: [vec![], vec![]],
             script: VecDeque::new(),
@@ -79,6 +88,10 @@ impl Duo {
         assert!(duo.sides.iter().all(|ua| ua.trunks()[0].state.is_up()));
         duo.events = [vec![], vec![]];
         duo
+    }
+
+    fn way(&self, side: usize) -> Way {
+        Way { transport: self.transport, address: addr(ADDRESSES[side]) }
     }
 
     /// A number below `sides`, the same in every run (xorshift).
@@ -97,7 +110,7 @@ impl Duo {
                         }
                     }
                     Output::Transmit { to, bytes } => {
-                        assert_eq!(to, udp(ADDRESSES[1 - me]));
+                        assert_eq!(to, self.way(1 - me));
                         let bytes = if self.old { without_update(&bytes) } else { bytes };
                         let copies = 1 + u64::from(self.throw(100) < self.weather.doubled);
                         for _ in 0..copies {
@@ -115,6 +128,14 @@ impl Duo {
 
     fn carry_out(&mut self, side: usize, order: Order) {
         let leg = if side == ANN { LEG } else { LegId(1 << 63 | 1) };
+        if let Order::Break = order {
+            self.wire.clear();
+            for me in [ANN, BEN] {
+                let way = self.way(1 - me);
+                self.sides[me].unreachable(way, "broken", self.now);
+            }
+            return;
+        }
         let (ua, now) = (&mut self.sides[side], self.now);
         match order {
             Order::Ring => ua.ring(leg, now),
@@ -127,6 +148,7 @@ impl Duo {
             }
             Order::Digit(digit) => ua.send_digit(leg, digit, 60, now),
             Order::HangUp => ua.hang_up(leg, Cause { code: Some(480), text: "bye" }, now),
+            Order::Break => {}
         }
     }
 
@@ -149,7 +171,8 @@ impl Duo {
                 self.carry_out(side, order);
             } else if wire.is_some_and(|at| at <= due) {
                 let (_, (to, bytes)) = self.wire.pop_first().unwrap();
-                self.sides[to].receive(&bytes, udp(ADDRESSES[1 - to]), self.now);
+                let from = self.way(1 - to);
+                self.sides[to].receive(&bytes, from, self.now);
             } else {
                 for side in &mut self.sides {
                     side.handle_timeout(self.now);
@@ -316,6 +339,24 @@ fn changes_that_both_begin_at_once_meet_and_succeed_in_the_end() {
     }
 }
 
+#[test]
+fn over_tcp_nothing_is_ever_sent_twice_but_our_200() {
+    let mut duo = Duo::over(3, Transport::Tcp, None);
+    duo.dial();
+    duo.pass(millis(10));
+    duo.carry_out(BEN, Order::Ring);
+    duo.pass(millis(30_000));
+    duo.carry_out(BEN, Order::Answer);
+    duo.pass(Duration::from_secs(600));
+    duo.carry_out(ANN, Order::HangUp);
+    duo.pass(Duration::from_secs(60));
+    duo.check(ANN);
+    duo.check(BEN);
+    let counters = duo.sides.each_ref().map(UserAgent::counters);
+    assert!(counters.iter().all(|counters| counters.retransmissions + counters.stray_responses == 0));
+    duo.check_forgotten();
+}
+
 fn order() -> impl Strategy<Value = Order> {
     prop_oneof![
         3 => Just(Order::Ring),
@@ -418,5 +459,28 @@ proptest! {
         if lost < 10 {
             prop_assert_eq!(heard, digits);
         }
+    }
+
+    #[test]
+    fn whenever_the_connection_breaks_each_side_ends_once(
+        seed in 1u64..1 << 40,
+        tls in any::<bool>(),
+        breaks in vec(0u64..20_000, 0..4),
+        called in vec((0u64..20_000, order()), 0..5),
+        caller in proptest::option::of(0u64..30_000),
+    ) {
+        let mut duo = Duo::over(seed, if tls { Transport::Tls } else { Transport::Tcp }, None);
+        let mut script: Vec<(Tick, usize, Order)> =
+            called.iter().map(|(after, order)| (duo.now.tick + millis(*after), BEN, *order)).collect();
+        script.extend(breaks.iter().map(|after| (duo.now.tick + millis(*after), ANN, Order::Break)));
+        script.extend(caller.map(|after| (duo.now.tick + millis(after), ANN, Order::HangUp)));
+        script.extend([ANN, BEN].map(|side| (duo.now.tick + millis(150_000), side, Order::HangUp)));
+        script.sort_by_key(|(at, ..)| *at);
+        duo.script = script.into();
+        duo.dial();
+        duo.pass(Duration::from_secs(400));
+        duo.check(ANN);
+        duo.check(BEN);
+        duo.check_forgotten();
     }
 }

@@ -69,6 +69,21 @@ fn a_trunk_that_nobody_answers_is_removed_all_the_same() {
 }
 
 #[test]
+fn a_registration_under_way_is_taken_back_too() {
+    let mut lab = Lab::registering();
+    let first = lab.take("REGISTER");
+    lab.ua.remove_trunk("pbx", lab.now);
+    lab.drain();
+    let leave = lab.take("REGISTER");
+    assert_eq!((leave.header("CSeq"), leave.header("Expires")), ("2 REGISTER", "0"));
+    lab.answer(&first, "200 OK", "Expires: 300\r\n", "");
+    assert!(!lab.ua.trunks()[0].state.is_up(), "an answer that nobody waits for any more");
+    lab.answer(&leave, "200 OK", "", "");
+    lab.pass(Duration::from_secs(600));
+    assert!(lab.sent.is_empty() && lab.ua.trunks().is_empty());
+}
+
+#[test]
 fn what_did_not_change_is_left_alone() {
     let mut lab = registered(trunk(true));
     change(&mut lab, trunk(true));

@@ -214,6 +214,19 @@ fn a_connection_that_breaks_while_it_rings_ends_the_call_for_another_trunk_to_ta
 }
 
 #[test]
+fn our_200_goes_on_where_the_trunk_is_when_its_connection_is_gone() {
+    let mut lab = by_tcp(false);
+    let connection = tcp("192.0.2.1:40123");
+    receive_by(&mut lab, &call(1, "INVITE", PBX), connection);
+    let Some(Event::Invited { leg, .. }) = lab.take_events().pop() else { panic!() };
+    lab.pick_up(leg, answer());
+    lab.sent.clear();
+    lab.ua.unreachable(connection, "closed", lab.now);
+    lab.pass(millis(600));
+    assert_eq!(lab.find("200").to, tcp(PBX));
+}
+
+#[test]
 fn a_call_that_stands_outlives_its_connection() {
     let mut lab = by_tcp(false);
     let connection = tcp("192.0.2.1:40123");
