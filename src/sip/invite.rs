@@ -360,7 +360,6 @@ impl Call {
         };
         match sdp {
             Some(sdp) if wanted => {
-                caller.forks.clear();
                 self.dialog = Some(dialog);
                 self.abilities.learn(&response.headers);
                 self.timed_by(&response.headers, now);

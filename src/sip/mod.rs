@@ -13,7 +13,7 @@
 //! | `change`, `timer` | changed by us; kept alive (RFC 4028) |
 //! | `reliable`, `redirect` | provisional answers that do not get lost; 3xx followed |
 //! | `refer`, `digits` | transfers; digits by INFO |
-//! | `identity` | who calls, by whom diverted, and who must not know |
+//! | `identity`, `reason` | who calls, by whom diverted, and who must not know; why it ended |
 //! | `serve` | what else the PBX asks of us |
 //! | `trunk`, `trunks`, `register`, `auth` | a PBX: alive, registered, believed |
 //! | `place`, `guard`, `challenge` | where it is; who is heard, how often; whoever calls proves who he is |

@@ -77,7 +77,6 @@ impl Call {
         if fork.agreed.is_none() {
             fork.agreed = response.sdp();
         }
-        self.digest.begin();
         self.prack(response.to.tag().unwrap_or_default(), trunk, core, now);
     }
 

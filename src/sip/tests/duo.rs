@@ -392,6 +392,11 @@ proptest! {
         duo.check(BEN);
         duo.check_forgotten();
     }
+}
+
+proptest! {
+    // Each of these is a call of minutes, with a refresh every 45 seconds.
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(48) })]
 
     #[test]
     fn a_call_lives_through_bad_weather_and_glare_and_ends_once_on_either_side(

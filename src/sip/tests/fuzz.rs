@@ -101,6 +101,11 @@ fn shuffled() -> impl Strategy<Value = Vec<u8>> {
         "\u{0}",
         "Reason: Q.850;cause=16",
         "tel:+1",
+        "Refer-To: <sip:1@x?Replaces=%61>\r\n",
+        "Replaces: a;to-tag=1;from-tag=2\r\n",
+        "Diversion: ",
+        "Session-Expires: 9",
+        "RAck: 1 1 INVITE\r\n",
     ];
     vec(prop::sample::select(pieces.to_vec()), 0..60).prop_map(|pieces| pieces.concat().into_bytes())
 }
@@ -126,7 +131,9 @@ enum Turn {
 }
 
 fn turn() -> impl Strategy<Value = Turn> {
-    let methods = prop::sample::select(vec!["ACK", "BYE", "INVITE", "UPDATE", "INFO", "OPTIONS", "NOTIFY"]);
+    let methods = prop::sample::select(vec![
+        "ACK", "BYE", "INVITE", "UPDATE", "INFO", "OPTIONS", "NOTIFY", "PRACK", "REFER",
+    ]);
     prop_oneof![
         1 => Just(Turn::Ring),
         2 => Just(Turn::Answer),
@@ -201,9 +208,17 @@ proptest! {
             let latest = lab.sent.iter().rev().find(|sent| sent.what() == "INVITE").cloned().unwrap_or(invite.clone());
             let to = format!("{};tag=t{}", invite.header("To"), code % 5);
             let body: String = body.iter().map(|octet| char::from(octet & 0x7f)).collect();
-            let headers = format!("Contact: {header}\r\nWWW-Authenticate: Digest {header}\r\n");
+            let headers = format!(
+                "Contact: <sip:{}@x>, {header}\r\nWWW-Authenticate: Digest {header}\r\nRSeq: {}\r\n\
+                 Require: 100rel\r\nMin-SE: {}\r\nSession-Expires: {};refresher=uac\r\nReason: {header}\r\n\
+                 Warning: {header}\r\n",
+                code % 9,
+                code % 4,
+                code % 500,
+                u32::from(*code) * 7 % 400,
+            );
             lab.answer_as(&latest, &format!("{code} x"), &to, &headers, &body);
-            lab.ask(&invite, ["BYE", "UPDATE", "INVITE", "INFO", "ACK"][usize::from(code % 5)], u32::from(*code), "", &body);
+            lab.ask(&invite, ["BYE", "UPDATE", "INVITE", "INFO", "ACK", "REFER", "PRACK"][usize::from(code % 7)], u32::from(*code), "", &body);
             lab.pass(millis(wait));
             check_bounds(&lab);
         }
@@ -249,7 +264,14 @@ proptest! {
                         to: udp(PBX),
                         text: format!("\r\nFrom: \"Bob\" <sip:200@pbx.example>;tag=pbx1\r\nTo: {to}\r\nCall-ID: in1@pbx\r\n"),
                     };
-                    lab.ask_in(&dialog, method, cseq, "", if sdp { THEIRS } else { "" });
+                    let headers = match method {
+                        "REFER" => "Refer-To: <sip:300@pbx.example?Replaces=a%3Bto-tag%3D1%3Bfrom-tag%3D2>\r\n",
+                        "PRACK" => "RAck: 1 7 INVITE\r\n",
+                        "UPDATE" if !sdp => "Supported: timer\r\nSession-Expires: 90;refresher=uas\r\n",
+                        "INVITE" if !sdp => "Session-Expires: 90;refresher=uac\r\n",
+                        _ => "",
+                    };
+                    lab.ask_in(&dialog, method, cseq, headers, if sdp { THEIRS } else { "" });
                 }
                 Turn::Hop("INVITE") => lab.invite(1, CALLEE, "Contact: <sip:200@192.0.2.1:5062>\r\n", body),
                 Turn::Hop(method) => lab.ask_hop(1, method, ""),

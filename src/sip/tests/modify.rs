@@ -186,3 +186,30 @@ fn a_repeated_change_is_answered_once_more_only_by_the_dialog() {
     assert!(matches!(lab.take_events().as_slice(), [Event::Changed { .. }]));
     assert_eq!(lab.ua.counters().repeated_requests, 1);
 }
+
+#[test]
+fn every_way_to_say_hold_is_understood_and_mirrored() {
+    let zero = |line: &str| THEIRS.replace("c=IN IP4 192.0.2.1", line);
+    let session = THEIRS.replace("a=sendrecv\r\n", "").replace("t=0 0\r\n", "t=0 0\r\na=sendonly\r\n");
+    for (description, ours, theirs) in [
+        (HOLD.to_owned(), "recvonly", sdp::Direction::SendOnly),
+        (session, "recvonly", sdp::Direction::SendOnly),
+        (THEIRS.replace("sendrecv", "inactive"), "inactive", sdp::Direction::Inactive),
+        (THEIRS.replace("sendrecv", "recvonly"), "sendonly", sdp::Direction::RecvOnly),
+        (zero("c=IN IP4 0.0.0.0"), "recvonly", sdp::Direction::SendOnly),
+        (zero("c=IN IP6 ::"), "recvonly", sdp::Direction::SendOnly),
+        (zero("c=IN IP4 0.0.0.0").replace("sendrecv", "inactive"), "inactive", sdp::Direction::Inactive),
+    ] {
+        for method in ["INVITE", "UPDATE"] {
+            let mut lab = Lab::up();
+            let (invite, _) = lab.talking();
+            lab.ask(&invite, method, 1, "", &description);
+            let answer = lab.take("200");
+            assert!(answer.body().contains(&format!("a={ours}\r\n")), "{description}: {}", answer.text);
+            let events = lab.take_events();
+            let [Event::Changed { ours, theirs: told, .. }] = events.as_slice() else { panic!("{events:?}") };
+            assert_eq!((ours.as_str(), told.as_slice()), (answer.body(), description.as_bytes()));
+            assert_eq!(sdp::agreed(ours, told).unwrap().direction, theirs, "{description}");
+        }
+    }
+}

@@ -3,7 +3,7 @@
 use super::*;
 
 /// What can happen, in the order of the table's columns.
-const HAPPENS: [&str; 13] = [
+const HAPPENS: [&str; 15] = [
     "ring",
     "answer",
     "refuse",
@@ -17,10 +17,12 @@ const HAPPENS: [&str; 13] = [
     "refresh",
     "INFO",
     "OPTIONS",
+    "REFER",
+    "PRACK",
 ];
 
 /// The phase, and for each happening what is sent and what is told.
-const TABLE: [(&str, [&str; 13]); 6] = [
+const TABLE: [(&str, [&str; 15]); 6] = [
     (
         "ringing",
         [
@@ -37,6 +39,8 @@ const TABLE: [(&str, [&str; 13]); 6] = [
             "200",
             "200 Digit",
             "200",
+            "491",
+            "481",
         ],
     ),
     (
@@ -55,9 +59,11 @@ const TABLE: [(&str, [&str; 13]); 6] = [
             "200",
             "200 Digit",
             "200",
+            "491",
+            "481",
         ],
     ),
-    ("leaving", ["", "", "", "", "200", "200", "BYE", "", "491", "491", "200", "200", "200"]),
+    ("leaving", ["", "", "", "", "200", "200", "BYE", "", "491", "491", "200", "200", "200", "491", "481"]),
     (
         "talking",
         [
@@ -74,11 +80,13 @@ const TABLE: [(&str, [&str; 13]); 6] = [
             "200",
             "200 Digit",
             "200",
+            "202 NOTIFY Referred",
+            "481",
         ],
     ),
-    ("hung up", ["", "", "", "", "200", "200", "", "", "481", "481", "481", "200", "200"]),
+    ("hung up", ["", "", "", "", "200", "200", "", "", "481", "481", "481", "200", "200", "481", "481"]),
     // A refused call is forgotten; its transaction goes on.
-    ("refused", ["", "", "", "", "200", "481", "", "486", "481", "481", "481", "481", "481"]),
+    ("refused", ["", "", "", "", "200", "481", "", "486", "481", "481", "481", "481", "481", "481", "481"]),
 ];
 
 const MOVED: &str = "v=0\r\no=- 5 2 IN IP4 192.0.2.1\r\ns=-\r\nc=IN IP4 192.0.2.1\r\nt=0 0\r\n\
@@ -126,6 +134,8 @@ fn happen(lab: &mut Lab, leg: LegId, answer: &Sent, what: &str) {
         "UPDATE" => lab.ask_in(answer, "UPDATE", 8, "", MOVED),
         "refresh" => lab.ask_in(answer, "UPDATE", 8, "", ""),
         "INFO" => lab.ask_in(answer, "INFO", 8, "Content-Type: application/dtmf\r\n", "5"),
+        "REFER" => lab.ask_in(answer, "REFER", 8, "Refer-To: <sip:300@pbx.example>\r\n", ""),
+        "PRACK" => lab.ask_in(answer, "PRACK", 8, "RAck: 1 7 INVITE\r\n", ""),
         method => lab.ask_in(answer, method, 8, "", ""),
     }
 }
