@@ -86,6 +86,19 @@ fn a_registrar_that_rewrote_our_contact_is_still_understood() {
 }
 
 #[test]
+fn routes_that_a_registrar_hands_out_are_left_alone() {
+    let mut lab = Lab::registering();
+    let first = lab.take("REGISTER");
+    let more =
+        "Service-Route: <sip:edge@192.0.2.9;lr>\r\nPath: <sip:p@192.0.2.8;lr>\r\nSupported: path, gruu\r\n";
+    lab.answer(&first, "200 OK", &format!("{more}{OK}"), "");
+    assert_eq!(states(&mut lab), [TrunkState::Trying, registered(100)]);
+    let invite = lab.dialled();
+    assert_eq!(invite.to, udp(PBX));
+    assert!(!invite.has("192.0.2.9") && !invite.has("192.0.2.8"), "{}", invite.text);
+}
+
+#[test]
 fn an_aged_nonce_is_replaced_without_a_word() {
     let mut lab = done();
     lab.alive = true;
