@@ -109,7 +109,7 @@ pub(crate) struct Caller {
     rang: usize,
     /// A session description that came before the answer.
     early: Option<Vec<u8>>,
-    forks: Vec<Fork>,
+    pub(super) forks: Vec<Fork>,
     acks: Vec<Acknowledged>,
     /// The interval of the session timer that is asked for, in seconds, and how often the PBX wanted a longer one.
     session: Option<u32>,

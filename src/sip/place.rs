@@ -314,6 +314,7 @@ impl Call {
         if let Some(answer) = self.unacknowledged.as_mut() {
             answer.cut_off(way, known);
         }
+        self.early_cut_off(way, known);
     }
 }
 

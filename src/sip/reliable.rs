@@ -129,6 +129,24 @@ impl Call {
     }
 }
 
+impl Call {
+    /// The connection by which early dialogs are spoken in is gone.
+    pub(crate) fn early_cut_off(&mut self, gone: Way, instead: Way) {
+        match &mut self.role {
+            Role::Caller(caller) => {
+                for fork in caller.forks.iter_mut().filter(|fork| fork.dialog.seen == gone) {
+                    fork.dialog.seen = instead;
+                }
+            }
+            Role::Called(called) => {
+                if let Some(reliable) = called.reliable.as_mut().filter(|reliable| reliable.to == gone) {
+                    reliable.to = instead;
+                }
+            }
+        }
+    }
+}
+
 /// Our reliable 180, until its PRACK comes.
 #[derive(Debug)]
 pub(crate) struct Reliable {

@@ -234,3 +234,46 @@ fn a_prack_for_nothing_is_refused() {
     lab.ask(&invite, "PRACK", 1, "RAck: 1 1 INVITE\r\n", "");
     lab.take("481");
 }
+
+#[test]
+fn a_telephone_that_was_spoken_to_early_and_answers_too_late_is_hung_up_in_its_own_count() {
+    let mut lab = Lab::up();
+    let invite = lab.dialled();
+    let to = |tag: &str| format!("{};tag={tag}", invite.header("To"));
+    lab.answer_as(&invite, "180 Ringing", &to("a"), &reliable(10), "");
+    lab.answer_as(&invite, "180 Ringing", &to("b"), &reliable(20), "");
+    lab.answer_as(&invite, "200 OK", &to("a"), CONTACT, THEIRS);
+    lab.sent.clear();
+    lab.answer_as(&invite, "200 OK", &to("b"), CONTACT, THEIRS);
+    let both = std::mem::take(&mut lab.sent);
+    let [ack, bye] = both.as_slice() else { panic!("{both:#?}") };
+    assert_eq!((ack.header("CSeq"), ack.tag("To").as_str()), ("1 ACK", "b"));
+    assert_eq!((bye.header("CSeq"), bye.tag("To").as_str()), ("3 BYE", "b"), "its PRACK was number 2");
+    assert!(matches!(lab.take_events().last(), Some(Event::Answered { .. })));
+}
+
+#[test]
+fn ringing_that_is_not_acknowledged_yet_goes_on_by_the_next_connection() {
+    let tcp = |address: &str| Way { transport: Transport::Tcp, address: addr(address) };
+    let mut lab = Lab::new(Settings { seed: 7, ..Settings::default() });
+    let place = Found { way: tcp(PBX), local: addr(US) };
+    lab.ua.add_trunk(TrunkSettings { found: vec![place], ..trunk(false) }, lab.now);
+    lab.drain();
+    let text = format!(
+        "INVITE {CALLEE} SIP/2.0\r\nVia: SIP/2.0/TCP {PBX};branch=z9hG4bKa\r\nFrom: <sip:200@pbx>;tag=1\r\n\
+         To: <{CALLEE}>\r\nCall-ID: a\r\nCSeq: 7 INVITE\r\nRequire: 100rel\r\n{CONTACT}\
+         Content-Type: application/sdp\r\nContent-Length: {}\r\n\r\n{THEIRS}",
+        THEIRS.len()
+    );
+    let connection = tcp("192.0.2.1:40001");
+    lab.ua.receive(text.as_bytes(), connection, lab.now);
+    lab.ring(LEG);
+    let ringing = lab.find("180");
+    assert_eq!(ringing.to, connection);
+    lab.ua.unreachable(connection, "reset", lab.now);
+    lab.drain();
+    lab.sent.clear();
+    lab.pass(millis(500));
+    let again = lab.find("180");
+    assert_eq!((again.to, &again.text), (tcp(PBX), &ringing.text));
+}
