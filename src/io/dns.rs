@@ -6,7 +6,6 @@
 
 mod message;
 
-use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV6};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -90,8 +89,8 @@ impl Resolver {
 
     /// By these servers and this file of hosts alone.
     #[cfg(test)]
-    pub fn by(servers: Vec<SocketAddr>, hosts: &std::path::Path) -> Resolver {
-        Resolver { servers: Some(servers), hosts: hosts.to_owned() }
+    pub fn by(servers: Vec<SocketAddr>, hosts: PathBuf) -> Resolver {
+        Resolver { servers: Some(servers), hosts }
     }
 
     /// The ways to a target. `seed` draws among servers of one priority: the same seed, the same order.
@@ -156,16 +155,16 @@ impl Resolver {
         let mut ttl = LONGEST;
         for _ in 0..ALIASES {
             let reply = self.reply(&name, kind).await?;
-            let mut aliases: BTreeMap<&str, (&str, u32)> = BTreeMap::new();
-            for record in &reply.records {
-                if let Data::Alias(to) = &record.data {
-                    aliases.insert(&record.name, (to, record.ttl));
-                }
-            }
+            let alias = |of: &str| {
+                reply.records.iter().find_map(|record| match &record.data {
+                    Data::Alias(to) if record.name == of => Some((to.as_str(), record.ttl)),
+                    Data::Alias(_) | Data::Address(_) | Data::Srv(_) | Data::Naptr(_) => None,
+                })
+            };
             let mut owner = name.as_str();
             for _ in 0..ALIASES {
-                let Some((to, seconds)) = aliases.get(owner) else { break };
-                ttl = ttl.min(Duration::from_secs(u64::from(*seconds)));
+                let Some((to, seconds)) = alias(owner) else { break };
+                ttl = ttl.min(Duration::from_secs(u64::from(seconds)));
                 owner = to;
             }
             let mut found = Vec::new();
@@ -381,9 +380,18 @@ impl Search<'_> {
                 found.extend(addresses.map(|address| address.ip()));
             }
         }
+        if !found.is_empty() && !found.iter().any(|ip| self.families.fit(ip)) {
+            why = "it has addresses of the IP version alone that sip.listen is not of".to_owned();
+        }
         found.retain(|ip| self.families.fit(ip));
-        found.sort_by_key(|ip| (ip.is_ipv6(), *ip));
-        found.dedup();
+        let mut sorted: Vec<IpAddr> = Vec::with_capacity(found.len());
+        for ip in found {
+            let at = sorted.partition_point(|other| *other < ip);
+            if sorted.get(at) != Some(&ip) {
+                sorted.insert(at, ip);
+            }
+        }
+        let found = sorted;
         if found.is_empty() {
             return Err(format!("{host} is not found: {why}"));
         }

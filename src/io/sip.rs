@@ -13,7 +13,7 @@
 mod connection;
 mod tls;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -101,6 +101,8 @@ pub type Admits = Box<dyn Fn(IpAddr) -> bool + Send + Sync>;
 
 /// One connection as it is seen from here.
 struct Connection {
+    /// Grows from one to the next.
+    id: u64,
     way: Way,
     orders: mpsc::Sender<Order>,
     /// They have opened it.
@@ -119,9 +121,10 @@ pub struct SipSockets {
     ours: Ours,
     dscp: u8,
     admits: Admits,
-    connections: BTreeMap<u64, Connection>,
+    /// The oldest first.
+    connections: Vec<Connection>,
     next: u64,
-    trusts: BTreeMap<Way, TlsTrust>,
+    trusts: Vec<(Way, TlsTrust)>,
     kept: BTreeSet<Way>,
     tell: mpsc::Sender<Happening>,
     told: mpsc::Receiver<Happening>,
@@ -165,9 +168,9 @@ impl SipSockets {
             ours,
             dscp: settings.dscp,
             admits,
-            connections: BTreeMap::new(),
+            connections: Vec::new(),
             next: 0,
-            trusts: BTreeMap::new(),
+            trusts: Vec::new(),
             kept: BTreeSet::new(),
             tell,
             told,
@@ -186,24 +189,25 @@ impl SipSockets {
     /// Whom to believe at the other end of a TLS way. Without it none is connected to. Other trust than before ends
     /// the connections that were made in the old one.
     pub fn trust(&mut self, way: Way, trust: TlsTrust) {
-        if self.trusts.get(&way) == Some(&trust) {
+        if let Some((_, known)) = self.trusts.iter_mut().find(|(each, _)| *each == way) {
+            if *known != trust {
+                *known = trust;
+                self.connections.retain(|connection| connection.theirs || connection.way != way);
+            }
             return;
         }
-        if self.trusts.len() >= TRUSTS && !self.trusts.contains_key(&way) {
-            let connections = &self.connections;
-            let kept = &self.kept;
-            self.trusts.retain(|each, _| {
-                kept.contains(each) || connections.values().any(|connection| connection.way == *each)
+        if self.trusts.len() >= TRUSTS {
+            let (connections, kept) = (&self.connections, &self.kept);
+            self.trusts.retain(|(each, _)| {
+                kept.contains(each) || connections.iter().any(|connection| connection.way == *each)
             });
         }
-        if self.trusts.insert(way, trust).is_some() {
-            self.connections.retain(|_, connection| connection.theirs || connection.way != way);
-        }
+        self.trusts.push((way, trust));
     }
 
     /// The ways that carry trunks, all of them: their connections are kept alive, and never closed for others.
     pub fn keep(&mut self, ways: BTreeSet<Way>) {
-        for connection in self.connections.values() {
+        for connection in &self.connections {
             let keep = ways.contains(&connection.way);
             if keep != self.kept.contains(&connection.way) {
                 // A full queue is one that will be found out by itself.
@@ -249,9 +253,9 @@ impl SipSockets {
         let now = Instant::now();
         let asks = asks(&bytes);
         // The newest of several is the likeliest to live.
-        if let Some((&id, connection)) =
-            self.connections.iter_mut().rev().find(|(_, connection)| connection.way == way)
-        {
+        if let Some(at) = self.connections.iter().rposition(|connection| connection.way == way) {
+            let connection = &mut self.connections[at];
+            let awaits = connection.awaits(now);
             match connection.orders.try_send(Order::Send(bytes)) {
                 Ok(()) => {
                     connection.used = now;
@@ -261,21 +265,21 @@ impl SipSockets {
                     return;
                 }
                 Err(mpsc::error::TrySendError::Full(_)) => {
-                    self.connections.remove(&id);
+                    self.connections.remove(at);
                     self.fail(way, format!("the peer reads too slowly: {ORDERS} messages wait"));
                     return;
                 }
                 // It has ended, and what it says of that is still on its way to us.
-                Err(mpsc::error::TrySendError::Closed(_)) if connection.awaits(now) => {
-                    self.connections.remove(&id);
-                    self.fail(way, "the connection broke".to_owned());
-                    return;
+                Err(mpsc::error::TrySendError::Closed(order)) => {
+                    self.connections.remove(at);
+                    match order {
+                        Order::Send(again) if !awaits => bytes = again,
+                        Order::Send(_) | Order::Keep(_) => {
+                            self.fail(way, "the connection broke".to_owned());
+                            return;
+                        }
+                    }
                 }
-                Err(mpsc::error::TrySendError::Closed(Order::Send(again))) => {
-                    self.connections.remove(&id);
-                    bytes = again;
-                }
-                Err(mpsc::error::TrySendError::Closed(Order::Keep(_))) => return,
             }
         }
         if !self.make_room(None) {
@@ -287,13 +291,9 @@ impl SipSockets {
             Transport::Tls => self.ours.tls.unwrap_or(self.ours.tcp),
         };
         let from = Some(bound.ip()).filter(|ip| !ip.is_unspecified());
-        let trust = self.trusts.get(&way).cloned();
+        let trust = self.trusts.iter().find(|(each, _)| *each == way).map(|(_, trust)| trust.clone());
         let origin = Origin::Ours { from, dscp: self.dscp, trust };
-        let id = self.begin(way, origin);
-        if let Some(connection) = self.connections.get_mut(&id) {
-            connection.asked = asks.then_some(now);
-            let _ = connection.orders.try_send(Order::Send(bytes));
-        }
+        self.begin(way, origin, Some(bytes));
     }
 
     /// The next thing that comes in. Loses nothing when it is cancelled.
@@ -334,19 +334,22 @@ impl SipSockets {
         }
     }
 
-    /// Starts a connection's task.
-    fn begin(&mut self, way: Way, origin: Origin) -> u64 {
+    /// Starts a connection's task, with the first that it has to send.
+    fn begin(&mut self, way: Way, origin: Origin, first: Option<Vec<u8>>) {
         self.next += 1;
         let id = self.next;
         let (orders, ordered) = mpsc::channel(ORDERS);
         let theirs = matches!(origin, Origin::Theirs { .. });
+        let now = Instant::now();
+        let asked = first.as_ref().filter(|bytes| asks(bytes)).map(|_| now);
         if self.kept.contains(&way) {
             let _ = orders.try_send(Order::Keep(true));
         }
+        if let Some(bytes) = first {
+            let _ = orders.try_send(Order::Send(bytes));
+        }
         tokio::spawn(connection::live(Link { id, way }, origin, ordered, self.tell.clone()));
-        let connection = Connection { way, orders, theirs, used: Instant::now(), asked: None };
-        self.connections.insert(id, connection);
-        id
+        self.connections.push(Connection { id, way, orders, theirs, used: now, asked });
     }
 
     /// Sees to it that one more connection may be opened, from this source or by us: the idle one that was used the
@@ -356,22 +359,20 @@ impl SipSockets {
             source.is_some_and(|ip| connection.theirs && connection.way.address.ip() == ip)
         };
         let crowded =
-            self.connections.values().filter(|connection| of_source(connection)).count() >= PER_SOURCE;
+            self.connections.iter().filter(|connection| of_source(connection)).count() >= PER_SOURCE;
         if !crowded && self.connections.len() < CONNECTIONS {
             return true;
         }
         let idle = self
             .connections
             .iter()
-            .filter(|(_, connection)| !crowded || of_source(connection))
-            .filter(|(_, connection)| !self.kept.contains(&connection.way))
-            .filter(|(_, connection)| connection.used.elapsed() >= TRANSACTION)
-            .min_by_key(|(_, connection)| connection.used)
-            .map(|(id, _)| *id);
-        match idle {
-            Some(id) => self.connections.remove(&id).is_some(),
-            None => false,
-        }
+            .filter(|connection| !crowded || of_source(connection))
+            .filter(|connection| !self.kept.contains(&connection.way))
+            .filter(|connection| connection.used.elapsed() >= TRANSACTION)
+            .min_by_key(|connection| connection.used)
+            .map(|connection| connection.id);
+        self.connections.retain(|connection| Some(connection.id) != idle);
+        idle.is_some()
     }
 
     fn accepted(&mut self, accepted: std::io::Result<(TcpStream, SocketAddr)>, transport: Transport) {
@@ -391,13 +392,14 @@ impl SipSockets {
             return;
         }
         connection::tune(&stream);
+        sock::mark(&stream, self.ours.tcp.is_ipv6(), self.dscp);
         let tls = match (transport, &mut self.tls) {
             (Transport::Tls, Some((_, identity))) => Some(identity.current()),
             (Transport::Tls, None) => return,
             (Transport::Udp | Transport::Tcp, _) => None,
         };
         tracing::debug!(%way, "a connection was accepted");
-        self.begin(way, Origin::Theirs { stream, tls });
+        self.begin(way, Origin::Theirs { stream, tls }, None);
     }
 
     fn happened(&mut self, happening: Happening) -> Option<SipIn> {
@@ -406,13 +408,14 @@ impl SipSockets {
         match what {
             // What came before we closed it is as good as any.
             What::Message(bytes) => {
-                if let Some(connection) = self.connections.get_mut(&id) {
+                if let Some(connection) = self.connections.iter_mut().find(|connection| connection.id == id) {
                     (connection.used, connection.asked) = (now, None);
                 }
                 Some(SipIn::Message { from: way, bytes })
             }
             What::Ended { lost, why } => {
-                let connection = self.connections.remove(&id)?;
+                let at = self.connections.iter().position(|connection| connection.id == id)?;
+                let connection = self.connections.remove(at);
                 tracing::debug!(%way, why, "a connection has ended");
                 if lost || connection.awaits(now) {
                     Some(SipIn::Unreachable { way, why })

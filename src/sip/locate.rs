@@ -87,8 +87,12 @@ pub struct Naptr {
 /// The SRV names that NAPTR records lead to, the best first, each once. Services that are not SIP's, that we don't
 /// speak (SCTP), or that a `sips:` URI (`secure`) forbids, are left out.
 pub fn by_naptr(records: &[Naptr], secure: bool) -> Vec<(Transport, String)> {
-    let mut sorted: Vec<&Naptr> = records.iter().collect();
-    sorted.sort_by_key(|record| (record.order, record.preference));
+    let mut sorted: Vec<&Naptr> = Vec::with_capacity(records.len());
+    for record in records {
+        let rank = (record.order, record.preference);
+        let at = sorted.partition_point(|other| (other.order, other.preference) <= rank);
+        sorted.insert(at, record);
+    }
     let mut found: Vec<(Transport, String)> = Vec::new();
     for record in sorted {
         let transport = match record.services.to_ascii_uppercase().as_str() {
@@ -125,11 +129,16 @@ pub struct Srv {
 /// SRV records in the order in which to try them: by priority, and in one priority drawn by weight (RFC 2782,
 /// "Usage rules"). `seed` is the chance. A target of "." means that there is no such service: it is left out.
 pub fn in_order(records: &[Srv], seed: u64) -> Vec<Srv> {
-    let mut left: Vec<&Srv> =
-        records.iter().filter(|record| !matches!(record.target.as_str(), "" | ".")).collect();
-    // Those without weight first: they are drawn only by the zero. The rest of the key makes one seed give one
-    // order, however the server shuffles its answer.
-    left.sort_by_key(|record| (record.priority, record.weight > 0, &record.target, record.port));
+    // Those without weight first: they are drawn only by the zero. The rest of the rank makes one seed give one order,
+    // however the server shuffles its answer.
+    fn rank(record: &Srv) -> (u16, bool, &str, u16) {
+        (record.priority, record.weight > 0, &record.target, record.port)
+    }
+    let mut left: Vec<&Srv> = Vec::with_capacity(records.len());
+    for record in records.iter().filter(|record| !matches!(record.target.as_str(), "" | ".")) {
+        let at = left.partition_point(|other| rank(other) <= rank(record));
+        left.insert(at, record);
+    }
     let mut ordered = Vec::with_capacity(left.len());
     let mut chance = seed;
     while let Some(priority) = left.first().map(|record| record.priority) {

@@ -119,7 +119,7 @@ impl Server {
     }
 
     fn resolver(&self) -> Resolver {
-        Resolver::by(vec![self.address], Path::new("/nonexistent"))
+        Resolver::by(vec![self.address], PathBuf::from("/nonexistent"))
     }
 
     fn asked(&self) -> Vec<String> {
@@ -289,7 +289,7 @@ async fn a_name_that_is_not_there_and_a_server_that_fails_are_told_apart() {
     server.zone.lock().unwrap().1 = Mood::Fails;
     let said = ways(&resolver, &target("no.test"), V4).await;
     assert!(said[0].contains("refuses (code 2)"), "{said:?}");
-    let nobody = Resolver::by(vec![], Path::new("/nonexistent"));
+    let nobody = Resolver::by(vec![], PathBuf::from("/nonexistent"));
     assert!(ways(&nobody, &target("no.test"), V4).await[0].contains("no DNS server is known"));
 }
 
@@ -298,7 +298,7 @@ async fn the_second_server_answers_where_the_first_is_dead() {
     let server = Server::start(vec![("pbx.test", 60, a("192.0.2.5"))], Mood::Well).await;
     // Bound and closed again: what is sent there is refused at once.
     let dead = UdpSocket::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
-    let resolver = Resolver::by(vec![dead, server.address], Path::new("/nonexistent"));
+    let resolver = Resolver::by(vec![dead, server.address], PathBuf::from("/nonexistent"));
     let with_port = Target { port: Some(5060), ..target("pbx.test") };
     assert_eq!(ways(&resolver, &with_port, V4).await, ["udp:192.0.2.5:5060"]);
 }
@@ -308,9 +308,12 @@ async fn the_file_of_hosts_comes_before_the_dns() {
     let server = Server::start(vec![("pbx.test", 60, a("192.0.2.5"))], Mood::Well).await;
     let file = std::env::temp_dir().join(format!("watrunk-hosts-{}", std::process::id()));
     std::fs::write(&file, "# a comment\n10.0.0.5 other pbx.test # here\n::1 pbx.test\n").unwrap();
-    let resolver = Resolver::by(vec![server.address], &file);
+    let resolver = Resolver::by(vec![server.address], file.clone());
     assert_eq!(ways(&resolver, &target("PBX.test"), V4).await, ["udp:10.0.0.5:5060"]);
     assert_eq!(server.asked(), Vec::<String>::new());
+    std::fs::write(&file, "::1 pbx.test\n").unwrap();
+    let said = ways(&resolver, &target("pbx.test"), V4).await;
+    assert!(said[0].contains("IP version"), "{said:?}");
     let _ = std::fs::remove_file(&file);
 }
 
