@@ -5,7 +5,9 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::time::Duration;
 use watrunk::clock::Tick;
-use watrunk::media::{Alone, Bridge, BridgeSettings, FarMedia, Law, Outgoing, Seeds, UserPacket, g711};
+use watrunk::media::{
+    Alone, Bridge, BridgeSettings, Codec, DtmfFormat, FarMedia, Outgoing, Seeds, UserPacket, g711,
+};
 
 thread_local! {
     /// Allocations of this thread; the test runner's own threads are none of our business.
@@ -58,6 +60,19 @@ fn opus_packets(count: usize) -> Vec<Vec<u8>> {
         .collect()
 }
 
+/// What is agreed on with the PBX.
+fn media(codec: Codec, pt: u8, events: bool) -> FarMedia {
+    FarMedia {
+        codec,
+        pt,
+        dtmf: events.then_some(DtmfFormat { pt: 101, clock: 8_000 }),
+        comfort_noise: None,
+        sends: true,
+        speaks: true,
+        digits_told: false,
+    }
+}
+
 fn bridge() -> Box<Bridge> {
     let settings = BridgeSettings {
         opus_pt: 111,
@@ -75,7 +90,7 @@ fn bridge() -> Box<Bridge> {
         },
     };
     let mut bridge = Box::new(Bridge::new(settings).unwrap());
-    bridge.set_far(FarMedia { law: Law::Pcmu, pt: 0, dtmf_pt: Some(101), sends: true });
+    bridge.set_far(media(Codec::Pcmu, 0, true)).unwrap();
     bridge.open_gate();
     bridge
 }
@@ -157,9 +172,9 @@ fn a_thousand_ticks_both_ways_allocate_nothing() {
         let now = Tick::from_millis(23_000 + 20 * n as u64);
         match n % 200 {
             0 => bridge.alone(Alone::RingBack),
-            75 => bridge.set_far(FarMedia { law: Law::Pcma, pt: 8, dtmf_pt: Some(101), sends: true }),
+            75 => bridge.set_far(media(Codec::Pcma, 8, true)).unwrap(),
             100 => bridge.alone(Alone::Silence),
-            150 => bridge.set_far(FarMedia { law: Law::Pcmu, pt: 0, dtmf_pt: None, sends: true }),
+            150 => bridge.set_far(media(Codec::Pcmu, 0, false)).unwrap(),
             _ => {}
         }
         bridge.from_far(datagram, now).unwrap();
@@ -179,7 +194,7 @@ fn a_thousand_ticks_both_ways_allocate_nothing() {
             0 => bridge.set_agent(rate).unwrap(),
             // The thread's first use of libopus at this rate is behind us.
             20 => before = allocations(),
-            200 => bridge.set_far(FarMedia { law: Law::Pcmu, pt: 0, dtmf_pt: Some(101), sends: true }),
+            200 => bridge.set_far(media(Codec::Pcmu, 0, true)).unwrap(),
             230 => bridge.alone(Alone::RingBack),
             249 => counted += allocations() - before,
             _ => {}

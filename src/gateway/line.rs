@@ -7,8 +7,14 @@ use std::time::Duration;
 
 use crate::call::record::Quality;
 use crate::clock::Tick;
-use crate::media::{Alone, Bridge, BridgeSettings, FarMedia, HeardSide, MediaError, Outgoing, UserPacket};
+use crate::media::srtp::{Shield, SrtpKeys};
+use crate::media::{
+    Alone, Bridge, BridgeSettings, Clip, FarMedia, HeardSide, MediaError, Outgoing, UserPacket, rtp,
+};
+use std::sync::Arc;
 
+/// For so long after an answer or a re-INVITE another address of the PBX may be learned.
+const LEARNING: Duration = Duration::from_secs(5);
 /// Meta cuts a leg that is silent for this long, and so do we.
 const USER_SILENCE: Duration = Duration::from_secs(30);
 
@@ -28,17 +34,66 @@ pub struct Dropped {
     pub strangers: u64,
     /// Neither RTP nor RTCP.
     pub not_rtp: u64,
+    /// Not authentic, under SRTP.
+    pub forged: u64,
+    /// Heard before, under SRTP.
+    pub replayed: u64,
+}
+
+/// Where the PBX has said that it listens, and how its packets are protected.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FarPath {
+    /// Its RTP address; a port or address of zero (RFC 3264 §8.4, the hold of old) is never sent to.
+    pub rtp: SocketAddr,
+    /// Its RTCP address.
+    pub rtcp: SocketAddr,
+    /// RTCP goes to the RTP address and comes from it (RFC 5761).
+    pub rtcp_mux: bool,
+    /// Sound of an agreed payload type may come from any address at first: the negotiated one can't be reached, and
+    /// the trunk allows it.
+    pub learn_any: bool,
+    /// SRTP; `None` is plain RTP.
+    pub keys: Option<SrtpKeys>,
+}
+
+/// Where a report for the PBX goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ReportTo {
+    /// The address.
+    pub address: SocketAddr,
+    /// Whether it leaves from the RTP port (RFC 5761) instead of the RTCP port.
+    pub by_rtp_port: bool,
 }
 
 /// Where the PBX's sound comes from and goes to.
 #[derive(Debug, Clone, Copy)]
 struct Far {
     negotiated: SocketAddr,
-    /// The address that packets really come from: another port of the same host is believed once.
+    /// The address that packets really come from.
     learned: Option<SocketAddr>,
     rtcp: SocketAddr,
+    rtcp_mux: bool,
+    /// Until when another address may be learned; `None` once one was, or the negotiated one was heard.
+    learning: Option<Tick>,
+    learn_any: bool,
     /// Whether the PBX has said that it sends: only then is its silence a fault.
     speaks: bool,
+}
+
+impl Far {
+    /// Whether a packet from there is let in without being authentic. What it holds has to be looked at before its
+    /// address is learned.
+    fn hears(&self, from: SocketAddr, agreed: impl Fn() -> bool, now: Tick) -> bool {
+        let learning = self.learning.is_some_and(|until| now < until);
+        if from == self.negotiated || self.learned == Some(from) {
+            true
+        } else if from.ip() == self.negotiated.ip() {
+            // A PBX behind NAT may be silent for long before its first packet.
+            self.learned.is_none() || learning
+        } else {
+            learning && self.learn_any && agreed()
+        }
+    }
 }
 
 /// One call's sound.
@@ -52,6 +107,10 @@ pub struct Line {
     user_alive: Tick,
     far_alive: Tick,
     silent: bool,
+    /// SRTP, if it was ever agreed on: kept while there is no far end or a plain one, because a key that comes back
+    /// must go on where it was.
+    shield: Option<Box<Shield>>,
+    shielded: bool,
     dropped: Dropped,
 }
 
@@ -74,17 +133,46 @@ impl Line {
             user_alive: now,
             far_alive: now,
             silent: false,
+            shield: None,
+            shielded: false,
             dropped: Dropped::default(),
         })
     }
 
-    /// The PBX has said where and how it talks; again on every re-INVITE. `speaks`: it sends at all.
-    pub fn set_far(&mut self, media: FarMedia, speaks: bool, rtp: SocketAddr, rtcp: SocketAddr, now: Tick) {
-        self.bridge.set_far(media);
-        let learned = self.far.filter(|far| far.negotiated == rtp).and_then(|far| far.learned);
-        self.left = self.left.filter(|left| left.negotiated != rtp);
-        self.far = Some(Far { negotiated: rtp, learned, rtcp, speaks });
+    /// The PBX has said where and how it talks; again on every re-INVITE. Under keys that are the same SRTP goes on
+    /// where it is.
+    ///
+    /// # Errors
+    /// When libopus refuses, or the keys don't fit their suite: the far end is as it was.
+    pub fn set_far(&mut self, media: FarMedia, path: &FarPath, now: Tick) -> Result<(), MediaError> {
+        match (&path.keys, &mut self.shield) {
+            (Some(keys), Some(shield)) => shield.rekey(keys)?,
+            (Some(keys), None) => self.shield = Some(Box::new(Shield::new(keys)?)),
+            (None, _) => {}
+        }
+        self.bridge.set_far(media)?;
+        self.shielded = path.keys.is_some();
+        // Held by an address of zero: what still comes, comes from where it came.
+        let before = self.far.map(|far| far.negotiated).filter(|_| path.rtp.ip().is_unspecified());
+        let negotiated = before.unwrap_or(path.rtp);
+        let learned = self.far.filter(|far| far.negotiated == negotiated).and_then(|far| far.learned);
+        self.left = self.left.filter(|left| left.negotiated != negotiated);
+        self.far = Some(Far {
+            negotiated,
+            learned,
+            rtcp: path.rtcp,
+            rtcp_mux: path.rtcp_mux,
+            learning: Some(now + LEARNING),
+            learn_any: path.learn_any,
+            speaks: media.speaks,
+        });
         self.far_alive = now;
+        Ok(())
+    }
+
+    /// Heard by WhatsApp while the PBX holds the call and sends nothing; without one it is comfort noise.
+    pub fn set_hold_clip(&mut self, clip: Option<Arc<Clip>>) {
+        self.bridge.set_hold_clip(clip);
     }
 
     /// There is no far end for now: the user hears this until the next [`Line::set_far`]. Nothing is sent to
@@ -140,18 +228,40 @@ impl Line {
         self.user_alive = now;
     }
 
-    /// One datagram on the RTP port. Only the negotiated host is heard (symmetric RTP, RFC 4961); anything
-    /// else is counted.
+    /// One datagram on the RTP port; RTCP may be among them (RFC 5761).
+    ///
+    /// Without SRTP only the negotiated host is heard (symmetric RTP, RFC 4961): from the negotiated address, or from
+    /// another port, which is believed if nothing was heard yet, or in the first seconds after a re-INVITE; and with
+    /// [`FarPath::learn_any`] from anywhere in those seconds. Once one was believed or the negotiated one was heard,
+    /// it stays. What is authentic under SRTP is believed wherever it comes from. Anything else is counted.
     pub fn from_far(&mut self, datagram: &[u8], from: SocketAddr, now: Tick) {
         let Some(far) = &mut self.far else { return };
-        let other_port = from != far.negotiated && far.learned.is_some_and(|learned| learned != from);
-        let left = self.left.is_some_and(|left| from == left.learned.unwrap_or(left.negotiated));
-        if from.ip() != far.negotiated.ip() || other_port || left {
-            self.dropped.strangers += 1;
-            return;
+        if rtp::is_rtcp(datagram) {
+            return self.far_rtcp(datagram, from, now);
         }
+        let plain;
+        let datagram = match self.shield.as_mut().filter(|_| self.shielded) {
+            Some(shield) => match shield.unprotect(datagram) {
+                Some(opened) => {
+                    plain = opened;
+                    &plain[..]
+                }
+                None => return,
+            },
+            None => {
+                let left = self.left.is_some_and(|left| from == left.learned.unwrap_or(left.negotiated));
+                if left || !far.hears(from, || self.bridge.is_agreed(datagram), now) {
+                    self.dropped.strangers += 1;
+                    return;
+                }
+                datagram
+            }
+        };
         match self.bridge.from_far(datagram, now) {
             Ok(()) => {
+                if from == far.negotiated || far.learned != Some(from) {
+                    far.learning = None;
+                }
                 far.learned = Some(from);
                 self.far_alive = now;
             }
@@ -162,10 +272,24 @@ impl Line {
     /// One datagram on the RTCP port.
     pub fn far_rtcp(&mut self, datagram: &[u8], from: SocketAddr, now: Tick) {
         let Some(far) = &self.far else { return };
-        if from.ip() != far.rtcp.ip() {
-            self.dropped.strangers += 1;
-            return;
-        }
+        let plain;
+        let datagram = match self.shield.as_mut().filter(|_| self.shielded) {
+            Some(shield) => match shield.unprotect_rtcp(datagram) {
+                Some(opened) => {
+                    plain = opened;
+                    &plain[..]
+                }
+                None => return,
+            },
+            None => {
+                let known = [Some(far.rtcp), Some(far.negotiated), far.learned];
+                if !known.iter().flatten().any(|known| known.ip() == from.ip()) {
+                    self.dropped.strangers += 1;
+                    return;
+                }
+                datagram
+            }
+        };
         match self.bridge.far_rtcp(datagram, now) {
             Ok(()) => self.far_alive = now,
             Err(_) => self.dropped.not_rtp += 1,
@@ -174,7 +298,8 @@ impl Line {
 
     /// What was not let in.
     pub fn dropped(&self) -> Dropped {
-        self.dropped
+        let refused = self.shield.as_ref().map(|shield| shield.refused()).unwrap_or_default();
+        Dropped { forged: refused.forged, replayed: refused.replayed, ..self.dropped }
     }
 
     /// The loss that WhatsApp reports, in 1/256.
@@ -185,6 +310,9 @@ impl Line {
     /// Every 20 ms. What is to be sent is in `out`; a silence that has lasted too long is told once.
     pub fn tick(&mut self, now: Tick, out: &mut Outgoing) -> Option<Silence> {
         self.bridge.tick(now, out);
+        if let Some(shield) = self.shield.as_mut().filter(|_| self.shielded) {
+            out.to_far.retain_mut(|datagram| shield.protect(datagram));
+        }
         self.gate?;
         if self.silent {
             return None;
@@ -202,16 +330,33 @@ impl Line {
         Some(silence)
     }
 
-    /// Whether a report for the PBX is due; it is in `out` then.
-    pub fn rtcp_due(&mut self, now: Tick, ntp: u64, out: &mut heapless::Vec<u8, 256>) -> Option<SocketAddr> {
+    /// Whether a report for the PBX is due; it is in `out` then, protected if need be.
+    pub fn rtcp_due(&mut self, now: Tick, ntp: u64, out: &mut heapless::Vec<u8, 256>) -> Option<ReportTo> {
         let far = self.far?;
         self.gate?;
-        self.bridge.rtcp_due(now, ntp, out).then_some(far.rtcp)
+        let to = if far.rtcp_mux {
+            ReportTo { address: self.far_address()?, by_rtp_port: true }
+        } else {
+            ReportTo { address: reachable(far.rtcp)?, by_rtp_port: false }
+        };
+        if !self.bridge.rtcp_due(now, ntp, out) {
+            return None;
+        }
+        self.shield
+            .as_mut()
+            .filter(|_| self.shielded)
+            .is_none_or(|shield| shield.protect_rtcp(out))
+            .then_some(to)
     }
 
     /// Where sound for the PBX goes: where its own comes from, else where it said.
     pub fn far_address(&self) -> Option<SocketAddr> {
-        self.far.map(|far| far.learned.unwrap_or(far.negotiated))
+        self.far.and_then(|far| reachable(far.learned.unwrap_or(far.negotiated)))
+    }
+
+    /// Packets to the PBX that it reports as lost.
+    pub fn far_reported_lost(&self) -> u64 {
+        self.bridge.quality(HeardSide::Far).reported_lost
     }
 
     /// What was heard from each side.
@@ -233,199 +378,11 @@ impl Line {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::media::{Law, Seeds};
-
-    const PBX: &str = "192.0.2.10:12000";
-
-    fn seconds(seconds: u64) -> Tick {
-        Tick::from_millis(seconds * 1_000)
-    }
-
-    fn address(text: &str) -> SocketAddr {
-        text.parse().unwrap()
-    }
-
-    fn seeds() -> Seeds {
-        Seeds { user_ssrc: 1, user_seq: 1, user_timestamp: 1, far_ssrc: 2, far_seq: 1, far_timestamp: 1 }
-    }
-
-    /// A line whose gate is open at zero and whose PBX may be silent for a minute.
-    fn line(sends: bool, speaks: bool) -> Line {
-        let settings = BridgeSettings {
-            opus_pt: 111,
-            user_dtmf_pt: Some(126),
-            jitter_ms: 60,
-            complexity: 0,
-            bitrate: 16_000,
-            seeds: seeds(),
-        };
-        let mut line = Line::new(settings, Some(Duration::from_secs(60)), Tick::ZERO).unwrap();
-        let media = FarMedia { law: Law::Pcmu, pt: 0, dtmf_pt: Some(101), sends };
-        line.set_far(media, speaks, address(PBX), address("192.0.2.10:12001"), Tick::ZERO);
-        line.open_gate(Tick::ZERO);
-        line
-    }
-
-    fn rtp(sequence: u16) -> Vec<u8> {
-        let mut packet = vec![0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 9];
-        packet[2..4].copy_from_slice(&sequence.to_be_bytes());
-        packet[4..8].copy_from_slice(&(u32::from(sequence) * 160).to_be_bytes());
-        packet.resize(172, 0xff);
-        packet
-    }
-
-    /// Ticks up to a moment; what the ticks said, and when.
-    fn tick_until(line: &mut Line, from: Tick, to: Tick) -> Vec<(u64, Silence)> {
-        let mut said = Vec::new();
-        let mut out = Outgoing::default();
-        let mut now = from;
-        while now <= to {
-            said.extend(line.tick(now, &mut out).map(|silence| (now.as_millis(), silence)));
-            assert!(out.to_user.is_some(), "WhatsApp hears something on every tick");
-            now += Duration::from_millis(20);
-        }
-        said
-    }
-
-    #[test]
-    fn thirty_seconds_without_anything_from_whatsapp_are_told_once() {
-        let mut line = line(true, true);
-        assert_eq!(tick_until(&mut line, Tick::ZERO, seconds(100)), [(30_000, Silence::User)]);
-    }
-
-    #[test]
-    fn rtcp_from_whatsapp_alone_keeps_a_muted_user_alive() {
-        let mut line = line(true, true);
-        for second in 0..55 {
-            line.user_lives(seconds(second));
-            assert_eq!(tick_until(&mut line, seconds(second), seconds(second + 1)), []);
-        }
-    }
-
-    #[test]
-    fn a_pbx_that_says_nothing_for_its_time_is_told_once() {
-        let mut line = line(true, true);
-        let mut said = Vec::new();
-        for second in 0..100 {
-            line.user_lives(seconds(second));
-            said.extend(tick_until(&mut line, seconds(second), seconds(second + 1)));
-        }
-        assert_eq!(said, [(60_000, Silence::Far)]);
-    }
-
-    #[test]
-    fn a_pbx_that_has_put_us_on_hold_may_be_silent_for_ever() {
-        let mut line = line(false, false);
-        for second in 0..300 {
-            line.user_lives(seconds(second));
-            assert_eq!(tick_until(&mut line, seconds(second), seconds(second + 1)), []);
-        }
-    }
-
-    #[test]
-    fn before_the_gate_is_open_nobody_is_too_silent() {
-        let mut line = line(true, true);
-        line.gate = None;
-        let mut out = Outgoing::default();
-        assert_eq!(line.tick(seconds(1_000), &mut out), None);
-    }
-
-    #[test]
-    fn sound_goes_back_to_the_port_that_it_comes_from_and_no_second_port_takes_over() {
-        let mut line = line(true, true);
-        assert_eq!(line.far_address(), Some(address(PBX)));
-        line.from_far(&rtp(1), address("192.0.2.10:33000"), seconds(1));
-        assert_eq!(line.far_address(), Some(address("192.0.2.10:33000")), "a PBX behind NAT");
-        line.from_far(&rtp(2), address("192.0.2.10:44000"), seconds(1));
-        assert_eq!(line.far_address(), Some(address("192.0.2.10:33000")));
-        assert_eq!(line.dropped(), Dropped { strangers: 1, not_rtp: 0 });
-    }
-
-    #[test]
-    fn while_the_user_is_alone_nobody_else_is_heard_or_sent_to_and_the_silence_is_no_fault() {
-        let mut line = line(true, true);
-        line.from_far(&rtp(1), address(PBX), Tick::ZERO);
-        line.alone(Alone::RingBack, Tick::ZERO);
-        assert_eq!(line.far_address(), None);
-        let mut out = Outgoing::default();
-        for second in 0..200 {
-            line.user_lives(seconds(second));
-            line.from_far(&rtp(2), address(PBX), seconds(second));
-            assert_eq!(tick_until(&mut line, seconds(second), seconds(second + 1)), []);
-            assert_eq!(line.rtcp_due(seconds(second), 0, &mut heapless::Vec::new()), None);
-            line.tick(seconds(second + 1), &mut out);
-            assert!(out.to_far.is_empty());
-        }
-        assert_eq!(line.quality().1.received, 1);
-    }
-
-    #[test]
-    fn while_an_agent_is_the_far_end_nothing_of_the_pbx_is_heard_and_no_silence_but_the_users_is_judged() {
-        let mut line = line(true, true);
-        line.from_far(&rtp(1), address(PBX), Tick::ZERO);
-        assert!(!line.agent_says(&[900; 320]), "there is no agent yet");
-        assert_eq!(line.set_agent(11_025, Tick::ZERO), Err(MediaError::Rate { rate: 11_025 }));
-        assert_eq!(line.far_address(), Some(address(PBX)), "and the far end is as it was");
-        assert_eq!(line.set_agent(16_000, Tick::ZERO), Ok(()));
-        assert_eq!(line.far_address(), None);
-        let mut out = Outgoing::default();
-        for second in 0..70 {
-            line.user_lives(seconds(second));
-            line.from_far(&rtp(2), address(PBX), seconds(second));
-            assert_eq!(tick_until(&mut line, seconds(second), seconds(second + 1)), []);
-            assert_eq!(line.rtcp_due(seconds(second), 0, &mut heapless::Vec::new()), None);
-            assert!(line.agent_says(&[900; 320]));
-            line.tick(seconds(second + 1), &mut out);
-            assert!(out.to_user.is_some() && out.to_far.is_empty());
-            assert_eq!(out.to_agent.len(), 320);
-        }
-        assert_eq!(line.quality().1.received, 1 + 70, "what the agent said counts, the PBX's packets don't");
-        assert_eq!(tick_until(&mut line, seconds(70), seconds(110)), [(99_000, Silence::User)]);
-
-        // From the agent to a human.
-        let media = FarMedia { law: Law::Pcmu, pt: 0, dtmf_pt: Some(101), sends: true };
-        line.set_far(media, true, address(PBX), address("192.0.2.10:12001"), seconds(110));
-        line.from_far(&rtp(3), address(PBX), seconds(110));
-        assert_eq!(line.far_address(), Some(address(PBX)));
-        line.tick(seconds(110), &mut out);
-        assert_eq!((out.to_far.len(), out.to_agent.len()), (1, 0));
-    }
-
-    #[test]
-    fn what_the_far_end_that_was_left_still_sends_is_not_taken_for_the_next_one() {
-        let mut line = line(true, true);
-        let (media, rtcp) = (
-            FarMedia { law: Law::Pcmu, pt: 0, dtmf_pt: Some(101), sends: true },
-            address("192.0.2.10:12101"),
-        );
-        let behind_nat = address("192.0.2.10:33000");
-        line.from_far(&rtp(1), behind_nat, seconds(1));
-        line.alone(Alone::Silence, seconds(1));
-        // The same PBX, another phone.
-        line.set_far(media, true, address("192.0.2.10:12100"), rtcp, seconds(2));
-        line.from_far(&rtp(2), behind_nat, seconds(2));
-        assert_eq!(line.far_address(), Some(address("192.0.2.10:12100")));
-        assert_eq!(line.dropped(), Dropped { strangers: 1, not_rtp: 0 });
-        // That one did not answer, and the first one takes the call back.
-        line.alone(Alone::Silence, seconds(3));
-        line.set_far(media, true, address(PBX), rtcp, seconds(4));
-        line.from_far(&rtp(3), behind_nat, seconds(4));
-        assert_eq!(line.far_address(), Some(behind_nat));
-        assert_eq!(line.quality().1.received, 2);
-    }
-
-    #[test]
-    fn another_host_is_never_heard_and_noise_is_counted() {
-        let mut line = line(true, true);
-        line.from_far(&rtp(1), address("192.0.2.66:12000"), seconds(1));
-        line.far_rtcp(&rtp(1), address("192.0.2.66:12001"), seconds(1));
-        line.from_far(b"no RTP", address(PBX), seconds(1));
-        line.far_rtcp(b"no RTCP", address("192.0.2.10:12001"), seconds(1));
-        assert_eq!(line.dropped(), Dropped { strangers: 2, not_rtp: 2 });
-        assert_eq!(line.far_address(), Some(address(PBX)));
-        assert_eq!(line.quality().1.received, 0);
-    }
+/// An address of zero is no place to send to.
+fn reachable(address: SocketAddr) -> Option<SocketAddr> {
+    (!address.ip().is_unspecified() && address.port() != 0).then_some(address)
 }
+
+#[cfg(test)]
+#[path = "line_tests.rs"]
+mod tests;

@@ -1,8 +1,7 @@
 //! An agent on the far side of the bridge: linear sound at its own rate instead of G.711 in RTP.
 
-use super::{Bridge, Far, MediaError};
+use super::{Bridge, Far, MediaError, Outgoing, WIDEST};
 use crate::media::opus::{self, Rate};
-use crate::media::{Outgoing, WIDEST};
 
 /// A pair of Opus coders of one rate.
 pub(super) struct Coders {
@@ -56,22 +55,9 @@ impl Bridge {
     /// Opus is not spoken at this rate, or libopus could not make a coder: the far end is as it was.
     pub fn set_agent(&mut self, rate: u32) -> Result<(), MediaError> {
         let wanted = Rate::of(rate).ok_or(MediaError::Rate { rate })?;
-        let coders = match wanted {
-            Rate::Narrow => None,
-            same if same == self.from_user.voice.rate() => None,
-            Rate::Wide | Rate::SuperWide => Some(Coders {
-                decoder: opus::Decoder::new(wanted)?,
-                encoder: opus::Encoder::new(wanted, self.settings.complexity, self.settings.bitrate)?,
-            }),
-        };
+        let coders = self.coders(wanted)?;
         self.leave();
-        if wanted == Rate::Narrow {
-            self.speak_narrow();
-        } else if let Some(coders) = coders {
-            let before = self.speak(coders);
-            // Between two agents the narrow pair is aside already.
-            self.narrow.get_or_insert(before);
-        }
+        self.speak_at(wanted, coders);
         self.far = Far::Agent;
         self.speech.forget();
         self.seam.cut();
@@ -88,6 +74,29 @@ impl Bridge {
             self.speech.length = frame.len();
         }
         fits
+    }
+
+    /// A pair of coders for this rate, if another one is needed than there is.
+    pub(super) fn coders(&self, wanted: Rate) -> Result<Option<Coders>, MediaError> {
+        match wanted {
+            Rate::Narrow => Ok(None),
+            same if same == self.from_user.voice.rate() => Ok(None),
+            Rate::Wide | Rate::SuperWide => Ok(Some(Coders {
+                decoder: opus::Decoder::new(wanted)?,
+                encoder: opus::Encoder::new(wanted, self.settings.complexity, self.settings.bitrate)?,
+            })),
+        }
+    }
+
+    /// From here on everything is spoken at this rate, by the coders that were made for it if need be.
+    pub(super) fn speak_at(&mut self, wanted: Rate, coders: Option<Coders>) {
+        if wanted == Rate::Narrow {
+            self.speak_narrow();
+        } else if let Some(coders) = coders {
+            let before = self.speak(coders);
+            // Between two wider ones the narrow pair is aside already.
+            self.narrow.get_or_insert(before);
+        }
     }
 
     /// Back to 8 kHz, for a PBX or nobody.
@@ -111,7 +120,7 @@ impl Bridge {
     pub(super) fn say_to_agent(&mut self, frame: &[i16], out: &mut Outgoing) {
         // A frame is never longer than the buffer.
         let _ = out.to_agent.extend_from_slice(frame);
-        out.digit = self.digits.released();
+        out.digit = self.digits.released(1);
         self.speech.heard += 1;
     }
 

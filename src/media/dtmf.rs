@@ -1,4 +1,4 @@
-//! Digits: RFC 4733 telephone-events in from WhatsApp and out to the PBX.
+//! Digits: RFC 4733 telephone-events in from WhatsApp and out to the PBX; and in from the PBX.
 //!
 //! WhatsApp stamps its events on the audio's 48 kHz clock and counts their duration at 8 kHz. They
 //! are not passed on but made anew, on the PBX's clock and in the place of audio packets:
@@ -16,7 +16,8 @@
 //! The duration that is sent never runs ahead of the one that was heard, so the PBX hears exactly
 //! the length that was pressed. Duplicates, a lost start and lost ends change nothing: every packet
 //! of an event names it by its timestamp, and silence of 200 ms ends it. A press longer than 0xFFFF
-//! (8.19 s) is cut into segments (RFC 4733 §2.5.1.3), in and out.
+//! (8.19 s) is cut into segments (RFC 4733 §2.5.1.3), in and out. A sender that lets the duration wrap instead is
+//! understood too. Where the PBX counts events at 48 kHz, stamps and durations are six times these.
 
 use crate::clock::Tick;
 use heapless::Deque;
@@ -34,6 +35,10 @@ const TICK: u32 = 160;
 const SEGMENT: u32 = 0xFFFF;
 /// 48 kHz units in one of 8 kHz.
 const RATIO: u32 = 6;
+/// The fastest clock of events, in multiples of 8 kHz.
+pub const MOST_RATIO: u32 = RATIO;
+/// A duration that falls back by more than this has wrapped.
+const WRAPPED: u32 = 0x8000;
 /// The last packet of an event is sent three times (RFC 4733 §2.5.1.4).
 const ENDS: u8 = 3;
 
@@ -69,7 +74,7 @@ impl Event {
     }
 }
 
-/// One press of a key, as far as it was heard. Durations in 1/8000 s.
+/// One press of a key, as far as it was heard. Durations on the clock on which they are heard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Press {
     code: u8,
@@ -140,7 +145,7 @@ impl Digits {
         self.overflow
     }
 
-    /// Takes in one event packet from WhatsApp, with its timestamp on the 48 kHz clock.
+    /// Takes in one event packet, with its timestamp on whatever clock the sender counts.
     pub fn hear(&mut self, event: Event, marker: bool, timestamp: u32, now: Tick) {
         if event.code > LAST_EVENT {
             return;
@@ -155,6 +160,10 @@ impl Digits {
             // The same press. After its end this is a duplicate of the end, or an update overtaken by it.
             if !hearing.over {
                 hearing.at = now;
+                if duration + WRAPPED < hearing.longest {
+                    hearing.before += SEGMENT + 1;
+                    hearing.longest = 0;
+                }
                 hearing.longest = hearing.longest.max(duration);
                 hearing.over = event.end;
                 self.tell();
@@ -235,9 +244,10 @@ impl Digits {
     }
 
     /// What to send to the PBX on this tick instead of audio; `timestamp` is what the audio would
-    /// have borne.
-    pub fn say(&mut self, timestamp: u32) -> Option<Said> {
+    /// have borne on the clock of its events, which is `ratio` times as fast as the one they were heard on.
+    pub fn say(&mut self, timestamp: u32, ratio: u32) -> Option<Said> {
         let press = *self.presses.front()?;
+        let (tick, pressed) = (TICK * ratio, press.heard.saturating_mul(ratio));
         let marker = self.saying.is_none();
         let saying = self.saying.get_or_insert(Saying { timestamp, before: 0, said: 0, ends: 0 });
         let event = |end: bool, duration: u32| Event {
@@ -246,7 +256,7 @@ impl Digits {
             volume: press.volume,
             duration: duration.min(SEGMENT) as u16,
         };
-        let reached = (saying.said + TICK).min(press.heard.max(TICK)).max(saying.said);
+        let reached = (saying.said + tick).min(pressed.max(tick)).max(saying.said);
         let limit = saying.before + SEGMENT;
         if saying.said == limit && reached > limit {
             // The segment is full and was said to be: the next one begins where it ended.
@@ -255,7 +265,7 @@ impl Digits {
         }
         saying.said = reached.min(saying.before + SEGMENT);
         let duration = saying.said - saying.before;
-        let ending = press.over && saying.said >= press.heard;
+        let ending = press.over && saying.said >= pressed;
         let said = Said { marker, timestamp: saying.timestamp, event: event(ending, duration) };
         if ending {
             saying.ends += 1;
@@ -267,9 +277,9 @@ impl Digits {
         Some(said)
     }
 
-    /// The next key that was released, and for how many ms it was pressed: for a far side that is told of presses
-    /// instead of hearing them. Flash is no key of its.
-    pub fn released(&mut self) -> Option<(char, u32)> {
+    /// The next key that was released, and for how many ms it was pressed, for one who is told of presses instead of
+    /// hearing them. Durations were heard on a clock of `ratio` times 8 kHz. Flash is no key.
+    pub fn released(&mut self, ratio: u32) -> Option<(char, u32)> {
         while self.presses.front().is_some_and(|press| press.over) {
             let press = self.presses.pop_front()?;
             let key = match press.code {
@@ -279,7 +289,7 @@ impl Digits {
                 code @ 12..=15 => char::from(b'A' + code - 12),
                 _ => continue,
             };
-            return Some((key, press.heard / 8));
+            return Some((key, press.heard / (8 * ratio)));
         }
         None
     }

@@ -42,6 +42,9 @@ const MOST_CONCEALED: u32 = 5;
 /// So many frames deeper than the target are cut off at once: 300 ms.
 const MOST_FRAMES: u32 = 15;
 
+/// The name of comfort noise here, as a static payload type (RFC 3389 §3).
+pub const COMFORT_NOISE_PT: u8 = 13;
+
 /// One packet on its way in.
 #[derive(Debug, Clone, Copy)]
 pub struct Incoming<'a> {
@@ -55,8 +58,11 @@ pub struct Incoming<'a> {
     pub duration: u32,
     /// Payload type, handed back with the payload.
     pub payload_type: u8,
-    /// The payload; empty means that the sender says it is silent (RFC 3389).
+    /// The payload.
     pub payload: &'a [u8],
+    /// The sender says that it is silent from here on (RFC 3389, or DTX of Opus): if nothing follows, nothing is
+    /// missing.
+    pub pauses: bool,
 }
 
 /// What became of a packet.
@@ -158,6 +164,7 @@ struct Slot<const P: usize> {
     timestamp: u32,
     duration: u32,
     payload_type: u8,
+    pauses: bool,
     payload: Vec<u8, P>,
 }
 
@@ -194,6 +201,9 @@ pub struct Jitter<const N: usize, const P: usize = 400> {
     stalled: u32,
     stall_concealed: u64,
     concealed_in_a_row: u32,
+    /// The sender said with its last packet that it pauses.
+    paused: bool,
+    jitter_ms: u32,
     frame: u32,
     target: u32,
     steering: Steering,
@@ -226,6 +236,7 @@ impl<const N: usize, const P: usize> Jitter<N, P> {
                 timestamp: 0,
                 duration: 0,
                 payload_type: 0,
+                pauses: false,
                 payload: Vec::new(),
             }),
             held: 0,
@@ -236,6 +247,8 @@ impl<const N: usize, const P: usize> Jitter<N, P> {
             stalled: 0,
             stall_concealed: 0,
             concealed_in_a_row: 0,
+            paused: false,
+            jitter_ms,
             frame,
             target,
             steering: Steering::new(target, frame),
@@ -253,7 +266,15 @@ impl<const N: usize, const P: usize> Jitter<N, P> {
         self.begun = false;
         self.end_stall();
         self.concealed_in_a_row = 0;
+        self.paused = false;
         self.steering = Steering::new(self.target, self.frame);
+    }
+
+    /// As [`Jitter::forget`], for a sender whose clock makes so many units in 20 ms.
+    pub fn retime(&mut self, frame: u32) {
+        self.frame = frame.max(8);
+        self.target = self.jitter_ms.clamp(20, 200) * self.frame / 20;
+        self.forget();
     }
 
     /// What has been seen so far.
@@ -340,6 +361,7 @@ impl<const N: usize, const P: usize> Jitter<N, P> {
         slot.timestamp = timestamp;
         slot.duration = packet.duration.max(1);
         slot.payload_type = packet.payload_type;
+        slot.pauses = packet.pauses;
         slot.payload.clear();
         // Cannot fail: the length was compared with P above.
         let _ = slot.payload.extend_from_slice(packet.payload);
@@ -558,6 +580,7 @@ impl<const N: usize, const P: usize> Jitter<N, P> {
         self.counts.played += 1;
         let slot = &mut self.ring[at];
         slot.content = Content::Empty;
+        self.paused = slot.pauses;
         Frame::Audio { payload_type: slot.payload_type, payload: &slot.payload, duration }
     }
 
@@ -570,7 +593,7 @@ impl<const N: usize, const P: usize> Jitter<N, P> {
         }
         // A second of running on is remembered; after that, what comes begins a new stretch.
         self.stalled = (self.stalled + duration).min(50 * self.frame);
-        if self.concealed_in_a_row < MOST_CONCEALED {
+        if self.concealed_in_a_row < MOST_CONCEALED && !self.paused {
             self.stall_concealed += 1;
             return self.conceal(duration);
         }

@@ -1,35 +1,50 @@
-//! Sound: 20 ms at a time, in fixed memory, crossed between WhatsApp (Opus) and the PBX (G.711).
+//! Sound: 20 ms at a time, in fixed memory, crossed between WhatsApp (Opus) and the PBX.
 //!
 //! ```text
 //!  WhatsApp                                                                      PBX
-//!  Opus, 48 kHz clock                                              G.711, 8 kHz clock
+//!  Opus, 48 kHz clock                                                    its codec and clock
 //!     │  from_user                                                  from_far   │
 //!     ▼                                                                        ▼
-//!  jitter ─► Opus decoded at 8 kHz ─► frame ─► G.711 ─► RTP ──────────────► to_far
-//!  to_user ◄── Opus encoded at 8 kHz ◄─ frame ◄─ G.711 decoded ◄─────────── jitter
-//!     digits: RFC 4733 in (48 kHz stamps) ─► RFC 4733 out (8 kHz stamps)
+//!  jitter ─► Opus decoded ─► frame ─► G.711 at 8, G.722 at 16 kHz ─► RTP ─► to_far
+//!  to_user ◄─ Opus encoded ◄─ frame ◄─ G.711, G.722 decoded ◄───────────── jitter
+//!
+//!  jitter ─► Opus packets cut and joined to 20 ms, never decoded ─► RTP ──► to_far     where the PBX
+//!  to_user ◄───────────────────────── the same the other way ◄──────────── jitter     speaks Opus
+//!
+//!     digits: RFC 4733 in (48 kHz stamps) ─► RFC 4733 out (8 or 48 kHz), or told; and in from the PBX
 //! ```
 //!
 //! In the place of the PBX there can be an agent that speaks linear sound: then Opus is decoded and encoded at
 //! its 8, 16 or 24 kHz, frames of 20 ms come and go as they are, and a digit is told when its key is released.
 //!
 //! Nothing here reads a clock, opens a socket or draws a random number, and nothing is allocated after
-//! [`Bridge::new`] but for a new pair of coders in [`Bridge::set_agent`].
+//! [`Bridge::new`] but for new coders in [`Bridge::set_agent`] and [`Bridge::set_far`]. [`srtp`], around it, does
+//! allocate per packet.
 mod alone;
 mod bridge;
+mod conceal;
 mod depth;
 mod dtmf;
+mod far_voice;
 pub mod g711;
+pub mod g722;
+mod hold;
 mod jitter;
 mod opus;
+mod packing;
 mod playout;
+mod ports;
 mod quality;
 mod rtcp;
 pub mod rtp;
+pub mod srtp;
 
 pub use alone::Alone;
-pub use bridge::{
-    Bridge, BridgeSettings, FarMedia, HeardSide, Law, MediaError, Outgoing, Seeds, UserFrame, UserPacket,
+pub use bridge::Bridge;
+pub use hold::{Clip, NotAClip};
+pub use ports::{
+    BridgeSettings, Codec, DATAGRAM, DtmfFormat, FarMedia, HeardSide, MediaError, OPUS_PAYLOAD, Outgoing,
+    Seeds, UserFrame, UserPacket,
 };
 pub use quality::Quality;
 pub use rtp::NotRtp;

@@ -3,8 +3,8 @@
 //! libopus decodes and encodes at the far side's rate, so nothing is resampled here.
 
 use super::OPUS_FRAME;
-use super::bridge::MediaError;
 use super::playout::Voice;
+use super::ports::MediaError;
 use audiopus::coder::{Decoder as Decode, Encoder as Encode, GenericCtl};
 use audiopus::packet::{Packet, nb_samples, samples_per_frame};
 use audiopus::{Application, Bitrate, Channels, MutSignals, SampleRate, Signal};
@@ -144,8 +144,8 @@ impl Voice for Decoder {
         self.rate.frame()
     }
 
-    fn units_per_sample(&self) -> u32 {
-        OPUS_FRAME / self.rate.frame() as u32
+    fn units(&self) -> u32 {
+        OPUS_FRAME
     }
 
     fn decode(&mut self, _payload_type: u8, payload: &[u8], out: &mut [i16]) -> Option<usize> {
@@ -224,6 +224,12 @@ impl Encoder {
         if wanted != self.loss && self.encode.set_packet_loss_perc(wanted).is_ok() {
             self.loss = wanted;
         }
+    }
+
+    /// Begins anew, for a listener who has heard something else meanwhile; settings stay and nothing is allocated.
+    pub(super) fn reset(&mut self) {
+        // It only writes zeroes into memory that is there: it can't fail.
+        let _ = self.encode.reset_state();
     }
 
     /// Encodes one frame; `None` only if libopus itself fails.

@@ -6,14 +6,14 @@
 
 use super::WIDEST;
 use super::depth::Adjust;
-use super::jitter::{Frame, Jitter};
+use super::jitter::{COMFORT_NOISE_PT, Frame, Jitter};
 
 /// A decoder as the playout sees it. Sound is mono, at the decoder's own rate.
 pub(super) trait Voice {
     /// Samples of 20 ms; at most [`WIDEST`].
     fn frame(&self) -> usize;
-    /// RTP clock units of one sample.
-    fn units_per_sample(&self) -> u32;
+    /// RTP clock units of 20 ms.
+    fn units(&self) -> u32;
     /// Decodes into `out` and says how many samples it made; `None` if the payload is not sound.
     fn decode(&mut self, payload_type: u8, payload: &[u8], out: &mut [i16]) -> Option<usize>;
     /// Invents what was lost, from what was heard before.
@@ -22,21 +22,41 @@ pub(super) trait Voice {
     fn repair(&mut self, payload_type: u8, next: &[u8], out: &mut [i16]) -> bool;
 }
 
-/// Comfort noise of about -70 dBFS: a line that is open, not dead.
+/// Comfort noise: a line that is open, not dead. About -70 dBFS unless the other side has said how loud.
 #[derive(Debug, Clone)]
-pub(super) struct Noise(u32);
+pub(super) struct Noise {
+    state: u32,
+    /// Samples are within this, evenly spread.
+    peak: u32,
+}
+
+/// The peak of an RMS of 10.4, which is -70 dB below full scale.
+const OPEN_LINE: u32 = 18;
+/// Louder than this nobody's background is, in -dBov, whatever a packet says.
+const LOUDEST: u8 = 30;
 
 impl Noise {
     pub(super) fn new(seed: u32) -> Noise {
-        Noise(seed)
+        Noise { state: seed, peak: OPEN_LINE }
     }
 
-    /// Uniform noise within ±18: an RMS of 10.4, which is -70 dB below full scale.
     pub(super) fn fill(&mut self, out: &mut [i16]) {
         for sample in out {
-            self.0 = self.0.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            *sample = ((self.0 >> 16) % 37) as i16 - 18;
+            self.state = self.state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            *sample = ((self.state >> 16) % (2 * self.peak + 1)) as i16 - self.peak as i16;
         }
+    }
+
+    /// From here on as loud as this many dB below overload (RFC 3389 §3); `None`: an open line.
+    fn level(&mut self, below: Option<u8>) {
+        self.peak = match below {
+            Some(below) => {
+                let rms = 32_768.0 * 10f64.powf(-f64::from(below.max(LOUDEST)) / 20.0);
+                // Evenly spread noise has its peak at the square root of three times its RMS.
+                ((rms * 3f64.sqrt()).round() as u32).max(1)
+            }
+            None => OPEN_LINE,
+        };
     }
 }
 
@@ -69,7 +89,7 @@ pub(super) struct Playout<V, const N: usize, const P: usize, const W: usize> {
 impl<V: Voice, const N: usize, const P: usize, const W: usize> Playout<V, N, P, W> {
     pub(super) fn new(voice: V, jitter_ms: u32, seed: u32) -> Self {
         Playout {
-            jitter: Jitter::new(jitter_ms, voice.frame() as u32 * voice.units_per_sample()),
+            jitter: Jitter::new(jitter_ms, voice.units()),
             voice,
             waiting: [0; W],
             length: 0,
@@ -78,12 +98,13 @@ impl<V: Voice, const N: usize, const P: usize, const W: usize> Playout<V, N, P, 
         }
     }
 
-    /// Forgets what waits and what was heard: another sender is to come.
-    pub(super) fn forget(&mut self, voice: V) {
-        self.jitter.forget();
-        self.voice = voice;
+    /// Forgets what waits and what was heard: another sender is to come, heard by this decoder, which may count
+    /// on another clock.
+    pub(super) fn forget(&mut self) {
+        self.jitter.retime(self.voice.units());
         self.length = 0;
         self.quiet = true;
+        self.noise.level(None);
     }
 
     /// The same sender, heard from here on at another rate; the decoder so far is handed back.
@@ -142,15 +163,17 @@ impl<V: Voice, const N: usize, const P: usize, const W: usize> Playout<V, N, P, 
     /// One step of the jitter buffer becomes samples at the end of the line.
     fn refill(&mut self) -> Sounding {
         let room = &mut self.waiting[self.length..];
-        let (unit, longest) = (self.voice.units_per_sample(), LONGEST_STEP * self.voice.frame());
-        let samples = |units: u32| ((units / unit) as usize).min(longest);
+        let (whole, frame) = (self.voice.units() as usize, self.voice.frame());
+        let samples = |units: u32| (units as usize * frame / whole).min(LONGEST_STEP * frame);
         let (made, sounding) = match self.jitter.pop() {
-            Frame::Audio { payload: [], duration, .. } => {
+            Frame::Audio { payload_type: COMFORT_NOISE_PT, payload, duration } => {
                 let made = samples(duration).max(1);
+                self.noise.level(payload.first().map(|level| level & 0x7F));
                 self.noise.fill(&mut room[..made]);
                 (made, Sounding::Nothing)
             }
             Frame::Audio { payload_type, payload, duration } => {
+                self.noise.level(None);
                 let made = match self.voice.decode(payload_type, payload, room) {
                     Some(made) => made,
                     None => {

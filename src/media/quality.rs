@@ -19,6 +19,8 @@ pub struct Quality {
     pub repaired: u64,
     /// Interarrival jitter in milliseconds (RFC 3550 §6.4.1).
     pub jitter_ms: f64,
+    /// RTP packets sent to this side that it reports as lost (RFC 3550 §6.4.1); of the PBX only.
+    pub reported_lost: u64,
     /// Estimated mean opinion score, 1.0 to 4.5 (ITU-T G.107 simplified); 0.0 when nothing was heard.
     pub mos: f64,
 }
@@ -136,6 +138,15 @@ impl Reception {
         source.transit = Some(transit);
     }
 
+    /// Whom is heard next counts on a clock of so many hertz.
+    pub fn retime(&mut self, clock: u32) {
+        if clock != self.clock {
+            self.leave();
+            self.jitter_before = self.jitter_before * u64::from(clock) / u64::from(self.clock);
+            self.clock = clock;
+        }
+    }
+
     /// Whom we heard is gone: what was counted stays, and reports begin anew with whom is heard next.
     pub fn leave(&mut self) {
         if let Some(source) = self.source.take() {
@@ -192,6 +203,8 @@ pub struct Robustness {
 
 /// G.711 with concealment (G.113 table I.4).
 pub const G711: Robustness = Robustness { impairment: 0.0, robustness: 25.1 };
+/// G.722 at 64 kbit/s (G.113 table I.1 of its wideband part, on the narrowband scale; with concealment like ours).
+pub const G722: Robustness = Robustness { impairment: 0.0, robustness: 20.0 };
 /// Opus at 8 kHz with concealment; what FEC repaired is not counted as loss.
 pub const OPUS: Robustness = Robustness { impairment: 5.0, robustness: 20.0 };
 

@@ -27,6 +27,8 @@ pub enum Report {
         about: u32,
         /// Lost since the report before, in 1/256.
         fraction: u8,
+        /// Lost in all, signed: what came twice counts against it.
+        lost: i32,
         /// The middle 32 bits of the NTP time of the last sender report that was received.
         last_report: u32,
         /// How long ago that was, in 1/65536 s.
@@ -100,7 +102,9 @@ fn read_one(count: u8, kind: u8, packet: &[u8], reports: &mut Vec<Report, MOST>)
             return;
         };
         let fraction = (losses >> 24) as u8;
-        let _ = reports.push(Report::Receipt { about, fraction, last_report, delay });
+        // 24 bits with their sign.
+        let lost = ((losses << 8) as i32) >> 8;
+        let _ = reports.push(Report::Receipt { about, fraction, lost, last_report, delay });
     }
 }
 
@@ -190,7 +194,8 @@ mod tests {
         let mut out: Vec<u8, 256> = Vec::new();
         write(1, None, Some(RECEIPT), Some((0x1234, 0x8000)), "name@host", &mut out).unwrap();
         let reports = read(&out).unwrap();
-        let expected = Report::Receipt { about: 7, fraction: 25, last_report: 0x1234, delay: 0x8000 };
+        let expected =
+            Report::Receipt { about: 7, fraction: 25, lost: -3, last_report: 0x1234, delay: 0x8000 };
         assert_eq!(reports.as_slice(), [expected]);
         let sent = Sent { ntp: 0x0102_0304_0506_0708, timestamp: 9, packets: 10, octets: 11 };
         write(1, Some(sent), None, None, "n", &mut out).unwrap();

@@ -26,7 +26,9 @@ use audiopus::{Application, Bandwidth, Bitrate, Channels, MutSignals, SampleRate
 use nix::time::{ClockId, clock_gettime};
 use std::time::Duration;
 use watrunk::clock::Tick;
-use watrunk::media::{Bridge, BridgeSettings, FarMedia, Law, Outgoing, Seeds, UserPacket, g711};
+use watrunk::media::{
+    Bridge, BridgeSettings, Codec, DtmfFormat, FarMedia, Outgoing, Seeds, UserPacket, g711,
+};
 
 /// Frames of speech that are played over and over: ten seconds.
 const FRAMES: usize = 500;
@@ -114,6 +116,19 @@ impl Alone {
     }
 }
 
+/// What is agreed on with the PBX.
+fn media(codec: Codec, pt: u8, events: bool) -> FarMedia {
+    FarMedia {
+        codec,
+        pt,
+        dtmf: events.then_some(DtmfFormat { pt: 101, clock: 8_000 }),
+        comfort_noise: None,
+        sends: true,
+        speaks: true,
+        digits_told: false,
+    }
+}
+
 /// The bridge, fed as the network would.
 struct Bridged {
     bridge: Box<Bridge>,
@@ -139,7 +154,7 @@ impl Bridged {
                 far_timestamp: 6,
             },
         })?);
-        bridge.set_far(FarMedia { law: Law::Pcmu, pt: 0, dtmf_pt: Some(101), sends: true });
+        bridge.set_far(media(Codec::Pcmu, 0, true))?;
         bridge.open_gate();
         Ok(Bridged { bridge, out: Outgoing::default(), at: 0, now: Tick::from_millis(1_000) })
     }
