@@ -3,10 +3,11 @@
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
+use std::sync::Arc;
 use std::time::Duration;
 use watrunk::clock::Tick;
 use watrunk::media::{
-    Alone, Bridge, BridgeSettings, Codec, DtmfFormat, FarMedia, Outgoing, Seeds, UserPacket, g711,
+    Alone, Bridge, BridgeSettings, Clip, Codec, DtmfFormat, FarMedia, Outgoing, Seeds, UserPacket, g711,
 };
 
 thread_local! {
@@ -107,12 +108,44 @@ fn far_datagram(n: usize) -> Vec<u8> {
     datagram
 }
 
+/// The same packet as another payload type, on the same clock.
+fn retyped(datagram: &[u8], payload_type: u8, bytes: usize) -> Vec<u8> {
+    let mut other = datagram[..12 + bytes].to_vec();
+    other[1] = payload_type;
+    other
+}
+
+/// Opus of a PBX, at its payload type and on a clock of 48 kHz.
+fn opus_datagram(n: usize, payload: &[u8]) -> Vec<u8> {
+    let mut datagram = vec![0x80, 107];
+    datagram.extend((n as u16).to_be_bytes());
+    datagram.extend((n as u32 * 960).to_be_bytes());
+    datagram.extend(8u32.to_be_bytes());
+    datagram.extend(payload);
+    datagram
+}
+
+/// A key of the PBX that is released at once.
+fn event_datagram(n: usize) -> Vec<u8> {
+    let mut datagram = vec![0x80, 0x80 | 101];
+    datagram.extend((n as u16).to_be_bytes());
+    datagram.extend((n as u32 * 160).to_be_bytes());
+    datagram.extend(7u32.to_be_bytes());
+    datagram.extend([3, 0x8A, 3, 0x20]);
+    datagram
+}
+
+fn last(codec: Codec) -> FarMedia {
+    media(codec, if codec == Codec::G722 { 9 } else { 107 }, true)
+}
+
 #[test]
 fn a_thousand_ticks_both_ways_allocate_nothing() {
     let opus = opus_packets(1_100);
     let far: Vec<Vec<u8>> = (0..1_100).map(far_datagram).collect();
     let sender_report =
         [0x80, 200, 0, 6, 0, 0, 0, 7, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 160];
+    let clip = Arc::new(Clip::new(vec![1_000; 8_000]).unwrap());
     let mut bridge = bridge();
     let mut out = Outgoing::default();
     let mut report = heapless::Vec::new();
@@ -220,6 +253,53 @@ fn a_thousand_ticks_both_ways_allocate_nothing() {
     }
     assert_eq!(counted, 0, "allocations in 1,000 ticks with agents");
     assert_eq!((heard, digits), (800, 16));
+    // Wideband: G.722, and Opus that goes through, from the tick after it was agreed on.
+    let wide: Vec<Vec<u8>> = far.iter().map(|datagram| retyped(datagram, 9, 160)).collect();
+    let through: Vec<Vec<u8>> = (0..1_100).map(|n| opus_datagram(n, &opus[n])).collect();
+    let events: Vec<Vec<u8>> = (0..1_000).map(event_datagram).collect();
+    let (mut counted, mut before, mut to_far, mut told) = (0, 0, 0, 0);
+    for n in 0..1_000usize {
+        let now = Tick::from_millis(63_000 + 20 * n as u64);
+        let codec = if n / 250 % 2 == 0 { Codec::G722 } else { Codec::Opus };
+        match n % 250 {
+            0 => {
+                let pt = if codec == Codec::G722 { 9 } else { 107 };
+                bridge.set_far(media(codec, pt, true)).unwrap();
+                bridge.set_hold_clip(Some(Arc::clone(&clip)));
+            }
+            20 => before = allocations(),
+            150 => bridge.set_far(FarMedia { sends: false, speaks: false, ..last(codec) }).unwrap(),
+            200 => bridge.set_far(last(codec)).unwrap(),
+            249 => counted += allocations() - before,
+            _ => {}
+        }
+        let user = UserPacket {
+            ssrc: 9,
+            payload_type: if n % 50 == 20 { 126 } else { 111 },
+            marker: n % 50 == 20,
+            sequence: (2_100 + n) as u16,
+            timestamp: (2_100 + n) as u32 * 960,
+            payload: if n % 50 == 20 { &[5, 0x8A, 3, 0] } else { &opus[n] },
+        };
+        if n % 40 != 11 {
+            bridge.from_user(&user, now);
+        }
+        let held = (150..200).contains(&(n % 250));
+        if n % 30 != 7 && !held {
+            let datagram = if codec == Codec::G722 { &wide[n] } else { &through[n] };
+            bridge.from_far(datagram, now).unwrap();
+        }
+        if n % 60 == 40 {
+            bridge.from_far(&events[n], now).unwrap();
+        }
+        bridge.tick(now, &mut out);
+        assert!(out.to_user.is_some());
+        to_far += out.to_far.len();
+        told += usize::from(out.far_digit.is_some());
+        bridge.rtcp_due(now, n as u64, &mut report);
+    }
+    assert_eq!(counted, 0, "allocations in 1,000 ticks of G.722 and Opus");
+    assert!((780..=800).contains(&to_far) && told >= 10, "{to_far} {told}");
     // The counter counts.
     let counted = allocations();
     drop(std::hint::black_box(vec![1u8; 10]));

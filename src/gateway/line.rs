@@ -91,7 +91,8 @@ impl Far {
             // A PBX behind NAT may be silent for long before its first packet.
             self.learned.is_none() || learning
         } else {
-            learning && self.learn_any && agreed()
+            // Only the first one: a re-INVITE to the same address opens nothing to strangers.
+            learning && self.learn_any && self.learned.is_none() && agreed()
         }
     }
 }

@@ -69,14 +69,6 @@ impl Far {
     }
 }
 
-/// What a tick heard of the PBX.
-enum Heard {
-    /// A packet of 20 ms for WhatsApp.
-    Packet(Vec<u8, OPUS_PAYLOAD>),
-    /// The frame was filled.
-    Frame,
-}
-
 /// One call's sound, both ways. Large: box it. Nothing is allocated after [`Bridge::new`] but by
 /// [`Bridge::set_agent`] and [`Bridge::set_far`], and there only for another codec or rate.
 pub struct Bridge {
@@ -272,46 +264,42 @@ impl Bridge {
         self.far_digits.pass_time(now);
         let mut room = [0i16; WIDEST];
         let frame = &mut room[..self.from_user.voice.rate().frame()];
+        let mut packet = Vec::new();
         let passes = match self.far {
             Far::Pbx(far) => {
                 out.far_digit = self.far_digits.released(far.dtmf.map_or(1, |dtmf| dtmf.ratio()));
                 self.say_to_pbx(far, frame, out);
-                match self.hear_pbx(far, frame) {
-                    Heard::Packet(said) => Some(said),
-                    Heard::Frame => None,
-                }
+                self.hear_pbx(far, frame, &mut packet)
             }
             Far::Agent => {
                 self.from_user.next(frame);
+                self.sending.skip(1);
                 self.say_to_agent(frame, out);
                 if !self.hear_agent(frame) || is_dead(frame) {
                     self.noise.fill(frame);
                 }
-                None
+                false
             }
             Far::Nobody => {
                 self.from_user.next(frame);
+                self.sending.skip(1);
                 self.digits.forget();
                 self.waiting.next(&mut self.noise, frame);
-                None
+                false
             }
         };
-        let payload = match passes {
-            Some(payload) => {
-                self.passing.to_user = true;
-                self.seam = Seam::new();
-                payload
+        if passes {
+            self.seam = Seam::new();
+        } else {
+            if self.passing.to_user {
+                // The phone has heard another encoder meanwhile.
+                self.encoder.reset();
             }
-            None => {
-                if std::mem::take(&mut self.passing.to_user) {
-                    // The phone has heard another encoder meanwhile.
-                    self.encoder.reset();
-                }
-                self.seam.close(frame);
-                self.encoded(frame)
-            }
-        };
-        out.to_user = Some(self.say_to_user(payload));
+            self.seam.close(frame);
+            self.encode(frame, &mut packet);
+        }
+        self.passing.to_user = passes;
+        out.to_user = Some(self.say_to_user(packet));
     }
 
     fn keep_time(&mut self, now: Tick) {
@@ -327,14 +315,13 @@ impl Bridge {
         self.due = Some(due + TICK);
     }
 
-    /// What the PBX says in this tick, as a packet that goes through or as a frame.
-    fn hear_pbx(&mut self, far: FarMedia, frame: &mut [i16]) -> Heard {
+    /// What the PBX says in this tick: in `packet` if it is Opus that goes through (true), else in `frame`.
+    fn hear_pbx(&mut self, far: FarMedia, frame: &mut [i16], packet: &mut Vec<u8, OPUS_PAYLOAD>) -> bool {
         let mut sounding = Sounding::Nothing;
         if self.passing.goes_through(far.codec) {
-            if let Some(packet) = self.passing.to_user(&mut self.from_far.jitter) {
-                self.hold.silent = 0;
-                self.hold.at = None;
-                return Heard::Packet(packet);
+            if self.passing.hear_far(&mut self.from_far.jitter, packet) {
+                self.hold = Hold::default();
+                return true;
             }
             self.noise.fill(frame);
         } else if frame.len() == self.from_far.voice.frame() {
@@ -344,14 +331,13 @@ impl Bridge {
             self.noise.fill(frame);
         }
         if sounding == Sounding::Voice {
-            self.hold.silent = 0;
-            if self.hold.at.take().is_some() {
+            if std::mem::take(&mut self.hold).at.is_some() {
                 self.seam.cut();
             }
             if is_dead(frame) {
                 self.noise.fill(frame);
             }
-            return Heard::Frame;
+            return false;
         }
         self.hold.silent = self.hold.silent.saturating_add(1);
         let holds = !far.sends && (!far.speaks || self.hold.silent > NO_MUSIC);
@@ -360,18 +346,16 @@ impl Bridge {
             None if self.hold.at.take().is_some() => self.seam.cut(),
             None => {}
         }
-        Heard::Frame
+        false
     }
 
     /// A frame as Opus. If libopus fails, the law holds all the same: a packet of a TOC byte alone is a legal empty
     /// frame, which the receiver conceals.
-    fn encoded(&mut self, frame: &[i16]) -> Vec<u8, OPUS_PAYLOAD> {
-        let mut payload = Vec::new();
-        if self.encoder.encode(frame, &mut payload).is_none() {
-            payload.clear();
-            let _ = payload.push(opus::EMPTY_FRAME);
+    fn encode(&mut self, frame: &[i16], packet: &mut Vec<u8, OPUS_PAYLOAD>) {
+        if self.encoder.encode(frame, packet).is_none() {
+            packet.clear();
+            let _ = packet.push(opus::EMPTY_FRAME);
         }
-        payload
     }
 
     fn say_to_user(&mut self, payload: Vec<u8, OPUS_PAYLOAD>) -> UserFrame {

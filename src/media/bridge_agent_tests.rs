@@ -57,7 +57,7 @@ fn talk(story: &mut Story, speaker: &mut ToneSpeaker, agent: Option<&mut Agent>,
                 agent.hears(story);
             }
             None => {
-                story.far_says_tone(Law::Pcmu, 440.0, 160);
+                story.far_says_tone(Codec::Pcmu, 440.0, 160);
                 story.tick();
                 assert!(story.out.to_agent.is_empty() && story.out.digit.is_none());
             }
@@ -192,7 +192,7 @@ fn a_call_goes_from_the_pbx_to_an_agent_and_back_and_whatsapp_hears_one_line() {
         assert!(!story.bridge.agent_says(&vec![0; rate as usize / 50]), "the agent has left");
         talk(&mut story, &mut speaker, None, 50);
         assert_eq!(story.far_datagrams.len(), sent);
-        story.bridge.set_far(PCMU);
+        story.bridge.set_far(PCMU).unwrap();
         talk(&mut story, &mut speaker, None, 100);
 
         story.assert_unbroken_towards_user();
@@ -225,7 +225,7 @@ fn another_agent_at_another_rate_takes_over_at_once_and_the_pbx_comes_back_at_it
         talk(&mut story, &mut speaker, Some(&mut agent), 60);
         assert_tone(&agent.heard[rate as usize / 2..], rate, 1_000.0, 3.0, &format!("{rate}"));
     }
-    story.bridge.set_far(PCMU);
+    story.bridge.set_far(PCMU).unwrap();
     talk(&mut story, &mut speaker, None, 60);
     let far = story.heard_by_far();
     assert_tone(&far[30 * 160..], 8_000, 1_000.0, 3.0, "the PBX");
@@ -354,7 +354,7 @@ fn a_key_that_is_down_while_the_far_end_changes_is_heard_by_neither() {
     for n in 1..=30u16 {
         match n {
             11 => story.bridge.set_agent(16_000).unwrap(),
-            21 => story.bridge.set_far(PCMU),
+            21 => story.bridge.set_far(PCMU).unwrap(),
             _ => {}
         }
         story.user_presses(Event { code: 5, end: n == 30, volume: 7, duration: n * 160 }, n == 1, begun);
@@ -412,7 +412,7 @@ proptest! {
             match step {
                 0 => story.bridge.alone(Alone::RingBack),
                 1 => story.bridge.alone(Alone::Silence),
-                2 => story.bridge.set_far(PCMU),
+                2 => story.bridge.set_far(PCMU).unwrap(),
                 3 => prop_assert!(story.bridge.set_agent(48_000).is_err()),
                 _ => story.bridge.set_agent(RATES[usize::from(step) - 4]).unwrap(),
             }
@@ -424,7 +424,7 @@ proptest! {
             for _ in 0..length {
                 let packet = speaker.next(2_880);
                 story.user_says(&packet, 2_880);
-                story.far_says_tone(Law::Pcmu, 440.0, 160);
+                story.far_says_tone(Codec::Pcmu, 440.0, 160);
                 story.bridge.agent_says(&[500; 480][..rate.unwrap_or(8_000) as usize / 50]);
                 let sent = story.far_datagrams.len();
                 story.tick();

@@ -7,7 +7,7 @@ fn talk(story: &mut Story, speaker: &mut ToneSpeaker, ticks: usize) {
     for _ in 0..ticks {
         let packet = speaker.next(960);
         story.user_says(&packet, 960);
-        story.far_says_tone(Law::Pcmu, 440.0, 160);
+        story.far_says_tone(Codec::Pcmu, 440.0, 160);
         story.tick();
     }
 }
@@ -27,7 +27,7 @@ fn before_the_far_end_is_known_the_user_hears_comfort_noise_and_nothing_leaks() 
     let begun = story.user_timestamp;
     for n in 1..=10u16 {
         story.user_presses(Event { code: 5, end: false, volume: 7, duration: n * 160 }, n == 1, begun);
-        story.far_says_tone(Law::Pcmu, 440.0, 160);
+        story.far_says_tone(Codec::Pcmu, 440.0, 160);
         story.tick();
     }
     assert!(story.far_datagrams.is_empty(), "nothing of the user is heard");
@@ -37,7 +37,7 @@ fn before_the_far_end_is_known_the_user_hears_comfort_noise_and_nothing_leaks() 
     assert!((-85.0..-60.0).contains(&before), "{before:.1} dBFS");
     assert!(!story.bridge.rtcp_due(story.now + Duration::from_secs(60), 0, &mut heapless::Vec::new()));
 
-    story.bridge.set_far(PCMU);
+    story.bridge.set_far(PCMU).unwrap();
     for n in 11..=20u16 {
         story.user_presses(Event { code: 5, end: n == 20, volume: 7, duration: n * 160 }, false, begun);
         story.tick();
@@ -78,7 +78,7 @@ fn while_it_rings_the_user_hears_the_ring_back_tone_and_then_the_far_end_without
     assert!(story.far_datagrams.is_empty());
 
     // The far end answers in the middle of the tone.
-    story.bridge.set_far(PCMU);
+    story.bridge.set_far(PCMU).unwrap();
     talk(&mut story, &mut speaker, 100);
     story.assert_unbroken_towards_user();
     assert_eq!(story.user_frames.len(), 375);
@@ -113,7 +113,7 @@ fn no_seam_clicks() {
     story.bridge.alone(Alone::RingBack);
     talk(&mut story, &mut speaker, 33);
     // How the next far end begins is its own affair: this one says nothing.
-    story.bridge.set_far(PCMU);
+    story.bridge.set_far(PCMU).unwrap();
     for _ in 0..50 {
         story.tick();
     }
@@ -153,13 +153,13 @@ fn a_second_far_end_hears_one_stream_from_its_beginning_and_its_own_reports() {
     // The second one: other numbers, other codec.
     story.far_ssrc = 0x77;
     story.far_sequence = 40_000;
-    story.bridge.set_far(FarMedia { law: Law::Pcma, pt: 8, dtmf_pt: None, sends: true });
+    story.bridge.set_far(FarMedia { codec: Codec::Pcma, pt: 8, dtmf: None, ..PCMU }).unwrap();
     let begun = story.now;
     let mut reports = Vec::new();
     for _ in 0..400 {
         let packet = speaker.next(960);
         story.user_says(&packet, 960);
-        story.far_says_tone(Law::Pcma, 440.0, 160);
+        story.far_says_tone(Codec::Pcma, 440.0, 160);
         story.tick();
         if story.bridge.rtcp_due(story.now, 0, &mut out) {
             reports.push((story.now - begun, out.to_vec()));
@@ -199,8 +199,8 @@ proptest! {
             match step {
                 0 => story.bridge.alone(Alone::RingBack),
                 1 => story.bridge.alone(Alone::Silence),
-                2 => story.bridge.set_far(PCMU),
-                3 => story.bridge.set_far(FarMedia { sends: false, ..PCMU }),
+                2 => story.bridge.set_far(PCMU).unwrap(),
+                3 => story.bridge.set_far(FarMedia { sends: false, ..PCMU }).unwrap(),
                 _ => story.far_ssrc = story.far_ssrc.wrapping_add(1),
             }
             talk(&mut story, &mut speaker, length);

@@ -10,7 +10,7 @@ use crate::media::ports::{Codec, FarMedia, MediaError, Outgoing, Seeds};
 use crate::media::quality::Receipt;
 use crate::media::rtcp::{self, Report, Sent};
 use crate::media::rtp::{self, NotRtp, Packet};
-use crate::media::{FRAME, OPUS_FRAME, WIDEST, g711, g722};
+use crate::media::{FRAME, OPUS_FRAME, g711, g722};
 use heapless::Vec;
 use std::time::Duration;
 
@@ -133,9 +133,9 @@ impl Sending {
             self.octets = 0;
             self.lost_before += std::mem::take(&mut self.lost);
             self.our_report = None;
+            self.marker = true;
         }
         self.encoder = g722::Encoder::new();
-        self.marker = true;
     }
 
     fn send(&mut self, payload_type: u8, marker: bool, timestamp: u32, payload: &[u8], out: &mut Outgoing) {
@@ -326,11 +326,12 @@ impl Bridge {
 
     /// The PBX's half of a tick that goes out to it. `frame` is room for what the user says.
     pub(super) fn say_to_pbx(&mut self, far: FarMedia, frame: &mut [i16], out: &mut Outgoing) {
-        let said = match far.codec {
-            Codec::Opus => Some(self.passing.to_far(&mut self.from_user.jitter)),
+        let mut packet = Vec::new();
+        let passed = match far.codec {
+            Codec::Opus => self.passing.hear_user(&mut self.from_user.jitter, &mut packet),
             Codec::G722 | Codec::Pcma | Codec::Pcmu => {
                 self.from_user.next(frame);
-                None
+                ToFar::Packet
             }
         };
         let timestamp = self.sending.stamp(far.codec.clock());
@@ -350,28 +351,31 @@ impl Bridge {
         if !far.sends {
             return;
         }
-        let mut room = [0u8; WIDEST];
-        let marker = self.sending.marker;
-        let coded: &[u8] = match (&said, far.codec) {
-            (Some(ToFar::Packet(packet)), _) => packet,
-            (Some(ToFar::Hole), _) => {
+        match passed {
+            ToFar::Packet => {}
+            ToFar::Hole => {
                 self.sending.sequence = self.sending.sequence.wrapping_add(1);
                 return;
             }
-            (Some(ToFar::Wait), _) => return,
-            (None, Codec::Pcma) => {
+            ToFar::Wait => return,
+        }
+        let mut room = [0u8; FRAME];
+        let coded: &[u8] = match far.codec {
+            Codec::Opus => &packet,
+            Codec::G722 => {
+                self.sending.encoder.encode(frame, &mut room);
+                &room
+            }
+            Codec::Pcma => {
                 g711::encode(frame, &mut room, g711::to_pcma);
-                &room[..FRAME]
+                &room
             }
-            (None, Codec::Pcmu) => {
+            Codec::Pcmu => {
                 g711::encode(frame, &mut room, g711::to_pcmu);
-                &room[..FRAME]
-            }
-            (None, Codec::G722 | Codec::Opus) => {
-                self.sending.encoder.encode(frame, &mut room[..FRAME]);
-                &room[..FRAME]
+                &room
             }
         };
+        let marker = self.sending.marker;
         self.sending.marker = false;
         self.sending.send(far.pt, marker, timestamp, coded, out);
     }

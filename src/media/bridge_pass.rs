@@ -45,9 +45,10 @@ pub(super) struct Passing {
 }
 
 /// What is to be sent to the PBX on this tick.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ToFar {
-    /// A packet.
-    Packet(Vec<u8, OPUS_PAYLOAD>),
+    /// The packet.
+    Packet,
     /// Nothing, and a number is left out: it was lost, and the next packet repairs it.
     Hole,
     /// Nothing: the packet before lasts until now.
@@ -59,9 +60,9 @@ impl Way {
         Way { packing: Packing::new(), begun: false, invented: 0, quiet: true, owed: 0 }
     }
 
-    /// Fills up to 20 ms from the buffer. True if a packet is lost that the one after it repairs, and it may stay a
-    /// hole.
-    fn fill<const N: usize, const P: usize>(&mut self, jitter: &mut Jitter<N, P>, holes: bool) -> bool {
+    /// Fills up to 20 ms from the buffer. True if a packet is lost that the one after it repairs: towards the PBX that
+    /// may stay a hole. Only there long packets may pass, too.
+    fn fill<const N: usize, const P: usize>(&mut self, jitter: &mut Jitter<N, P>, to_pbx: bool) -> bool {
         for _ in 0..PACKETS_PER_TICK {
             if self.packing.units() >= OPUS_FRAME {
                 break;
@@ -69,13 +70,13 @@ impl Way {
             let repaired = match jitter.pop() {
                 Frame::Audio { payload, duration, .. } => {
                     self.begun = true;
-                    if !self.packing.push(payload) {
+                    if (!to_pbx && packing::is_long(payload)) || !self.packing.push(payload) {
                         self.packing.invent(duration);
                     }
                     continue;
                 }
                 Frame::Repair { next, duration, .. } => {
-                    if holes
+                    if to_pbx
                         && duration == OPUS_FRAME
                         && self.packing.units() == 0
                         && opus::carries_repair(next)
@@ -97,21 +98,22 @@ impl Way {
         false
     }
 
-    fn take(&mut self) -> Option<(Vec<u8, OPUS_PAYLOAD>, u32)> {
-        let mut packet = Vec::new();
-        let packed = self.packing.take(&mut packet)?;
+    /// The next packet; how long it sounds, in units of 48 kHz.
+    fn take(&mut self, packet: &mut Vec<u8, OPUS_PAYLOAD>) -> Option<u32> {
+        let packed = self.packing.take(packet)?;
         self.quiet = packed.quiet;
         self.invented = if packed.invented { self.invented.saturating_add(1) } else { 0 };
-        Some((packet, packed.units))
+        Some(packed.units)
     }
 
     /// One tick's worth is left out, or put in.
-    fn adjust<const N: usize, const P: usize>(&mut self, jitter: &mut Jitter<N, P>) {
+    fn adjust<const N: usize, const P: usize>(&mut self, jitter: &mut Jitter<N, P>, to_pbx: bool) {
         match jitter.adjust(self.quiet) {
             Adjust::Keep => {}
             Adjust::Drop => {
-                self.fill(jitter, false);
-                let _ = self.take();
+                if !self.fill(jitter, to_pbx) {
+                    let _ = self.take(&mut Vec::new());
+                }
             }
             Adjust::Insert => self.packing.invent_first(),
         }
@@ -147,34 +149,38 @@ impl Passing {
         codec == Codec::Opus && self.whole == 0
     }
 
-    /// What WhatsApp hears of the PBX in this tick; `None` if the PBX has been silent for long.
-    pub(super) fn to_user(
+    /// What WhatsApp hears of the PBX in this tick; false if the PBX has been silent for long.
+    pub(super) fn hear_far(
         &mut self,
         jitter: &mut Jitter<FAR_RING, FAR_PAYLOAD>,
-    ) -> Option<Vec<u8, OPUS_PAYLOAD>> {
+        packet: &mut Vec<u8, OPUS_PAYLOAD>,
+    ) -> bool {
         let way = &mut self.far;
-        way.adjust(jitter);
+        way.adjust(jitter, false);
         way.fill(jitter, false);
-        let (packet, _) = way.take()?;
-        (way.begun && way.invented <= MOST_INVENTED).then_some(packet)
+        way.take(packet).is_some() && way.begun && way.invented <= MOST_INVENTED
     }
 
     /// What the PBX hears of WhatsApp in this tick. Something is there on every tick: before the user has said
     /// anything, silence.
-    pub(super) fn to_far(&mut self, jitter: &mut Jitter<USER_RING, OPUS_PAYLOAD>) -> ToFar {
+    pub(super) fn hear_user(
+        &mut self,
+        jitter: &mut Jitter<USER_RING, OPUS_PAYLOAD>,
+        packet: &mut Vec<u8, OPUS_PAYLOAD>,
+    ) -> ToFar {
         let way = &mut self.user;
         if way.owed > 0 {
             way.owed -= 1;
             return ToFar::Wait;
         }
-        way.adjust(jitter);
+        way.adjust(jitter, true);
         if way.fill(jitter, true) {
             return ToFar::Hole;
         }
-        match way.take() {
-            Some((packet, units)) => {
+        match way.take(packet) {
+            Some(units) => {
                 way.owed = (units / OPUS_FRAME).saturating_sub(1);
-                ToFar::Packet(packet)
+                ToFar::Packet
             }
             None => ToFar::Wait,
         }

@@ -5,7 +5,7 @@ use crate::media::opus::peer::voice;
 
 #[test]
 fn a_tone_from_the_pbx_is_heard_in_whatsapp_at_its_pitch_and_level_without_a_gap() {
-    for law in [Law::Pcmu, Law::Pcma] {
+    for law in [Codec::Pcmu, Codec::Pcma] {
         let mut story = Story::talking();
         for _ in 0..150 {
             story.far_says_tone(law, 440.0, 160);
@@ -74,7 +74,7 @@ fn g711_packets_of_every_length_are_played_without_a_gap() {
         let mut said = 0u64;
         for n in 0..200u64 {
             while said < (n + 1) * 160 {
-                story.far_says_tone(Law::Pcmu, 440.0, samples);
+                story.far_says_tone(Codec::Pcmu, 440.0, samples);
                 said += samples;
             }
             story.tick();
@@ -120,7 +120,7 @@ fn what_whatsapp_reports_as_lost_makes_the_encoder_spend_on_repair() {
     let repairs = |fraction: u8| {
         // Just below the rate at which libopus repairs a loss of 5 %.
         let mut story = Story::with(BridgeSettings { bitrate: 16_500, ..settings() });
-        story.bridge.set_far(PCMU);
+        story.bridge.set_far(PCMU).unwrap();
         story.bridge.open_gate();
         story.bridge.user_loss(fraction);
         for n in 0..200u64 {
@@ -169,7 +169,7 @@ fn loss_from_the_pbx_is_concealed_and_counted() {
             story.far_sequence = story.far_sequence.wrapping_add(1);
             story.far_timestamp = story.far_timestamp.wrapping_add(160);
         } else {
-            story.far_says_tone(Law::Pcmu, 400.0, 160);
+            story.far_says_tone(Codec::Pcmu, 400.0, 160);
         }
         story.tick();
     }
@@ -189,7 +189,7 @@ fn a_pbx_whose_clock_is_off_is_heard_without_a_gap_and_without_growing_delay() {
         for _ in 0..6_000 {
             while next <= story.now {
                 // 400 Hz: whole periods in 20 ms, so a frame more or less keeps the phase.
-                story.far_says_tone(Law::Pcmu, 400.0, 160);
+                story.far_says_tone(Codec::Pcmu, 400.0, 160);
                 next += Duration::from_micros(every);
             }
             story.tick();
@@ -215,7 +215,7 @@ fn music_on_hold_from_another_source_is_heard_and_the_line_to_whatsapp_stays_one
         story.far_ssrc = 100 + part % 2;
         story.far_sequence = story.far_sequence.wrapping_mul(31);
         for _ in 0..100 {
-            story.far_says_tone(Law::Pcmu, 440.0, 160);
+            story.far_says_tone(Codec::Pcmu, 440.0, 160);
             story.tick();
         }
         story.far_timestamp = story.far_timestamp.wrapping_add(1_000_000_000);
@@ -230,7 +230,7 @@ fn music_on_hold_from_another_source_is_heard_and_the_line_to_whatsapp_stays_one
 fn a_lost_packet_of_sixty_milliseconds_is_repaired_whole() {
     // The packet after the loss must be here when the lost one is due.
     let mut story = Story::with(BridgeSettings { jitter_ms: 120, ..settings() });
-    story.bridge.set_far(PCMU);
+    story.bridge.set_far(PCMU).unwrap();
     story.bridge.open_gate();
     let mut phone = Phone::new(false);
     let mut lost = 0;

@@ -33,11 +33,9 @@ impl<const H: usize> Concealment<H> {
         if self.invented > 0 {
             // From the invented sound to the real one in 5 ms, or the seam is heard as a click.
             let seam = (H / SEAM) as i32;
-            let mut at = 0;
-            for real in sound.iter_mut().take(H / SEAM) {
+            for (at, real) in (0..seam).zip(sound.iter_mut()) {
                 let made = i32::from(self.next());
                 *real = ((i32::from(*real) * at + made * (seam - at)) / seam) as i16;
-                at += 1;
             }
             self.invented = 0;
         }

@@ -38,7 +38,7 @@ struct Line {
 impl Line {
     fn tick(&mut self, digits: &mut Digits, now: Tick) {
         digits.pass_time(now);
-        if let Some(said) = digits.say(10_000 + 160 * self.tick) {
+        if let Some(said) = digits.say(10_000 + 160 * self.tick, 1) {
             self.said.push((self.tick, said));
         }
         self.tick += 1;

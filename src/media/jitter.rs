@@ -28,6 +28,11 @@ use crate::clock::Tick;
 use heapless::Vec;
 use std::time::Duration;
 
+#[path = "jitter_frames.rs"]
+mod frames;
+
+pub use frames::{COMFORT_NOISE_PT, Counts, Frame, Incoming, Pushed};
+
 /// A packet that does not continue the sequence by less than this begins a new one
 /// (RFC 3550 §A.1: MAX_DROPOUT), once the next one follows it.
 const MAX_DROPOUT: i16 = 3_000;
@@ -37,117 +42,12 @@ const MAX_MISORDER: i16 = 100;
 const JUMP_MS: u64 = 500;
 /// After a change of SSRC, what still arrives of the old one is ignored for this long.
 const OLD_SSRC: Duration = Duration::from_millis(200);
+/// So many frames of running on while nothing came are remembered: a second.
+const MOST_STALLED: u32 = 50;
 /// So many frames in a row are invented; then it is silence.
 const MOST_CONCEALED: u32 = 5;
 /// So many frames deeper than the target are cut off at once: 300 ms.
 const MOST_FRAMES: u32 = 15;
-
-/// The name of comfort noise here, as a static payload type (RFC 3389 §3).
-pub const COMFORT_NOISE_PT: u8 = 13;
-
-/// One packet on its way in.
-#[derive(Debug, Clone, Copy)]
-pub struct Incoming<'a> {
-    /// Synchronisation source.
-    pub ssrc: u32,
-    /// Sequence number.
-    pub sequence: u16,
-    /// Timestamp, in units of the payload's RTP clock.
-    pub timestamp: u32,
-    /// How long it sounds, in the same units.
-    pub duration: u32,
-    /// Payload type, handed back with the payload.
-    pub payload_type: u8,
-    /// The payload.
-    pub payload: &'a [u8],
-    /// The sender says that it is silent from here on (RFC 3389, or DTX of Opus): if nothing follows, nothing is
-    /// missing.
-    pub pauses: bool,
-}
-
-/// What became of a packet.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Pushed {
-    /// It will sound.
-    Kept,
-    /// It was here already.
-    Duplicate,
-    /// Its time has passed.
-    Late,
-    /// Its payload is longer than a place in the ring.
-    Oversize,
-    /// It does not continue the stream; if the next one follows it, the stream begins anew.
-    Strange,
-}
-
-/// What is to sound next. Durations are in units of the RTP clock, at most one frame unless `Audio`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Frame<'a> {
-    /// A packet, in time.
-    Audio {
-        /// Payload type.
-        payload_type: u8,
-        /// The payload.
-        payload: &'a [u8],
-        /// How long it sounds.
-        duration: u32,
-    },
-    /// A packet is lost and the one after it is here: it may hold a copy (Opus in-band FEC).
-    Repair {
-        /// Payload type of the packet after the loss.
-        payload_type: u8,
-        /// Payload of the packet after the loss.
-        next: &'a [u8],
-        /// How much is missing.
-        duration: u32,
-    },
-    /// Lost or late: invent something.
-    Conceal {
-        /// How much is missing.
-        duration: u32,
-    },
-    /// The sender is silent, or nothing has come yet.
-    Silence {
-        /// For how long, this time.
-        duration: u32,
-    },
-}
-
-/// What the buffer has seen, in packets or frames since the beginning.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Counts {
-    /// Packets that were kept.
-    pub kept: u64,
-    /// Packets that were here already.
-    pub duplicate: u64,
-    /// Packets that came after their time.
-    pub late: u64,
-    /// Packets too long for the ring.
-    pub oversize: u64,
-    /// Packets that did not continue the stream.
-    pub strange: u64,
-    /// Packets thrown away because the buffer was far too full.
-    pub cut: u64,
-    /// New SSRCs, sequence and timestamp jumps.
-    pub resync: u64,
-    /// Packets that were played.
-    pub played: u64,
-    /// Frames that had to be invented.
-    pub concealed: u64,
-    /// Frames restored from the packet after.
-    pub repaired: u64,
-    /// Frames folded away to keep the target depth.
-    pub dropped: u64,
-    /// Frames put in to keep the target depth.
-    pub inserted: u64,
-}
-
-impl Counts {
-    /// Packets that arrived and were never played.
-    pub fn discarded(&self) -> u64 {
-        self.duplicate + self.late + self.oversize + self.strange + self.cut
-    }
-}
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Content {
@@ -433,7 +333,11 @@ impl<const N: usize, const P: usize> Jitter<N, P> {
         let expected = i64::from(step) * i64::from(stream.duration);
         let waited_ms = (now - stream.newest_at).as_millis() as u64;
         let allowed = (waited_ms + JUMP_MS) * u64::from(self.frame) / 20;
-        let jumped = passed <= 0 || (i64::from(passed) > expected && i64::from(passed) > allowed as i64);
+        // The other way round: a sender whose clock stood still while it said nothing, longer than is remembered.
+        let waited = (waited_ms * u64::from(self.frame) / 20) as i64;
+        let stood = self.held == 0 && waited - i64::from(passed) > i64::from(MOST_STALLED * self.frame);
+        let jumped =
+            passed <= 0 || stood || (i64::from(passed) > expected && i64::from(passed) > allowed as i64);
         if !jumped {
             return Some((sequence, timestamp));
         }
@@ -592,7 +496,7 @@ impl<const N: usize, const P: usize> Jitter<N, P> {
             return Frame::Silence { duration };
         }
         // A second of running on is remembered; after that, what comes begins a new stretch.
-        self.stalled = (self.stalled + duration).min(50 * self.frame);
+        self.stalled = (self.stalled + duration).min(MOST_STALLED * self.frame);
         if self.concealed_in_a_row < MOST_CONCEALED && !self.paused {
             self.stall_concealed += 1;
             return self.conceal(duration);

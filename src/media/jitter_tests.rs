@@ -50,6 +50,7 @@ fn push<const N: usize, const P: usize>(jitter: &mut Jitter<N, P>, sent: &Sent) 
         duration: sent.duration,
         payload_type: 111,
         payload: &payload,
+        pauses: false,
     };
     jitter.push(&packet, Tick(sent.at))
 }
@@ -417,8 +418,15 @@ fn an_hour_of_two_hundred_ppm_neither_grows_the_delay_nor_breaks_the_sound() {
 #[test]
 fn a_packet_longer_than_its_place_is_counted_and_dropped() {
     let mut jitter = Jitter::<8, 16>::new(20, OPUS);
-    let packet =
-        Incoming { ssrc: 1, sequence: 1, timestamp: 1, duration: OPUS, payload_type: 111, payload: &[0; 17] };
+    let packet = Incoming {
+        ssrc: 1,
+        sequence: 1,
+        timestamp: 1,
+        duration: OPUS,
+        payload_type: 111,
+        payload: &[0; 17],
+        pauses: false,
+    };
     assert_eq!(jitter.push(&packet, Tick::ZERO), Pushed::Oversize);
     assert_eq!(jitter.counts().oversize, 1);
 }

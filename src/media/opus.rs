@@ -290,6 +290,14 @@ pub(super) mod peer {
             out[..length].to_vec()
         }
 
+        /// Decodes a packet of any length at 48 kHz.
+        pub(in crate::media) fn hear_all(&mut self, payload: &[u8]) -> std::vec::Vec<i16> {
+            let mut out = [0i16; 5_760];
+            let packet = Packet::try_from(payload).unwrap();
+            let made = self.decode.decode(Some(packet), MutSignals::try_from(&mut out[..]).unwrap(), false);
+            out[..made.unwrap()].to_vec()
+        }
+
         /// Decodes to 20 ms at 48 kHz.
         pub(in crate::media) fn hear(&mut self, payload: &[u8]) -> [i16; 960] {
             let mut out = [0i16; 960];
