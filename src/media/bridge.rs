@@ -185,8 +185,10 @@ impl Bridge {
     /// Whoever was on the far side is there no more, and what the user has heard alone begins anew the next time.
     fn leave(&mut self) {
         self.waiting = Waiting::new();
-        if std::mem::replace(&mut self.far, Far::Nobody) == Far::Nobody {
-            return;
+        match std::mem::replace(&mut self.far, Far::Nobody) {
+            Far::Nobody => return,
+            Far::Pbx(far) => self.wake(far.codec),
+            Far::Agent => {}
         }
         self.from_far.voice.reset();
         self.from_far.forget();
@@ -196,6 +198,14 @@ impl Bridge {
         self.passing.clear();
         self.hold = Hold::default();
         self.sending.leave();
+    }
+
+    /// A far end of this codec is left: what WhatsApp said meanwhile may never have been decoded.
+    fn wake(&mut self, before: Codec) {
+        if before == Codec::Opus {
+            self.from_user.voice.reset();
+            self.from_user.wake();
+        }
     }
 
     /// Meta's accept was answered with 200: from now on every tick emits one packet to WhatsApp.

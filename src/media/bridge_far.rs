@@ -176,6 +176,9 @@ impl Bridge {
             self.seam.cut();
             self.passing.clear();
             self.sending.speak(far.codec);
+            if let Some(before) = before {
+                self.wake(before.codec);
+            }
         }
         self.speak_at(rate, coders);
         if let Some(voice) = voice {

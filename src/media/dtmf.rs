@@ -95,6 +95,8 @@ struct Hearing {
     longest: u32,
     at: Tick,
     over: bool,
+    /// It is over because its sender said so, and not for want of packets.
+    ended: bool,
 }
 
 /// What is being said.
@@ -166,6 +168,7 @@ impl Digits {
                 }
                 hearing.longest = hearing.longest.max(duration);
                 hearing.over = event.end;
+                hearing.ended = event.end;
                 self.tell();
             }
             return;
@@ -175,7 +178,7 @@ impl Digits {
         if later <= 0 && later > -(60 * 48_000) {
             return;
         }
-        let continues = !hearing.over
+        let continues = !hearing.ended
             && !marker
             && event.code == hearing.code
             && hearing.longest + 2 * TICK * RATIO >= SEGMENT
@@ -187,8 +190,12 @@ impl Digits {
             hearing.timestamp = timestamp;
             hearing.longest = duration;
             hearing.at = now;
-            hearing.over = event.end;
-            self.tell();
+            hearing.ended = event.end;
+            // Where the seam was lost, the press has been given up: what is left of it is no new one.
+            if !hearing.over {
+                hearing.over = event.end;
+                self.tell();
+            }
             return;
         }
         // A new key: the one before is over, even if its end was lost.
@@ -208,6 +215,7 @@ impl Digits {
             longest: duration,
             at: now,
             over: event.end,
+            ended: event.end,
         });
         if event.code < LAST_EVENT {
             self.heard = self.heard.saturating_add(1);

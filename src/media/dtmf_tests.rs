@@ -212,6 +212,44 @@ fn a_press_of_twenty_seconds_is_cut_into_segments_and_has_its_whole_length() {
 }
 
 #[test]
+fn a_sender_that_lets_the_duration_wrap_instead_of_cutting_is_understood() {
+    let (mut digits, mut line, mut thumb) = (Digits::new(), Line::default(), Thumb::new());
+    let mut said = 0u32;
+    while said < 100_000 {
+        said += TICK;
+        let event = Event { code: 3, end: said >= 100_000, volume: 5, duration: said as u16 };
+        thumb.play(&mut digits, &mut line, &[Heard { event, marker: said == TICK, timestamp: 77 }], 0);
+    }
+    thumb.play(&mut digits, &mut line, &[], 20);
+    assert_eq!(line.presses(), [(3, 100_000, 3)]);
+}
+
+#[test]
+fn a_long_press_of_which_the_seam_is_lost_is_no_second_press() {
+    let (mut digits, mut line, mut thumb) = (Digits::new(), Line::default(), Thumb::new());
+    let mut said = 0u32;
+    while said < 80_000 {
+        said += TICK;
+        let segment = (said - 1) / SEGMENT;
+        let event =
+            Event { code: 3, end: said >= 80_000, volume: 5, duration: (said - segment * SEGMENT) as u16 };
+        let packet = Heard { event, marker: said == TICK, timestamp: 9 + segment * SEGMENT * RATIO };
+        // A quarter of a second around the end of the first segment.
+        let lost = said.abs_diff(SEGMENT) < 1_000;
+        thumb.play(&mut digits, &mut line, if lost { &[] } else { std::slice::from_ref(&packet) }, 0);
+        if lost {
+            thumb.tick(&mut digits, &mut line);
+        }
+    }
+    thumb.play(&mut digits, &mut line, &[], 20);
+    let presses = line.presses();
+    assert_eq!((presses.len(), presses[0].0, presses[0].2, digits.heard()), (1, 3, 3, 1), "{presses:?}");
+    // And the same key again is another press.
+    thumb.play(&mut digits, &mut line, &press(3, 9_000_000, 800), 20);
+    assert_eq!(line.presses().len(), 2);
+}
+
+#[test]
 fn updates_every_50_ms_give_the_same_digit() {
     let (mut digits, mut line, mut thumb) = (Digits::new(), Line::default(), Thumb::new());
     for (at, duration) in [(0u32, 0u16), (3, 400), (5, 800), (8, 1_200)] {

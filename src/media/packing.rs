@@ -183,6 +183,8 @@ impl Packing {
         }
         let kind = toc & !3;
         for frame in frames {
+            // One byte is a pause like none (libopus decodes neither): packed, it would look like DTX again.
+            let frame = if frame.len() > 1 { frame } else { &[] };
             let waiting = Waiting { kind, length: frame.len() as u16, invented: false };
             // There is room: it was counted.
             if self.frames.push_back(waiting).is_ok() && self.bytes.extend_from_slice(frame).is_ok() {

@@ -118,6 +118,25 @@ fn what_is_missing_becomes_frames_that_a_decoder_fills_and_nobody_takes_for_a_pa
 }
 
 #[test]
+fn a_packet_that_begins_a_pause_becomes_one_that_does_not_look_like_it_and_sounds_the_same() {
+    for pause in [&[0x48][..], &[0x48, 7], &[0x4B, 0x01], &[0x49, 1, 2]] {
+        let (mut packing, mut out) = (Packing::new(), Out::new());
+        let (mut ours, mut theirs) = (Phone::new(false), Phone::new(false));
+        for packet in spoken(960, 30, false) {
+            assert!(packing.push(&packet) && packing.take(&mut out).is_some());
+            assert_eq!(ours.hear_all(&out), theirs.hear_all(&packet));
+        }
+        assert!(packing.push(pause));
+        while packing.take(&mut out).is_some() {
+            assert!(out.len() > 2, "{pause:?}: {out:?}");
+            let heard = ours.hear_all(&out);
+            assert_eq!(heard.len(), 960);
+            assert!(pause.len() > 2 || heard == theirs.hear_all(pause), "{pause:?}");
+        }
+    }
+}
+
+#[test]
 fn frames_of_two_kinds_never_share_a_packet_and_the_time_stays_whole() {
     let (speech, mut packing, mut out) = (spoken(480, 3, false), Packing::new(), Out::new());
     // CELT of 10 ms, 48 kHz, mono, behind SILK of 10 ms.

@@ -117,6 +117,11 @@ impl<V: Voice, const N: usize, const P: usize, const W: usize> Playout<V, N, P, 
         std::mem::replace(&mut self.voice, voice)
     }
 
+    /// What waits was decoded long ago: it becomes noise of the same length.
+    pub(super) fn wake(&mut self) {
+        self.noise.fill(&mut self.waiting[..self.length]);
+    }
+
     /// The next 20 ms: `out` is as long as the decoder's frame.
     pub(super) fn next(&mut self, out: &mut [i16]) -> Sounding {
         let sounding = match self.jitter.adjust(self.quiet) {
