@@ -471,7 +471,7 @@ async fn run<F: Future<Output = ()>>(
     listen_ip: IpAddr,
     tell: &impl Fn(LineEvent) -> F,
 ) -> (Quality, Quality) {
-    let media = SocketAddr::new(listen_ip, 0);
+    let bound = SocketAddr::new(listen_ip, 0);
     let Open { line, peer, mouth, seat, rtp, rtcp } = open;
     let mut track: Option<Arc<dyn TrackRemote>> = None;
     let mut agent: Option<Agent> = None;
@@ -548,7 +548,7 @@ async fn run<F: Future<Output = ()>>(
                 }
                 if let Some(address) = line.far_address() {
                     for datagram in &out.to_far {
-                        let _ = rtp.try_send_to(datagram, sock::towards(media, address));
+                        let _ = rtp.try_send_to(datagram, sock::towards(bound, address));
                     }
                 }
                 if let Some((digit, millis)) = out.digit.filter(|_| agent.is_none()) {
@@ -562,7 +562,7 @@ async fn run<F: Future<Output = ()>>(
                 report.clear();
                 if let Some(to) = line.rtcp_due(now, clock::ntp(), &mut report) {
                     let socket = if to.by_rtp_port { &*rtp } else { &*rtcp };
-                    let _ = socket.try_send_to(&report, sock::towards(media, to.address));
+                    let _ = socket.try_send_to(&report, sock::towards(bound, to.address));
                 }
             }
             event = peer.events.recv(), if stack_lives => match event {

@@ -209,6 +209,24 @@ fn a_pbx_whose_clock_is_off_is_heard_without_a_gap_and_without_growing_delay() {
 }
 
 #[test]
+fn a_pbx_whose_stamps_stand_still_while_it_sends_nothing_is_heard_again_at_once() {
+    for silent in [30, 80, 500] {
+        let mut story = Story::talking();
+        for n in 0..200 + silent {
+            if !(100..100 + silent).contains(&n) {
+                story.far_says_tone(Codec::Pcmu, 440.0, 160);
+            }
+            story.tick();
+        }
+        story.assert_unbroken_towards_user();
+        let sound = story.heard_by_user();
+        let back = &sound[(100 + silent + 5) * 960..];
+        assert!(back.chunks(960).all(|window| rms(window) > 3_000.0), "after {silent} ticks");
+        assert_eq!(story.bridge.quality(HeardSide::Far).discarded, 0);
+    }
+}
+
+#[test]
 fn music_on_hold_from_another_source_is_heard_and_the_line_to_whatsapp_stays_one() {
     let mut story = Story::talking();
     for part in 0..4u32 {
