@@ -778,27 +778,3 @@ def test_twenty_calls_at_once_are_each_heard_by_their_own_agent(agents, ring, bo
     print(f"{before:.0f} MiB before, {agents.memory():.0f} MiB after; {[round(h) for h in heard]}")
     assert len(heard) == 20 and all(abs(h - t) < 6 for h, t in zip(heard, tones))
     assert agents.memory() - before < 40
-
-
-def test_fifty_calls_at_once_and_again_leave_no_more_memory_behind(agents, ring, bot, talk):
-    memory = []
-    for _ in range(2):
-        at = time.time()
-        calls = [ring("twilio") for _ in range(50)]
-        for call in calls:
-            call.action("accept", 40)
-        talk(3)
-        for call in calls:
-            call.hang_up()
-        sessions = [t for t in bot.talks if t.path == "twilio" and t.opened_at > at]
-        for session in sessions:
-            assert session.closed(20) == 1000
-        for call in calls:
-            agents.record(call, 20)
-        talk(2)
-        least = min(len(session.sounds()) for session in sessions)
-        memory.append(agents.memory())
-        print(f"{len(sessions)} calls, the least of them heard {least} messages; {memory[-1]:.1f} MiB")
-        assert len(sessions) == 50 and least > 50
-        bot.talks.clear()
-    assert memory[1] - memory[0] <= 10, memory
