@@ -47,14 +47,15 @@ class HandPbx:
             self._sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
             self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
             self._sock.bind((address, port))
-            threading.Thread(target=self._datagrams, name="by hand", daemon=True).start()
+            self._thread = threading.Thread(target=self._datagrams, name="by hand", daemon=True)
         else:
             self._tls = None
             if transport == "tls":
                 self._tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
                 self._tls.load_cert_chain(*tls)
             self._sock = socket.create_server((address, port))
-            threading.Thread(target=self._accept, name="by hand", daemon=True).start()
+            self._thread = threading.Thread(target=self._accept, name="by hand", daemon=True)
+        self._thread.start()
 
     def close(self):
         """Gives the address back."""
@@ -64,6 +65,7 @@ class HandPbx:
             except OSError:
                 pass
             sock.close()
+        self._thread.join(2)                # the port is free only when nobody reads any more
         for line in self.lines.values():
             line.voice and line.voice.stop()
 
@@ -238,13 +240,13 @@ class Line:
         """An answer to the INVITE, or to another request of this call."""
         self.pbx.answer(request or self.invite, code, headers, body, tag or self.tag, reason)
 
-    def pick_up(self, voice=None, headers=(), say=True, **how):
-        """Answers with 200 and sound, and waits for the ACK."""
+    def pick_up(self, voice=None, headers=(), say=True, acked=True, **how):
+        """Answers with 200 and sound, and waits for the ACK, which is returned."""
         self.voice = voice or self.voice or Voice(self.pbx.address)
         answer = self.voice.take(self.invite.body)
         assert answer, f"no codec in common with\n{self.invite.body}"
         self.reply(200, headers=headers, body=answer, **how)
-        ack = self.wait("ACK")
+        ack = self.wait("ACK") if acked else None
         if say:
             self.voice.start()
         return ack

@@ -69,8 +69,11 @@ class Program:
                 self.kill()
 
     def stop(self):
-        """Ends it and removes what this run left in the tree."""
+        """Ends it and removes what this run left in the tree. WATRUNK_LAB_LOGS names a folder that keeps it."""
         self.end()
+        if os.environ.get("WATRUNK_LAB_LOGS"):
+            shutil.copytree(self.run, pathlib.Path(os.environ["WATRUNK_LAB_LOGS"]) / self.run.name, dirs_exist_ok=True,
+                            ignore=shutil.ignore_patterns("*.wav16", "asterisk.ctl", "*_fifo", "*.sock"))
         shutil.rmtree(self.run, ignore_errors=True)
 
     def __enter__(self):

@@ -6,6 +6,7 @@ import pytest
 
 import asterisk
 import network
+import sound
 from api import Api
 from certificates import Authority
 from gateway import API_KEY, Gateway, section
@@ -13,7 +14,7 @@ from whatsapp import Number
 
 PBX, SECOND, PROXY = network.address(21), network.address(22), network.address(23)
 HAND, SIPP = network.address(27), network.address(28)
-MD5, SHA, TLS = "lab-md5-7d1c", "lab-sha-1b9e", "lab-tls-50aa"
+SECRET, TLS = "lab-recipe-7d1c", "lab-tls-50aa"
 
 
 def account(name, **keys):
@@ -21,17 +22,17 @@ def account(name, **keys):
     return section(name, f"sip:{PBX}:5060;transport=udp", username=name, password=f"{name}-secret-3e", register=True, **keys)
 
 
-def recipe(gateway, pbx, folder):
+def recipe(pbx, folder):
     """What the addresses and passwords of docs/pbx/asterisk/pjsip.conf are here."""
-    return {"192.0.2.10": pbx, "192.0.2.20": gateway, "CHANGE-ME-whatsapp": MD5, "CHANGE-ME-sha256": SHA, "CHANGE-ME-tls": TLS,
+    return {"192.0.2.10": pbx, "CHANGE-ME-whatsapp": SECRET, "CHANGE-ME-tls": TLS,
             "/etc/asterisk/keys": folder, "minimum_expiration = 20": "minimum_expiration = 5"}
 
 
 class TrunkPbx(asterisk.Asterisk):
     """An Asterisk by the recipe, with more accounts of the same kind. Its certificate is `papers`."""
 
-    def __init__(self, address, name, papers, gateway, accounts):
-        super().__init__(address, accounts, name=name, recipe=recipe(gateway, address, f"/run/watrunk-keys-{name}"))
+    def __init__(self, address, name, papers, accounts):
+        super().__init__(address, accounts, name=name, recipe=recipe(address, f"/run/watrunk-keys-{name}"))
         self.papers = papers
         keys = self.root / f"run/watrunk-keys-{name}"
         keys.mkdir(exist_ok=True)
@@ -57,7 +58,7 @@ def trunk_pbx(authority):
     """The PBX of the trunk tests."""
     extra = [asterisk.sections(name, f"{name}-secret-3e", **keys) for name, keys in ACCOUNTS.items()]
     extra += [asterisk.phone(name, f"{name}-pw", codecs) for name, codecs in PHONES.items()]
-    it = TrunkPbx(PBX, "trunks", authority.issue("pbx", PBX, hosts=["pbx.lab.example"]), network.address(31), extra)
+    it = TrunkPbx(PBX, "trunks", authority.issue("pbx", PBX, hosts=["pbx.lab.example"]), extra)
     print(it.start().cli("core show version").strip())
     yield it
     it.stop()
@@ -183,3 +184,26 @@ def seen(trunk_pbx):
         return until(lambda: next((line for line in trunk_pbx.said(word) if line.get("call") == call.id), None), 5,
                      lambda: f"the PBX never saw {call.id}: {trunk_pbx.said(word)[-3:]}")
     return find
+
+
+def stretch(call, begin, end):
+    """What a user heard between two times (seconds since 1970), as samples at 48 kHz."""
+    heard = call.measure()
+    pcm = heard.decode()
+    places = [place for place, packet in zip(heard.places, heard.order) if begin <= packet.at < end]
+    return pcm[max(0, min(places)):max(places) + 960] if places else pcm[:0]
+
+
+def part(call, begin, end):
+    """(hertz, dBFS, longest gap in seconds) of what a user heard between two times."""
+    x = stretch(call, begin, end)
+    return sound.frequency(x, sound.CLOCK), sound.level(x), sound.longest_gap(x, sound.CLOCK)
+
+
+def hears(call, hertz, dbfs, begin, end, within_db=3.0, gap=0.04):
+    """Fails unless a user heard this tone between two times, whole; a line with the numbers."""
+    f, level, longest = part(call, begin, end)
+    late = max(0.0, call.measure().stall - 0.03)
+    line = f"{f:.1f} Hz at {level:.1f} dBFS, longest gap {1000 * longest:.0f} ms in {end - begin:.1f} s"
+    assert abs(f - hertz) <= hertz * 0.01 and abs(level - dbfs) <= within_db and longest <= gap + late, f"{line}, not {hertz} Hz at {dbfs}"
+    return line
