@@ -10,6 +10,7 @@ import sound
 from api import Api
 from certificates import Authority
 from gateway import API_KEY, Gateway, section
+from voice import KEYS
 from whatsapp import Number
 
 PBX, SECOND, PROXY = network.address(21), network.address(22), network.address(23)
@@ -90,11 +91,14 @@ def number():
 
 @pytest.fixture(scope="module")
 def boxes(cloud, tmp_path_factory):
-    """Starts gateways with any trunks; they end with the module. `numbers` maps a name to where its calls go
-    (`echo@opus`) or to the keys of that number."""
+    """Starts gateways with any trunks; they end with the module, or when another one starts at their address. `numbers`
+    maps a name to where its calls go (`echo@opus`) or to the keys of that number."""
     started = []
 
     def start(host, trunks, numbers, ready=True, **settings):
+        for old in [it for it in started if it.address == network.address(host)]:
+            started.remove(old)
+            old.stop()
         own, ours = {}, {}
         for name, to in numbers.items():
             keys = to if isinstance(to, dict) else {"forward_to": f"sip:{to}", "trunk": to.split("@")[1]}
@@ -207,3 +211,19 @@ def hears(call, hertz, dbfs, begin, end, within_db=3.0, gap=0.04):
     line = f"{f:.1f} Hz at {level:.1f} dBFS, longest gap {1000 * longest:.0f} ms in {end - begin:.1f} s"
     assert abs(f - hertz) <= hertz * 0.01 and abs(level - dbfs) <= within_db and longest <= gap + late, f"{line}, not {hertz} Hz at {dbfs}"
     return line
+
+
+def pressed(call):
+    """The keys that reached a WhatsApp user by RFC 4733, as (key, milliseconds), each event once."""
+    found = {}
+    for p in list(call.peer.received):
+        if p.kind == call.peer.event and len(p.payload) >= 4:
+            duration = int.from_bytes(p.payload[2:4], "big")
+            found[p.ts] = (KEYS[p.payload[0]], max(duration, found.get(p.ts, ("", 0))[1]))
+    return [(key, duration // 8) for key, duration in found.values()]
+
+
+def flow(call, begin, end):
+    """The longest time (seconds) that nothing reached a user between two times."""
+    at = [begin, *(p.at for p in list(call.peer.received) if p.kind == call.peer.opus and begin <= p.at < end), end]
+    return max(b - a for a, b in zip(at, at[1:]))
