@@ -97,6 +97,12 @@ ring_seconds = {ring_seconds}
 
     def start(self, timeout=15.0):
         """Returns once it has printed its ready line and is registered; takes over the cloud's webhooks."""
+        self.start_unready(timeout)
+        self._until(lambda: self.get("/readyz")[0] == 200, timeout, "did not become ready to take calls")
+        return self
+
+    def start_unready(self, timeout=15.0):
+        """Returns once it has printed its ready line, whether or not its trunks are up."""
         environment = {k: v for k, v in os.environ.items() if not k.startswith("WATRUNK_")}
         environment["RUST_LOG"] = environment["WATRUNK_LOG"] = "info,watrunk=debug"
         self.process = subprocess.Popen([*self.command, "run", "--config", str(self.config)], env=environment,
@@ -104,7 +110,6 @@ ring_seconds = {ring_seconds}
         for pipe, lines in ((self.process.stdout, self.out), (self.process.stderr, self.err)):
             threading.Thread(target=self._read, args=(pipe, lines), daemon=True).start()
         self._until(lambda: any(re.search(r"\bready\b", line, re.I) for line in self.out), timeout, "printed no ready line")
-        self._until(lambda: self.get("/readyz")[0] == 200, timeout, "did not become ready to take calls")
         self._take_over()
         return self
 

@@ -297,6 +297,26 @@ def test_sound_that_comes_from_elsewhere_than_the_sdp_says_is_followed(boxes, ha
     assert not stranger.received
 
 
+def test_the_sound_of_a_pbx_behind_a_nat_is_learned_if_that_is_allowed(boxes, hand, rings, talk):
+    """Its SDP names an address that nobody can reach; the sound comes from the one that can be."""
+    heard = {}
+    for learn in (True, False):
+        box = boxes(33, [section("hand", hand.uri(), register=False, codecs=["pcma"], learn_media=learn)], {"x": "someone@hand"})
+        call = rings(box, "x", answered=False, frames=sound.tone(700, -10))
+        line = hand.rung()
+        voice = Voice(HAND, codecs=["pcma"])
+        line.reply(200, body=voice.take(line.invite.body).replace(f"c=IN IP4 {HAND}", "c=IN IP4 192.168.77.7"))
+        line.wait("ACK")
+        voice.start()
+        call.action("accept")
+        talk(2)
+        line.bye()
+        heard[learn] = sound.level(call.measure().steady())
+        print(f"learn_media = {learn}: the user hears {heard[learn]:.1f} dBFS, {len(voice.received)} packets came back")
+        assert (len(voice.received) > 50) is learn
+    assert heard[True] > -14 and heard[False] < -50
+
+
 @pytest.mark.parametrize("method", ["INVITE", "UPDATE"])
 def test_the_sound_moves_to_another_address_within_a_call(boxes, hand, rings, talk, method):
     before = Voice(HAND, codecs=["pcma"])
