@@ -359,3 +359,15 @@ def proven(request, password):
     if "qop" in part:
         return part["response"] == d(f"{ha1}:{part['nonce']}:{part['nc']}:{part['cnonce']}:{part['qop']}:{ha2}")
     return part["response"] == d(f"{ha1}:{part['nonce']}:{ha2}")
+
+
+def prove(asked, method, uri, user, password, code=401):
+    """The header that answers a challenge with qop=auth."""
+    part = {k: v.strip('"') for k, v in re.findall(r'(\w+)=("[^"]*"|[^,\s]+)', asked)}
+    h = hashlib.sha256 if part.get("algorithm", "MD5").upper().startswith("SHA-256") else hashlib.md5
+    d = lambda s: h(s.encode()).hexdigest()     # noqa: E731
+    ha1, ha2 = d(f"{user}:{part['realm']}:{password}"), d(f"{method}:{uri}")
+    response = d(f"{ha1}:{part['nonce']}:00000001:abcd:auth:{ha2}")
+    more = f', opaque="{part["opaque"]}"' if "opaque" in part else ""
+    return (f'{"Authorization" if code == 401 else "Proxy-Authorization"}: Digest username="{user}", realm="{part["realm"]}", nonce="{part["nonce"]}", '
+            f'uri="{uri}", algorithm={part.get("algorithm", "MD5")}, qop=auth, nc=00000001, cnonce="abcd", response="{response}"{more}')

@@ -32,8 +32,8 @@ def recipe(pbx, folder):
 class TrunkPbx(asterisk.Asterisk):
     """An Asterisk by the recipe, with more accounts of the same kind. Its certificate is `papers`."""
 
-    def __init__(self, address, name, papers, accounts):
-        super().__init__(address, accounts, name=name, recipe=recipe(address, f"/run/watrunk-keys-{name}"))
+    def __init__(self, address, name, papers, accounts, words=None):
+        super().__init__(address, accounts, name=name, recipe=recipe(address, f"/run/watrunk-keys-{name}") | (words or {}))
         self.papers = papers
         keys = self.root / f"run/watrunk-keys-{name}"
         keys.mkdir(exist_ok=True)
@@ -95,10 +95,13 @@ def boxes(cloud, tmp_path_factory):
     maps a name to where its calls go (`echo@opus`) or to the keys of that number."""
     started = []
 
-    def start(host, trunks, numbers, ready=True, **settings):
+    def end(host):
         for old in [it for it in started if it.address == network.address(host)]:
             started.remove(old)
             old.stop()
+
+    def start(host, trunks, numbers, ready=True, **settings):
+        end(host)
         own, ours = {}, {}
         for name, to in numbers.items():
             keys = to if isinstance(to, dict) else {"forward_to": f"sip:{to}", "trunk": to.split("@")[1]}
@@ -109,6 +112,7 @@ def boxes(cloud, tmp_path_factory):
         started.append(it)
         it.api = Api(it, API_KEY)
         return it.start() if ready else it
+    start.end = end
     yield start
     wrong = []
     for it in started:
