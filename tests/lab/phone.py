@@ -1,9 +1,12 @@
-"""A real telephone: baresip, which registers at a PBX or is called directly, and plays back what it hears."""
+"""A real telephone: baresip, which registers at a PBX or is called directly, and plays back what it hears or a tone."""
 
 import json
 import re
 import socket
 import time
+import wave
+
+import numpy as np
 
 from tree import Program
 
@@ -13,7 +16,7 @@ sip_listen {address}:5060
 call_local_timeout 120
 call_max_calls 4
 audio_player aubridge,pseudo0
-audio_source aubridge,pseudo0
+audio_source {source}
 audio_alert aubridge,pseudo1
 ausrc_srate {rate}
 auplay_srate {rate}
@@ -27,6 +30,7 @@ module g711.so
 module g722.so
 module opus.so
 module aubridge.so
+module aufile.so
 module srtp.so
 module_tmp uuid.so
 module_tmp account.so
@@ -42,20 +46,29 @@ opus_inbandfec yes
 
 
 class Phone(Program):
-    """One baresip at one address. `account` is a line of its accounts file."""
+    """One baresip at one address. `account` is a line of its accounts file; `hertz` a tone to say instead of what it hears,
+    for a call that is held: a loop does not come back from that."""
 
-    def __init__(self, name, address, account, rate=8000):
+    def __init__(self, name, address, account, rate=8000, hertz=None):
         super().__init__(name)
         self.address = address
-        (self.run / "config").write_text(CONFIG.format(address=address, rate=rate))
+        source = "aubridge,pseudo0"
+        if hertz:
+            source = f"aufile,{self.inside}/tone.wav"
+            with wave.open(str(self.run / "tone.wav"), "wb") as w:
+                w.setnchannels(1)
+                w.setsampwidth(2)
+                w.setframerate(rate)
+                w.writeframes((np.sin(2 * np.pi * hertz * np.arange(rate * 60) / rate) * 10 ** (-10 / 20) * 32767).astype("<i2").tobytes())
+        (self.run / "config").write_text(CONFIG.format(address=address, rate=rate, source=source))
         (self.run / "accounts").write_text(account + "\n")
         (self.run / "contacts").touch()
 
     @classmethod
-    def extension(cls, name, password, address, pbx, codec, rate=8000, transport="udp", more=""):
+    def extension(cls, name, password, address, pbx, codec, rate=8000, transport="udp", more="", hertz=None):
         """A phone that registers at a PBX. `codec` as baresip writes it: PCMU/8000/1, G722/16000/1, opus/48000/2."""
         return cls(name, address, f"<sip:{name}@{pbx};transport={transport}>;auth_user={name};auth_pass={password};answermode=auto;"
-                                  f"audio_codecs={codec};regint=120{more}", rate)
+                                  f"audio_codecs={codec};regint=120{more}", rate, hertz)
 
     @classmethod
     def peer(cls, name, address, codec, rate=8000, more=""):

@@ -16,7 +16,7 @@ class Sipp(Program):
         at = target if isinstance(target, str) else f"{target[0]}:{target[1]}" if target else None
         self.argv = ["/usr/bin/sipp", *([at] if at else []), "-sf", f"{self.inside}/scenario.xml", "-i", address, "-p", str(port), "-m", str(calls),
                      "-s", service, "-nostdin", "-trace_msg", "-message_file", f"{self.inside}/messages", "-trace_err", "-error_file",
-                     f"{self.inside}/errors", "-timeout", "60s", "-timeout_error", "-mi", address, "-rtcheck", "loose", *more]
+                     f"{self.inside}/errors", "-timeout", "60s", "-timeout_error", "-mi", address, "-aa", *more]
 
     def start(self):
         """Starts it; it listens a moment later."""

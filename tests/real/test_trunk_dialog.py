@@ -29,8 +29,8 @@ def hand():
 
 @pytest.fixture(scope="module")
 def phone(trunk_pbx):
-    """A telephone on the PBX that plays back what it hears."""
-    it = Phone.extension("1003", "1003-pw", network.address(25), PBX, "PCMA/8000/1")
+    """A telephone on the PBX that says a tone."""
+    it = Phone.extension("1003", "1003-pw", network.address(25), PBX, "PCMA/8000/1", hertz=850)
     yield it.start().registered()
     it.stop()
 
@@ -99,8 +99,8 @@ def test_a_phone_behind_the_pbx_holds_and_resumes(box, phone, rings, talk, seen,
     call.hang_up()
     words = directions(trunk_pbx.messages(seen(call)["sip"]))
     quiet = sound.level(stretch(call, held + 0.6, resumed))
-    print(f"directions {words}; before: {hears(call, 700, -10, begin + 0.8, held)}; held: {quiet:.1f} dBFS, longest pause "
-          f"{1000 * flow(call, held, resumed):.0f} ms; after: {hears(call, 700, -10, resumed + 0.8, end)}")
+    print(f"directions {words}; before: {hears(call, 850, -10, begin + 0.8, held)}; held: {quiet:.1f} dBFS, longest pause "
+          f"{1000 * flow(call, held, resumed):.0f} ms; after: {hears(call, 850, -10, resumed + 0.8, end)}")
     assert "sendonly" in words and "recvonly" in words
     assert quiet < -30 and flow(call, held, resumed) < 0.1
 
