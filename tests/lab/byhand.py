@@ -147,7 +147,10 @@ class HandPbx:
         if self.silent:
             return
         line = self.lines.get(message.get("call-id"))
-        if line:
+        # The same call once more at another address: we have sent it on (RFC 3261 8.1.3.4 keeps the Call-ID).
+        elsewhere = line and line.invite and message.code is None and message.method == "INVITE" and not message.tag("to") \
+            and message.uri != line.invite.uri
+        if line and not elsewhere:
             line.queue.put(message)
         elif message.code is None and message.method == "OPTIONS":
             self.answer(message, 200)
@@ -195,12 +198,17 @@ class HandPbx:
 
     # Calls
 
-    def rung(self, timeout=8.0):
-        """Waits for a call of the gateway; its `Line`."""
-        try:
-            return self._rings.get(timeout=timeout)
-        except queue.Empty:
-            raise AssertionError(f"nobody called the PBX within {timeout} s; it saw {[m.start for m in self.seen[-5:]]}") from None
+    def rung(self, timeout=8.0, call=None):
+        """Waits for a call of the gateway, or for that of one WhatsApp user; its `Line`. What others left ringing is refused."""
+        until = time.monotonic() + timeout
+        while True:
+            try:
+                line = self._rings.get(timeout=max(0.0, until - time.monotonic()))
+            except queue.Empty:
+                raise AssertionError(f"nobody called the PBX within {timeout} s; it saw {[m.start for m in self.seen[-5:]]}") from None
+            if call is None or line.invite.get("x-whatsapp-call-id") == call.id:
+                return line
+            line.reply(486)
 
     def dial(self, way, uri, voice=None, caller="200", headers=(), body=None, name=""):
         """Calls the gateway by a way; the `Line`, its INVITE just sent. A Voice makes the offer; without one there is none."""

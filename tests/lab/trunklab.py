@@ -1,5 +1,7 @@
 """Fixtures of the trunk tests: a PBX made by its recipe, a proxy, phones, and gateways with any trunks."""
 
+import os
+import re
 import time
 
 import pytest
@@ -33,16 +35,15 @@ class TrunkPbx(asterisk.Asterisk):
     """An Asterisk by the recipe, with more accounts of the same kind. Its certificate is `papers`."""
 
     def __init__(self, address, name, papers, accounts, words=None):
-        super().__init__(address, accounts, name=name, recipe=recipe(address, f"/run/watrunk-keys-{name}") | (words or {}))
+        super().__init__(address, accounts, name=name, recipe=recipe(address, f"/run/watrunk-{os.getpid()}-{name}/keys") | (words or {}))
         self.papers = papers
-        keys = self.root / f"run/watrunk-keys-{name}"
-        keys.mkdir(exist_ok=True)
+        keys = self.run / "keys"
+        keys.mkdir()
         for file, path in (("pbx.pem", papers.cert), ("pbx.key", papers.key)):
             (keys / file).write_bytes(path.read_bytes())
 
     def messages(self, call_id=None):
         """The SIP messages of Asterisk's own log: (received or transmitted, text), of one Call-ID or of all."""
-        import re
         blocks = re.split(r"<--- (?=Received|Transmitting)", self.log("trace"))
         found = [("in" if b.startswith("Received") else "out", b.split("\n", 1)[1].strip()) for b in blocks[1:]]
         return [m for m in found if call_id is None or re.search(rf"(?im)^(?:Call-ID|i):\s*{re.escape(call_id)}\s*$", m[1])]

@@ -81,7 +81,7 @@ def test_both_hang_up_at_once(box, race, talk):
 def test_an_answer_that_is_repeated_is_acknowledged_each_time(box, hand, rings, talk):
     """As if our ACK had been lost on the way."""
     call = rings(box, "hand", answered=False)
-    line = hand.rung()
+    line = hand.rung(call=call)
     line.pick_up(Voice(HAND))
     call.action("accept")
     body = line.voice.sdp(only="pcma")
@@ -116,7 +116,7 @@ def test_a_storm_of_ringing_is_weathered(box, rings, race, talk, hand):
 def test_a_second_phone_that_answers_late_is_hung_up_and_the_first_talks_on(box, hand, rings, talk):
     """A proxy has forked our INVITE: two 200s with different tags (RFC 3261 13.2.2.4)."""
     call = rings(box, "hand", answered=False, frames=sound.tone(700, -10))
-    line = hand.rung()
+    line = hand.rung(call=call)
     line.reply(180, tag="fork1")
     line.reply(180, tag="fork2")
     line.tag = "fork1"

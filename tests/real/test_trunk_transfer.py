@@ -22,7 +22,14 @@ def hand():
 
 
 @pytest.fixture(scope="module")
-def box(boxes, trunk_pbx, hand):
+def front(trunk_pbx):
+    """A telephone that has an extension at the PBX and is called directly all the same."""
+    with Phone.extension("1003", "1003-pw", network.address(26), trunk_pbx.address, "PCMA/8000/1", more=";catchall=yes") as it:
+        yield it.start().registered()
+
+
+@pytest.fixture(scope="module")
+def box(boxes, trunk_pbx, hand, front):
     """A gateway with an account at the PBX, a trunk by hand, and one to a telephone that is a PBX of its own."""
     trunks = [account("alaw"), section("hand", hand.uri(), register=False, codecs=["pcma"]),
               section("front", f"sip:{network.address(26)}:5060;transport=udp", register=False, codecs=["pcma"])]
@@ -32,13 +39,13 @@ def box(boxes, trunk_pbx, hand):
 def stands(box, hand, rings):
     """A call that stands with the PBX by hand: (user's call, PBX's line)."""
     call = rings(box, "hand", answered=False, frames=sound.tone(700, -10))
-    line = hand.rung()
+    line = hand.rung(call=call)
     line.pick_up(Voice(HAND))
     call.action("accept")
     return call, line
 
 
-def told(line, timeout=1.0):
+def told(line, timeout=2.5):
     """What NOTIFY said about a transfer, each answered: (first line of its body, state of the subscription)."""
     found = []
     while True:
@@ -48,6 +55,8 @@ def told(line, timeout=1.0):
             return found
         line.reply(200, request=notify)
         found.append((notify.body.strip().split("\r\n")[0], notify.get("subscription-state", "")))
+        if "terminated" in found[-1][1]:
+            return found
 
 
 def parted(line):
@@ -70,11 +79,10 @@ def test_a_pbx_sends_the_caller_elsewhere(box, rings, talk, seen, trunk_pbx):
     print(f"first: {heard(1004, at + 0.8, at + 1.6)}; then {heard(1477, at + 4, end - 0.3)}")
     done = until(lambda: trunk_pbx.said("REFERRED"), 5, "Asterisk never heard how its transfer went")
     assert done[-1]["status"] == "SUCCESS", done
-    told_so = [text for way, text in trunk_pbx.messages(seen(call)["sip"]) if way == "in" and text.startswith("NOTIFY")]
     x, rate = trunk_pbx.heard("blind")
     f = sound.frequency(x[rate:], rate)
-    print(f"{len(told_so)} NOTIFY; whom the caller was sent to hears {f:.1f} Hz")
-    assert told_so and abs(f - 700) < 7
+    print(f"Asterisk: {done[-1]}; whom the caller was sent to hears {f:.1f} Hz")
+    assert abs(f - 700) < 7
     record = box.record(call)
     assert (record["why"], record["answered"]) == ("user_hung_up", True)
 
@@ -120,12 +128,15 @@ def test_a_transfer_that_fails_leaves_the_call_as_it_was(box, hand, rings, talk)
 
 @pytest.mark.parametrize("target", ["sip:1234@203.0.113.9", "sip:+4917099887766@example.net", "mailto:a@b", "nonsense"])
 def test_a_caller_is_not_sent_to_strangers(box, hand, rings, target):
+    """The trunk may know what to do with such an address; nobody else is asked."""
     _, line = stands(box, hand, rings)
     line.request("REFER", headers=[f"Refer-To: <{target}>"])
     answer = line.wait(lambda m: m.code and m.method == "REFER")
+    if answer.code < 300:
+        hand.rung().reply(404)
     notes = told(line) if answer.code < 300 else []
     print(f"{target}: {answer.start}, {notes}")
-    assert answer.code >= 400 or not re.match(r"SIP/2.0 2", notes[-1][0])
+    assert answer.code >= 400 or notes[-1][0].startswith("SIP/2.0 404")
     assert line.bye() == 200
 
 
@@ -146,26 +157,24 @@ def test_an_attended_transfer_replaces_the_consultation(box, hand, rings, talk):
     print("the user hears " + hears(call, 1500, -10, at + 0.6, at + 1.6))
 
 
-def test_a_telephone_transfers_after_a_consultation_at_a_real_pbx(box, rings, talk, trunk_pbx):
+def test_a_telephone_transfers_after_a_consultation_at_a_real_pbx(box, front, rings, talk, trunk_pbx):
     """baresip answers the user, calls an extension of Asterisk, and connects the two: REFER with Replaces, which Asterisk honours."""
-    with Phone.extension("1003", "1003-pw", network.address(26), trunk_pbx.address, "PCMA/8000/1", more=";catchall=yes") as phone:
-        phone.start().registered()
-        call = rings(box, "front", frames=sound.tone(700, -10))
-        phone.talking()
-        talk(1)
-        phone.do("atransferstart", f"sip:other-attended@{trunk_pbx.address}")
-        phone.talking(times=2)
-        talk(1)
-        phone.do("atransferexec")
-        at = time.time()
-        talk(3)
-        call.hang_up()
-        level = sound.level(stretch(call, at + 1.5, at + 2.8))
-        print("the user hears " + hears(call, 1477, level, at + 1.5, at + 2.8))
-        x, rate = trunk_pbx.heard("attended")
-        f = sound.frequency(x[-2 * rate:], rate)
-        print(f"whom the caller was sent to hears {f:.1f} Hz at last")
-        assert level > -25 and abs(f - 700) < 7
+    call = rings(box, "front", frames=sound.tone(700, -10))
+    front.talking()
+    talk(1)
+    front.do("atransferstart", f"sip:other-attended@{trunk_pbx.address}")
+    front.talking(times=2)
+    talk(1)
+    front.do("atransferexec")
+    at = time.time()
+    talk(3)
+    call.hang_up()
+    level = sound.level(stretch(call, at + 1.5, at + 2.8))
+    print("the user hears " + hears(call, 1477, level, at + 1.5, at + 2.8))
+    x, rate = trunk_pbx.heard("attended")
+    f = sound.frequency(x[-2 * rate:], rate)
+    print(f"whom the caller was sent to hears {f:.1f} Hz at last")
+    assert level > -25 and abs(f - 700) < 7
 
 
 def test_a_pbx_takes_a_call_over_with_replaces(box, hand, rings, talk):
