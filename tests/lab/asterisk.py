@@ -50,7 +50,7 @@ def trunk(name, password, address, sha256=False, **endpoint):
 
 def phone(name, password, codecs):
     """The sections of a telephone on the PBX."""
-    return sections(name, password, context="people", allow=codecs, identify_by="username,auth_username")
+    return sections(name, password, context="tests", allow=codecs, identify_by="username,auth_username")
 
 
 class Asterisk(Program):

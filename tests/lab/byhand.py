@@ -1,7 +1,7 @@
 """A PBX that is played by hand: every SIP message it sends is a line of the test, over UDP, TCP or TLS.
 
 For what a real PBX can't be made to do: to answer and cancel in one breath, to fork, to lose an ACK, to
-refuse a refresh. It does nothing on its own but answer OPTIONS and REGISTER, and keep what it saw.
+refuse a refresh. It does nothing on its own but answer OPTIONS, REGISTER and NOTIFY, and keep what it saw.
 """
 
 import hashlib
@@ -151,6 +151,8 @@ class HandPbx:
         elsewhere = line and line.invite and message.code is None and message.method == "INVITE" and not message.tag("to") \
             and message.uri != line.invite.uri
         if line and not elsewhere:
+            if message.code is None and message.method == "NOTIFY":
+                self.answer(message, 200)
             line.queue.put(message)
         elif message.code is None and message.method == "OPTIONS":
             self.answer(message, 200)

@@ -13,7 +13,7 @@ import sound
 from byhand import HandPbx
 from gateway import section
 from phone import Phone
-from trunklab import HAND, PBX, account, flow, hears, pressed, stretch, until, why
+from trunklab import HAND, PBX, account, flow, hears, pressed, stretch, tone, until, why
 from voice import Voice
 
 CLIP = 620.0        # the tone in the configured hold clip, Hz
@@ -168,7 +168,7 @@ def test_a_ringing_that_must_be_acknowledged_is(box, hand, rings, talk, seen, tr
     call.hang_up()
     messages = trunk_pbx.messages(seen(call)["sip"])
     pracks = [text for way, text in messages if way == "in" and text.startswith("PRACK")]
-    print(f"a real PBX: {len(pracks)} PRACK; {call.measure().tone(700, -10)}")
+    print(f"a real PBX: {len(pracks)} PRACK; {tone(call, 700, -10)}")
     assert len(pracks) == 1
     call = rings(box, "hand", answered=False, frames=sound.tone(700, -10))
     line = hand.rung(call=call)
@@ -219,7 +219,7 @@ def test_a_call_is_sent_on_to_another_place_before_it_is_answered(box, hand, rin
     call.action("accept")
     talk(2)
     second.bye()
-    print(call.measure().tone(1004, -10, skip=0.5))
+    tone(print(call, 1004, -10, skip=0.5))
 
 
 def test_a_circle_of_redirections_has_an_end(box, hand, rings):
@@ -325,7 +325,7 @@ def test_two_who_change_the_call_at_once_are_told_to_wait(box, hand, users, talk
     talk(1.5)
     assert line.reinvite().code == 200
     assert line.bye() == 200
-    print(call.measure().tone(1004, -10, skip=0.3) + "; " + voice.tone(700, -10, gap=0.1))
+    tone(print(call, 1004, -10, skip=0.3) + "; " + voice.tone(700, -10, gap=0.1))
 
 
 # Session timers (RFC 4028)

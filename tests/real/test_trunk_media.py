@@ -11,7 +11,7 @@ from byhand import HandPbx
 from gateway import section
 from peer import Impairment
 from phone import Phone
-from trunklab import HAND, PBX, account, flow, hears, pressed, until, why
+from trunklab import HAND, PBX, account, flow, hears, pressed, tone, until, why
 from voice import SUITES, Voice, packets
 
 CODECS = {"opus": "opus", "g722": "g722", "alaw": "pcma", "ulaw": "pcmu"}
@@ -68,7 +68,7 @@ def test_each_codec_carries_the_sound_both_ways(box, rings, talk, seen, trunk_pb
     for name, call in calls.items():
         line = seen(call)
         assert line["chan"].startswith(f"PJSIP/{name}-")
-        print(f"{name}, heard by the user: " + call.measure().tone(1004, asterisk.MILLIWATT_DBFS))
+        print(f"{name}, heard by the user: " + tone(call, 1004, asterisk.MILLIWATT_DBFS))
         x, rate = trunk_pbx.heard(line["num"])
         x = x[rate:-rate // 2]
         f, level, gap = sound.frequency(x, rate), sound.level(x), sound.longest_gap(x, rate)
@@ -102,7 +102,7 @@ def test_opus_passes_through_as_it_is(boxes, hand, rings, talk):
     print(f"{len(heard)} packets at the PBX, {100 * up:.1f} % of them byte for byte the user's; {len(theirs)} at the user, {100 * down:.1f} % the PBX's")
     assert up > 0.95 and down > 0.8, "the codec was run in between"
     assert len({p.ssrc for p in heard}) == 1
-    print(voice.tone(700, -10, skip=0.7) + "; " + call.measure().tone(1004, -10))
+    print(voice.tone(700, -10, skip=0.7) + "; " + tone(call, 1004, -10))
 
 
 def test_a_pause_of_opus_is_filled_towards_the_user(boxes, hand, rings, talk):
@@ -150,7 +150,7 @@ def test_packets_of_any_length_are_taken_and_20_ms_are_sent(boxes, hand, rings, 
     for (_, line), _ in calls.values():
         line.bye()
     for ptime, ((call, _), voice) in calls.items():
-        print(f"{ptime} ms: {call.measure().tone(1004, -10)}")
+        print(f"{ptime} ms: {tone(call, 1004, -10)}")
         assert {len(p.payload) for p in voice.audio()} == {160}
         voice.tone(700, -10)
 
@@ -173,7 +173,7 @@ def test_srtp_with_keys_in_the_sdp(boxes, hand, rings, users, talk, suite):
     out.bye()
     for way, ours, user in (("offered by us", voice, call), ("offered by the PBX", theirs, called)):
         assert ours.suite == suite and not ours.strange, ours.strange[:2]
-        print(f"{suite}, {way}: {user.measure().tone(1004, -10)}; {ours.tone(700, -10, skip=0.8)}")
+        print(f"{suite}, {way}: {tone(user, 1004, -10)}; {ours.tone(700, -10, skip=0.8)}")
 
 
 def test_srtp_that_is_required_is_not_given_up(boxes, hand, rings, users):
@@ -206,7 +206,7 @@ def test_srtp_that_is_optional_lets_a_plain_pbx_talk(boxes, hand, rings, talk):
     call.action("accept")
     talk(2)
     line.bye()
-    print(f"plain: {call.measure().tone(1004, -10)}")
+    print(f"plain: {tone(call, 1004, -10)}")
     secret = Voice(HAND, codecs=["pcma"], crypto=["AES_CM_128_HMAC_SHA1_80"])
     call = rings(box, "x", answered=False, frames=sound.tone(700, -10))
     line = hand.rung(call=call)
@@ -215,7 +215,7 @@ def test_srtp_that_is_optional_lets_a_plain_pbx_talk(boxes, hand, rings, talk):
         call.action("accept")
         talk(2)
         line.bye()
-        print(f"secret: {call.measure().tone(1004, -10)}")
+        print(f"secret: {tone(call, 1004, -10)}")
         assert secret.suite
 
 
@@ -315,7 +315,7 @@ def test_sound_that_comes_from_elsewhere_than_the_sdp_says_is_followed(boxes, ha
     talk(1.5)
     stranger.stop()
     line.bye()
-    print(f"the PBX: {voice.tone(700, -10)}; the user: {call.measure().tone(1004, -10)}")
+    print(f"the PBX: {voice.tone(700, -10)}; the user: {tone(call, 1004, -10)}")
     assert not stranger.received
 
 
@@ -387,7 +387,7 @@ def test_early_media_reaches_nobody_and_the_answer_everybody(box, rings, talk):
     assert call.action("accept") - call.rang_at >= 1.8
     talk(2)
     call.hang_up()
-    print("after early media: " + call.measure().tone(1004, asterisk.MILLIWATT_DBFS))
+    print("after early media: " + tone(call, 1004, asterisk.MILLIWATT_DBFS))
     record = until(lambda: box.record(call), 5, "no record")
     print(f"record: { {k: v for k, v in record.items() if 'early' in k} }")
     assert record["answered"] is True

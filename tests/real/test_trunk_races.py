@@ -11,7 +11,7 @@ import sound
 from byhand import HandPbx
 from gateway import section
 from sipp import Sipp
-from trunklab import HAND, flow, until, why
+from trunklab import HAND, flow, tone, until, why
 from voice import Voice
 
 
@@ -134,7 +134,7 @@ def test_a_second_phone_that_answers_late_is_hung_up_and_the_first_talks_on(box,
     assert not [m for m in line.came("BYE") if m.tag("to") == "fork1"], "the wrong one was hung up"
     assert line.bye() == 200
     call.ended()
-    print(f"the first talked on: {call.measure().tone(1004, -10)}; {line.voice.tone(700, -10)}")
+    print(f"the first talked on: {tone(call, 1004, -10)}; {line.voice.tone(700, -10)}")
 
 
 def test_a_caller_who_gives_up_around_the_answer_leaves_nothing(box, hand, users):
@@ -168,7 +168,7 @@ def test_a_cancel_that_comes_after_the_answer_changes_nothing(box, hand, users, 
     line.ack(answer)
     talk(1.5)
     assert line.bye() == 200
-    print(person.called().measure().tone(1004, -10, skip=0.5))
+    tone(print(person.called(), 1004, -10, skip=0.5))
 
 
 def test_the_same_request_again_is_answered_the_same(box, hand, users):

@@ -5,7 +5,7 @@ import pytest
 import sound
 from byhand import HandPbx, challenge, prove, proven
 from gateway import section
-from trunklab import HAND, PBX, SECRET, until, why
+from trunklab import HAND, PBX, SECRET, tone, until, why
 from voice import Voice
 
 
@@ -26,7 +26,7 @@ def test_a_trunk_made_by_the_recipe_registers_and_carries_a_call(boxes, rings, t
     assert line["chan"].startswith(f"PJSIP/{name}-")
     asked = [text for way, text in trunk_pbx.messages() if way == "in" and text.startswith("REGISTER") and f'username="{name}"' in text]
     assert asked and all("algorithm=MD5" in text.replace('"', "") for text in asked)
-    print(f"{name} at {contact}: " + call.measure().tone(700, -10))
+    print(f"{name} at {contact}: " + tone(call, 700, -10))
     assert why(box, call) == "user_hung_up"
     box.stop()
     until(lambda: trunk_pbx.contact(name) is None, 5, "the registration was not taken back at the end")
@@ -131,7 +131,7 @@ def test_calls_wait_for_a_challenge_of_the_proxy_too(boxes, hand, rings, talk):
     call.action("accept")
     talk(1.5)
     assert line.bye() == 200
-    print(call.measure().tone(1004, -10, skip=0.5))
+    tone(print(call, 1004, -10, skip=0.5))
 
 
 def test_a_call_that_is_challenged_for_ever_ends(boxes, hand, rings, talk):

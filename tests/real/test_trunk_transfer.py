@@ -2,15 +2,14 @@
 
 import re
 import time
+import urllib.parse
 
 import pytest
 
-import network
 import sound
-from byhand import HandPbx
+from byhand import HandPbx, prove
 from gateway import section
-from phone import Phone
-from trunklab import HAND, account, hears, stretch, until
+from trunklab import HAND, PBX, account, hears, stretch, until
 from voice import Voice
 
 
@@ -22,18 +21,10 @@ def hand():
 
 
 @pytest.fixture(scope="module")
-def front(trunk_pbx):
-    """A telephone that has an extension at the PBX and is called directly all the same."""
-    with Phone.extension("1003", "1003-pw", network.address(26), trunk_pbx.address, "PCMA/8000/1", more=";catchall=yes") as it:
-        yield it.start().registered()
-
-
-@pytest.fixture(scope="module")
-def box(boxes, trunk_pbx, hand, front):
-    """A gateway with an account at the PBX, a trunk by hand, and one to a telephone that is a PBX of its own."""
-    trunks = [account("alaw"), section("hand", hand.uri(), register=False, codecs=["pcma"]),
-              section("front", f"sip:{network.address(26)}:5060;transport=udp", register=False, codecs=["pcma"])]
-    return boxes(35, trunks, {"refer": "refer-other-blind@alaw", "hand": "someone@hand", "front": "front@front"})
+def box(boxes, trunk_pbx, hand):
+    """A gateway with an account at the PBX, whose agents have addresses of their own, and a trunk by hand."""
+    trunks = [account("alaw", allow=[f"{HAND}/32"]), section("hand", hand.uri(), register=False, codecs=["pcma"])]
+    return boxes(35, trunks, {"refer": "refer-other-blind@alaw", "hand": "someone@hand", "agent": "sent-27@alaw"})
 
 
 def stands(box, hand, rings):
@@ -45,17 +36,16 @@ def stands(box, hand, rings):
     return call, line
 
 
-def told(line, timeout=2.5):
-    """What NOTIFY said about a transfer, each answered: (first line of its body, state of the subscription)."""
+def told(line, timeout=2.5, once=False):
+    """What NOTIFY said about a transfer: (first line of its body, state of the subscription)."""
     found = []
     while True:
         try:
             notify = line.wait("NOTIFY", timeout)
         except AssertionError:
             return found
-        line.reply(200, request=notify)
         found.append((notify.body.strip().split("\r\n")[0], notify.get("subscription-state", "")))
-        if "terminated" in found[-1][1]:
+        if once or "terminated" in found[-1][1]:
             return found
 
 
@@ -92,13 +82,14 @@ def test_a_blind_transfer_by_refer(box, hand, rings, talk):
     talk(1)
     line.request("REFER", headers=[f"Refer-To: <sip:1234@{HAND}>", f"Referred-By: <sip:200@{HAND}>"])
     assert line.wait((202, 200)).code == 202
+    first = told(line, once=True)
     new = hand.rung()
     assert new.invite.user == "1234" and "200@" in new.invite.get("referred-by", "")
     new.reply(180)
     talk(0.5)
     new.pick_up(Voice(HAND, hertz=1500))
     at = time.time()
-    notes = told(line)
+    notes = first + told(line)
     print(f"told: {notes}")
     assert re.match(r"SIP/2.0 1\d\d", notes[0][0])
     assert notes[-1][0].startswith("SIP/2.0 200") and "terminated" in notes[-1][1]
@@ -145,6 +136,7 @@ def test_an_attended_transfer_replaces_the_consultation(box, hand, rings, talk):
     talk(1)
     line.request("REFER", headers=[f"Refer-To: <sip:4321@{HAND}?Replaces=consult-7711%40pbx%3Bto-tag%3Dtt1%3Bfrom-tag%3Dff2>"])
     assert line.wait((202, 200)).code == 202
+    told(line, once=True)
     new = hand.rung()
     said = new.invite.get("replaces", "")
     assert new.invite.user == "4321" and said.startswith("consult-7711@pbx") and "to-tag=tt1" in said and "from-tag=ff2" in said
@@ -157,24 +149,33 @@ def test_an_attended_transfer_replaces_the_consultation(box, hand, rings, talk):
     print("the user hears " + hears(call, 1500, -10, at + 0.6, at + 1.6))
 
 
-def test_a_telephone_transfers_after_a_consultation_at_a_real_pbx(box, front, rings, talk, trunk_pbx):
-    """baresip answers the user, calls an extension of Asterisk, and connects the two: REFER with Replaces, which Asterisk honours."""
-    call = rings(box, "front", frames=sound.tone(700, -10))
-    front.talking()
+def test_an_agent_of_a_real_pbx_transfers_after_a_consultation(box, hand, rings, talk, trunk_pbx):
+    """Asterisk sends the user to an agent (302); the agent calls an extension of Asterisk and connects the two: REFER with
+    Replaces, and Asterisk puts the user in the agent's place."""
+    call = rings(box, "agent", answered=False, frames=sound.tone(700, -10))
+    line = hand.rung(call=call)
+    line.pick_up(Voice(HAND))
+    call.action("accept")
+    consultation = hand.dial(hand.towards((PBX, 5060)), f"sip:other-attended@{PBX}", Voice(HAND), caller="1004")
+    asked = consultation.ack(consultation.wait(401))
+    consultation.request("INVITE", body=consultation.voice.sdp(),
+                         headers=[prove(asked.get("www-authenticate"), "INVITE", consultation.target, "1004", "1004-pw")])
+    answer = consultation.final()
+    assert answer.code == 200
     talk(1)
-    front.do("atransferstart", f"sip:other-attended@{trunk_pbx.address}")
-    front.talking(times=2)
-    talk(1)
-    front.do("atransferexec")
+    replaces = urllib.parse.quote(f"{consultation.id};to-tag={answer.tag('to')};from-tag={consultation.tag}", safe="")
+    line.request("REFER", headers=[f"Refer-To: <sip:other-attended@{PBX}?Replaces={replaces}>", f"Referred-By: <sip:1004@{PBX}>"])
+    assert line.wait((202, 200)).code == 202
+    assert told(line)[-1][0].startswith("SIP/2.0 200")
+    parted(line)
+    consultation.hung_up()
     at = time.time()
-    talk(3)
+    talk(2)
     call.hang_up()
-    level = sound.level(stretch(call, at + 1.5, at + 2.8))
-    print("the user hears " + hears(call, 1477, level, at + 1.5, at + 2.8))
+    level = sound.level(stretch(call, at + 0.5, at + 1.8))
     x, rate = trunk_pbx.heard("attended")
-    f = sound.frequency(x[-2 * rate:], rate)
-    print(f"whom the caller was sent to hears {f:.1f} Hz at last")
-    assert level > -25 and abs(f - 700) < 7
+    print(f"the user hears {hears(call, 1477, level, at + 0.5, at + 1.8)}; who took the call at last hears {sound.frequency(x[-rate:], rate):.1f} Hz")
+    assert level > -25 and abs(sound.frequency(x[-rate:], rate) - 700) < 7
 
 
 def test_a_pbx_takes_a_call_over_with_replaces(box, hand, rings, talk):
