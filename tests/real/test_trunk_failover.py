@@ -108,7 +108,7 @@ def test_a_pbx_that_comes_back_is_registered_within_its_back_off_and_used_again(
     talk(1.5)
     call.hang_up()
     assert saw(first, call)
-    tone(print(call, 700, -10, skip=0.5))
+    print(tone(call, 700, -10, skip=0.5))
 
 
 @pytest.fixture
