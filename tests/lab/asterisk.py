@@ -1,17 +1,13 @@
 """A real Asterisk as the PBX: starts it from an unpacked tree on one address, and reads what it saw."""
 
-import os
-import pathlib
 import re
-import shutil
-import signal
 import subprocess
 import time
 
 import sound
+from tree import HERE, Program
 
-HERE = pathlib.Path(__file__).resolve().parent
-CACHE = pathlib.Path(os.environ.get("WATRUNK_CACHE") or pathlib.Path.home() / ".cache" / "watrunk")
+RECIPE = HERE.parents[1] / "docs" / "pbx" / "asterisk" / "pjsip.conf"
 
 # Asterisk's 1004 Hz tone: amplitude 23255 of 32767.
 MILLIWATT_DBFS = -2.98
@@ -25,7 +21,7 @@ res_pjsip_outbound_authenticator_digest res_pjsip_endpoint_identifier_user
 res_pjsip_endpoint_identifier_ip res_pjsip_registrar res_pjsip_caller_id res_pjsip_diversion
 res_pjsip_header_funcs res_pjsip_nat res_pjsip_rfc3326 res_pjsip_sdp_rtp res_pjsip_dtmf_info
 res_pjsip_dlg_options res_pjsip_logger res_pjsip_refer res_pjsip_pubsub chan_pjsip func_pjsip_endpoint
-pbx_config app_dial app_echo app_milliwatt app_playback app_playtones app_read app_senddtmf app_record
+pbx_config app_dial app_transfer app_echo app_milliwatt app_playback app_playtones app_read app_senddtmf app_record
 app_mixmonitor app_verbose app_stack app_exec func_callerid func_channel func_strings func_logic
 res_stasis res_clioriginate res_musiconhold res_http_websocket res_websocket_client chan_websocket
 """.split()
@@ -36,37 +32,43 @@ acl ccss cdr cel codecs features manager musiconhold pjproject stasis udptl webs
 """.split()
 
 
-def tree():
-    """The unpacked Asterisk; made now if it is not there yet."""
-    path = CACHE / "asterisk"
-    subprocess.run([str(HERE / "asterisk" / "build-tree.sh"), str(path)], check=True, stdin=subprocess.DEVNULL)
-    return path
-
-
-def trunk(name, password, address, sha256=False):
-    """The pjsip.conf sections of one trunk: who may register, from where, with which digest."""
+def sections(name, password, sha256=False, **endpoint):
+    """The pjsip.conf sections of one account: endpoint, place, password. Keys of the endpoint win over the template's."""
     kind = "auth_type = digest\nsupported_algorithms_uas = SHA-256" if sha256 else "auth_type = userpass"
+    own = "".join(("disallow = all\n" if k == "allow" else "") + f"{k} = {v}\n" for k, v in endpoint.items())
     return (
-        f"[{name}](trunk)\nauth = {name}\naors = {name}\n"
+        f"[{name}](trunk)\nauth = {name}\naors = {name}\n{own}"
         f"[{name}](place)\n"
         f"[{name}]\ntype = auth\n{kind}\nusername = {name}\npassword = {password}\n"
-        f"[{name}]\ntype = identify\nendpoint = {name}\nmatch = {address}\n"
     )
 
 
-class Asterisk:
-    """One running Asterisk. `trunks` are strings made by `trunk()`."""
+def trunk(name, password, address, sha256=False, **endpoint):
+    """The sections of a trunk that is known by its address: who may register, from where, with which digest."""
+    return sections(name, password, sha256, **endpoint) + f"[{name}]\ntype = identify\nendpoint = {name}\nmatch = {address}\n"
 
-    def __init__(self, address, trunks, rtp=(20000, 20999), name="pbx"):
+
+def phone(name, password, codecs):
+    """The sections of a telephone on the PBX."""
+    return sections(name, password, context="tests", allow=codecs, identify_by="username,auth_username")
+
+
+class Asterisk(Program):
+    """One running Asterisk. `trunks` are strings made by `trunk()`. `recipe` maps what stands in docs/pbx/asterisk/pjsip.conf
+    to what holds here: then that file is used, with the trunks behind it."""
+
+    def __init__(self, address, trunks, rtp=(20000, 20999), name="pbx", recipe=None):
+        super().__init__(name)
         self.address = address
-        self.root = tree()
-        self.inside = f"/run/watrunk-{os.getpid()}-{name}"
-        self.run = self.root / self.inside[1:]
         self.etc = self.run / "etc"
-        self.process = None
         self._read, self._seen = 0, []
-        shutil.rmtree(self.run, ignore_errors=True)
-        self.etc.mkdir(parents=True)
+        self.etc.mkdir()
+        whole = "\n".join(trunks)
+        if recipe is not None:
+            whole = RECIPE.read_text() + whole
+            for theirs, ours in recipe.items():
+                assert theirs in whole, f"{RECIPE} does not speak of {theirs}"
+                whole = whole.replace(theirs, ours)
         modules = next(self.root.glob("usr/lib/*/asterisk/modules"))
         words = {
             "ADDR": address,
@@ -75,22 +77,19 @@ class Asterisk:
             "MODULES": "/" + str(modules.relative_to(self.root)),
             "LOAD": "\n".join(f"load = {m}.so" for m in MODULES),
             "TRUNKS": "\n".join(trunks),
-            "OUT": "\n".join(f"[out-{name}](dial)" for name in re.findall(r"(?m)^\[(\S+)\]\(trunk\)", "\n".join(trunks))),
+            "OUT": "\n".join(f"[out-{name}](dial)" for name in re.findall(r"(?m)^\[(\S+)\]\(trunk\)", whole)),
             "RTP_FIRST": str(rtp[0]),
             "RTP_LAST": str(rtp[1]),
         }
         for template in sorted((HERE / "asterisk" / "etc").glob("*.conf")):
             text = re.sub(r"@([A-Z_]+)@", lambda m: words[m.group(1)], template.read_text())
-            (self.etc / template.name).write_text(text)
+            (self.etc / template.name).write_text(whole if recipe is not None and template.name == "pjsip.conf" else text)
         for name in EMPTY:
             (self.etc / f"{name}.conf").touch()
 
     def start(self):
         """Returns once Asterisk takes calls; raises with its own words if it does not come up."""
-        out = open(self.run / "stdout", "wb")
-        self.process = subprocess.Popen(
-            ["chroot", str(self.root), "/usr/sbin/asterisk", "-f", "-C", f"{self.inside}/etc/asterisk.conf"],
-            stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True)
+        self.launch("/usr/sbin/asterisk", "-f", "-C", f"{self.inside}/etc/asterisk.conf")
         until = time.monotonic() + 20
         while time.monotonic() < until:
             if self.process.poll() is not None:
@@ -99,23 +98,12 @@ class Asterisk:
                 self.cli("pjsip set logger on")
                 return self
             time.sleep(0.05)
-        raise RuntimeError("Asterisk did not come up:\n" + (self.run / "stdout").read_text() + self.log("messages"))
-
-    def stop(self):
-        """Ends it and removes what this run left in the tree."""
-        if self.process and self.process.poll() is None:
-            self.process.send_signal(signal.SIGTERM)
-            try:
-                self.process.wait(5)
-            except subprocess.TimeoutExpired:
-                self.process.kill()
-                self.process.wait()
-        shutil.rmtree(self.run, ignore_errors=True)
+        raise RuntimeError("Asterisk did not come up:\n" + self.printed() + self.log("messages"))
 
     def cli(self, command):
         """What Asterisk's console answers to a command; empty while it is not up."""
         done = subprocess.run(
-            ["chroot", str(self.root), "/usr/sbin/asterisk", "-C", f"{self.inside}/etc/asterisk.conf", "-rx", command],
+            self.chroot("/usr/sbin/asterisk", "-C", f"{self.inside}/etc/asterisk.conf", "-rx", command),
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=20)
         return done.stdout.decode(errors="replace")
 

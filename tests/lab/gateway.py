@@ -18,17 +18,24 @@ VERIFY_TOKEN = "verify-d41d8cd98f00"
 API_KEY = "sk_lab_5b3c1f0e9a7d"
 
 
+def section(name, server, **keys):
+    """A [[trunk]] of the configuration; a key of None is left out."""
+    keys = {"name": name, "server": server} | keys
+    return "[[trunk]]\n" + "".join(f"{k} = {json.dumps(v)}\n" for k, v in keys.items() if v is not None)
+
+
 class Gateway:
     """One `watrunk run`. `numbers` maps an extension of the PBX to the WhatsApp number that leads there.
 
-    `command` starts another binary, or one under an emulator; `media`, `http` and `whatsapp` are text for those sections,
-    `more` is text for the end of the file. `own` are keys of single numbers that are not as usual, a value of None leaves
-    one out. `apart`: only webhooks of its own numbers come to it.
+    `command` starts another binary, or one under an emulator; `media`, `http`, `sip` and `whatsapp` are text for those
+    sections, `more` is text for the end of the file. `trunks` are made by `section()` and stand in place of the one named
+    "pbx". `own` are keys of single numbers that are not as usual, a value of None leaves one out. `apart`: only webhooks of
+    its own numbers come to it.
     """
 
     def __init__(self, folder, cloud, pbx, host, numbers, trunk=("gw", "gw-secret"), ring_seconds=6, max_calls=50,
                  drain_seconds=30, codecs=("pcma", "pcmu"), command=(BINARY,), media="", http="", whatsapp="", more="",
-                 own=None, apart=False):
+                 own=None, apart=False, sip="", trunks=None):
         self.folder = pathlib.Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
         self.cloud, self.pbx = cloud, pbx
@@ -40,7 +47,11 @@ class Gateway:
         self.command = [str(word) for word in command]
         self.process = None
         self.out, self.err = [], []
-        quoted = ", ".join(f'"{c}"' for c in codecs)
+        if trunks is None:
+            trunks = [section("pbx", f"sip:{pbx.address}:5060;transport=udp", username=trunk[0], password=trunk[1], register=True,
+                              codecs=list(codecs))]
+        self.secrets += re.findall(r'(?m)^password = "(.*)"$', "".join(trunks))
+        first = re.search(r'(?m)^name = "(.*)"$', trunks[0]).group(1)
         text = f"""
 [gateway]
 name = "lab"
@@ -69,17 +80,11 @@ rtp_ports = "20000-20199"
 [sip]
 listen = "{self.address}:5060"
 ring_seconds = {ring_seconds}
-[[trunk]]
-name = "pbx"
-server = "sip:{pbx.address}:5060;transport=udp"
-username = "{trunk[0]}"
-password = "{trunk[1]}"
-register = true
-codecs = [{quoted}]
-"""
+{sip}
+""" + "".join(trunks)
         for extension, number in numbers.items():
             keys = {"id": f'"{extension}"', "phone_number_id": f'"{number.pnid}"', "phone_number": f'"{number.phone}"',
-                    "forward_to": f'"sip:{extension}@pbx"', "trunk": '"pbx"'} | (own or {}).get(extension, {})
+                    "forward_to": f'"sip:{extension}@{first}"', "trunk": f'"{first}"'} | (own or {}).get(extension, {})
             text += "\n[[number]]\n" + "".join(f"{k} = {v}\n" for k, v in keys.items() if v is not None)
         text += more
         self.config.write_text(text)
@@ -92,6 +97,12 @@ codecs = [{quoted}]
 
     def start(self, timeout=15.0):
         """Returns once it has printed its ready line and is registered; takes over the cloud's webhooks."""
+        self.start_unready(timeout)
+        self._until(lambda: self.get("/readyz")[0] == 200, timeout, "did not become ready to take calls")
+        return self
+
+    def start_unready(self, timeout=15.0):
+        """Returns once it has printed its ready line, whether or not its trunks are up."""
         environment = {k: v for k, v in os.environ.items() if not k.startswith("WATRUNK_")}
         environment["RUST_LOG"] = environment["WATRUNK_LOG"] = "info,watrunk=debug"
         self.process = subprocess.Popen([*self.command, "run", "--config", str(self.config)], env=environment,
@@ -99,7 +110,6 @@ codecs = [{quoted}]
         for pipe, lines in ((self.process.stdout, self.out), (self.process.stderr, self.err)):
             threading.Thread(target=self._read, args=(pipe, lines), daemon=True).start()
         self._until(lambda: any(re.search(r"\bready\b", line, re.I) for line in self.out), timeout, "printed no ready line")
-        self._until(lambda: self.get("/readyz")[0] == 200, timeout, "did not become ready to take calls")
         self._take_over()
         return self
 

@@ -17,7 +17,7 @@ def address(host):
     return f"{PREFIX}.{host}"
 
 
-def enter(hosts=range(1, 21)):
+def enter(hosts=range(1, 61)):
     """Moves this process, and all threads and children it starts from now on, into a namespace of its own.
 
     Call it before any thread exists; a second call does nothing. Needs root.

@@ -6,6 +6,7 @@ import pytest
 
 import network
 
+pytest_plugins = ["trunklab"]
 
 def pytest_configure(config):
     try:

@@ -1,14 +1,14 @@
 #!/bin/bash
 # Makes what the tests in tests/real need beside the binary: a Python environment, one more with Pipecat for the tests of
-# voice agents, and an Asterisk; all in the cache directory, and only what is not there yet. Prints the Python to run the
-# tests with.
+# voice agents, and the real SIP programs; all in the cache directory, and only what is not there yet. Prints the Python
+# to run the tests with.
 set -euo pipefail
 
 here=$(dirname "$(readlink -f "$0")")
 cache=${WATRUNK_CACHE:-$HOME/.cache/watrunk}
 mkdir -p "$cache"
 
-"$here/asterisk/build-tree.sh" "$cache/asterisk" >&2 &
+"$here/build-tree.sh" "$cache/peers" >&2 &
 tree=$!
 
 # One environment per list of requirements: a changed pin makes a new one.

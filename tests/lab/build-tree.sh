@@ -1,14 +1,15 @@
 #!/bin/bash
-# Puts a real Asterisk into a directory of its own: build-tree.sh DIR
+# Puts the real SIP programs of the tests into a directory of their own: build-tree.sh DIR
 #
-# Debian 12 has no Asterisk, the testing suite has one. Its packages are unpacked into DIR and run from
-# there by chroot; the machine's own packages stay as they are. Needs root (or sudo), and the package
-# mirror that apt is set up for. Does nothing if DIR is already complete.
+# Asterisk, Kamailio, the baresip phone, SIPp and sipsak. Debian 12 has no Asterisk, the testing suite has
+# one. The packages are unpacked into DIR and run from there by chroot; the machine's own packages stay as
+# they are. Needs root (or sudo), and the package mirror that apt is set up for. Does nothing if DIR is
+# already complete.
 set -euo pipefail
 
 dir=${1:?usage: build-tree.sh DIR}
-suite=${ASTERISK_SUITE:-forky}
-packages=asterisk,asterisk-config,libopus0
+suite=${PEERS_SUITE:-forky}
+packages=asterisk,asterisk-config,libopus0,kamailio,baresip-core,sip-tester,sipsak
 complete=.complete-1                     # raise the number when what the tree must hold changes
 
 as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo -n "$@"; fi; }
@@ -35,7 +36,7 @@ if [ -z "$bootstrap" ]; then
 fi
 
 mirror=$(apt-get indextargets --format '$(SITE)' 'Created-By: Packages' | grep -m1 '/debian/\?$') \
-    || { echo "build-tree: apt on this machine has no Debian mirror to take Asterisk from" >&2; exit 1; }
+    || { echo "build-tree: apt on this machine has no Debian mirror to take the SIP programs from" >&2; exit 1; }
 keyring=/usr/share/keyrings/debian-archive-keyring.gpg
 
 # A mirror that is frozen in time serves a Release file past its date, hence Check-Valid-Until.
@@ -48,7 +49,7 @@ attempt() {
         "deb [signed-by=$keyring] $mirror $suite main" >"$dir.log" 2>&1 </dev/null
 }
 attempt || { echo "build-tree: first attempt failed, trying once more" >&2; attempt; } \
-    || { tail -n 20 "$dir.log" >&2; echo "build-tree: could not unpack Asterisk ($dir.log)" >&2; exit 1; }
+    || { tail -n 20 "$dir.log" >&2; echo "build-tree: could not unpack the SIP programs ($dir.log)" >&2; exit 1; }
 
 # No maintainer script ran: make the links and directories that one would have made.
 for d in lib lib64 bin sbin; do
@@ -56,8 +57,9 @@ for d in lib lib64 bin sbin; do
 done
 as_root mkdir -p "$work/tree/run/asterisk" "$work/tree/var/log/asterisk" "$work/tree/tmp"
 as_root rm -rf "$work/tree/usr/share/doc" "$work/tree/usr/share/man" "$work/tree/var/cache/apt" "$work/tree/var/lib/apt/lists"
-as_root chroot "$work/tree" /usr/sbin/asterisk -V >"$work/version" \
-    || { echo "build-tree: the unpacked Asterisk does not start" >&2; exit 1; }
+run() { as_root chroot "$work/tree" "$@" 2>&1 </dev/null; }
+{ run /usr/sbin/asterisk -V && run /usr/sbin/kamailio -v | head -n 1 && run /usr/bin/sipsak -V | head -n 1; } >"$work/version" \
+    || { cat "$work/version" >&2; echo "build-tree: an unpacked program does not start" >&2; exit 1; }
 as_root touch "$work/tree/$complete"
 as_root mv "$work/tree" "$dir"
-echo "build-tree: $(cat "$work/version") in $dir"
+echo "build-tree: $(paste -sd ';' "$work/version") in $dir"
