@@ -1,7 +1,6 @@
 //! The resolver against a name server on loopback, written with another hand's DNS messages.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use simple_dns::rdata::{A, AAAA, CNAME, NAPTR, RData, SRV};
