@@ -147,7 +147,11 @@ impl Line {
     /// When libopus refuses, or the keys don't fit their suite: the far end is as it was.
     pub fn set_far(&mut self, media: FarMedia, path: &FarPath, now: Tick) -> Result<(), MediaError> {
         match (&path.keys, &mut self.shield) {
-            (Some(keys), Some(shield)) => shield.rekey(keys)?,
+            (Some(keys), Some(shield)) => {
+                if shield.rekey(keys)? {
+                    self.bridge.change_source();
+                }
+            }
             (Some(keys), None) => self.shield = Some(Box::new(Shield::new(keys)?)),
             (None, _) => {}
         }

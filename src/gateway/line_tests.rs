@@ -54,7 +54,7 @@ fn line(sends: bool, speaks: bool) -> Line {
     line
 }
 
-fn rtp(sequence: u16) -> Vec<u8> {
+fn sound(sequence: u16) -> Vec<u8> {
     let mut packet = vec![0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 9];
     packet[2..4].copy_from_slice(&sequence.to_be_bytes());
     packet[4..8].copy_from_slice(&(u32::from(sequence) * 160).to_be_bytes());
@@ -122,9 +122,9 @@ fn before_the_gate_is_open_nobody_is_too_silent() {
 fn sound_goes_back_to_the_port_that_it_comes_from_and_no_second_port_takes_over() {
     let mut line = line(true, true);
     assert_eq!(line.far_address(), Some(address(PBX)));
-    line.from_far(&rtp(1), address("192.0.2.10:33000"), seconds(1));
+    line.from_far(&sound(1), address("192.0.2.10:33000"), seconds(1));
     assert_eq!(line.far_address(), Some(address("192.0.2.10:33000")), "a PBX behind NAT");
-    line.from_far(&rtp(2), address("192.0.2.10:44000"), seconds(1));
+    line.from_far(&sound(2), address("192.0.2.10:44000"), seconds(1));
     assert_eq!(line.far_address(), Some(address("192.0.2.10:33000")));
     assert_eq!(line.dropped(), Dropped { strangers: 1, not_rtp: 0, ..Dropped::default() });
 }
@@ -132,13 +132,13 @@ fn sound_goes_back_to_the_port_that_it_comes_from_and_no_second_port_takes_over(
 #[test]
 fn while_the_user_is_alone_nobody_else_is_heard_or_sent_to_and_the_silence_is_no_fault() {
     let mut line = line(true, true);
-    line.from_far(&rtp(1), address(PBX), Tick::ZERO);
+    line.from_far(&sound(1), address(PBX), Tick::ZERO);
     line.alone(Alone::RingBack, Tick::ZERO);
     assert_eq!(line.far_address(), None);
     let mut out = Outgoing::default();
     for second in 0..200 {
         line.user_lives(seconds(second));
-        line.from_far(&rtp(2), address(PBX), seconds(second));
+        line.from_far(&sound(2), address(PBX), seconds(second));
         assert_eq!(tick_until(&mut line, seconds(second), seconds(second + 1)), []);
         assert_eq!(line.rtcp_due(seconds(second), 0, &mut heapless::Vec::new()), None);
         line.tick(seconds(second + 1), &mut out);
@@ -150,7 +150,7 @@ fn while_the_user_is_alone_nobody_else_is_heard_or_sent_to_and_the_silence_is_no
 #[test]
 fn while_an_agent_is_the_far_end_nothing_of_the_pbx_is_heard_and_no_silence_but_the_users_is_judged() {
     let mut line = line(true, true);
-    line.from_far(&rtp(1), address(PBX), Tick::ZERO);
+    line.from_far(&sound(1), address(PBX), Tick::ZERO);
     assert!(!line.agent_says(&[900; 320]), "there is no agent yet");
     assert_eq!(line.set_agent(11_025, Tick::ZERO), Err(MediaError::Rate { rate: 11_025 }));
     assert_eq!(line.far_address(), Some(address(PBX)), "and the far end is as it was");
@@ -159,7 +159,7 @@ fn while_an_agent_is_the_far_end_nothing_of_the_pbx_is_heard_and_no_silence_but_
     let mut out = Outgoing::default();
     for second in 0..70 {
         line.user_lives(seconds(second));
-        line.from_far(&rtp(2), address(PBX), seconds(second));
+        line.from_far(&sound(2), address(PBX), seconds(second));
         assert_eq!(tick_until(&mut line, seconds(second), seconds(second + 1)), []);
         assert_eq!(line.rtcp_due(seconds(second), 0, &mut heapless::Vec::new()), None);
         assert!(line.agent_says(&[900; 320]));
@@ -172,7 +172,7 @@ fn while_an_agent_is_the_far_end_nothing_of_the_pbx_is_heard_and_no_silence_but_
 
     // From the agent to a human.
     line.set_far(pcmu(true, true), &path(PBX), seconds(110)).unwrap();
-    line.from_far(&rtp(3), address(PBX), seconds(110));
+    line.from_far(&sound(3), address(PBX), seconds(110));
     assert_eq!(line.far_address(), Some(address(PBX)));
     line.tick(seconds(110), &mut out);
     assert_eq!((out.to_far.len(), out.to_agent.len()), (1, 0));
@@ -182,17 +182,17 @@ fn while_an_agent_is_the_far_end_nothing_of_the_pbx_is_heard_and_no_silence_but_
 fn what_the_far_end_that_was_left_still_sends_is_not_taken_for_the_next_one() {
     let mut line = line(true, true);
     let behind_nat = address("192.0.2.10:33000");
-    line.from_far(&rtp(1), behind_nat, seconds(1));
+    line.from_far(&sound(1), behind_nat, seconds(1));
     line.alone(Alone::Silence, seconds(1));
     // The same PBX, another phone.
     line.set_far(pcmu(true, true), &path("192.0.2.10:12100"), seconds(2)).unwrap();
-    line.from_far(&rtp(2), behind_nat, seconds(2));
+    line.from_far(&sound(2), behind_nat, seconds(2));
     assert_eq!(line.far_address(), Some(address("192.0.2.10:12100")));
     assert_eq!(line.dropped(), Dropped { strangers: 1, not_rtp: 0, ..Dropped::default() });
     // That one did not answer, and the first one takes the call back.
     line.alone(Alone::Silence, seconds(3));
     line.set_far(pcmu(true, true), &path(PBX), seconds(4)).unwrap();
-    line.from_far(&rtp(3), behind_nat, seconds(4));
+    line.from_far(&sound(3), behind_nat, seconds(4));
     assert_eq!(line.far_address(), Some(behind_nat));
     assert_eq!(line.quality().1.received, 2);
 }
@@ -200,8 +200,8 @@ fn what_the_far_end_that_was_left_still_sends_is_not_taken_for_the_next_one() {
 #[test]
 fn another_host_is_never_heard_and_noise_is_counted() {
     let mut line = line(true, true);
-    line.from_far(&rtp(1), address("192.0.2.66:12000"), seconds(1));
-    line.far_rtcp(&rtp(1), address("192.0.2.66:12001"), seconds(1));
+    line.from_far(&sound(1), address("192.0.2.66:12000"), seconds(1));
+    line.far_rtcp(&sound(1), address("192.0.2.66:12001"), seconds(1));
     line.from_far(b"no RTP", address(PBX), seconds(1));
     line.far_rtcp(b"no RTCP", address("192.0.2.10:12001"), seconds(1));
     assert_eq!(line.dropped(), Dropped { strangers: 2, not_rtp: 2, ..Dropped::default() });
@@ -223,27 +223,27 @@ fn another_port_is_believed_again_in_the_first_seconds_after_a_re_invite_and_onl
     let mut line = line(true, true);
     let (first, second, third) =
         (address("192.0.2.10:33000"), address("192.0.2.10:44000"), address("192.0.2.10:55000"));
-    line.from_far(&rtp(1), first, seconds(20));
+    line.from_far(&sound(1), first, seconds(20));
     assert_eq!(
         line.far_address(),
         Some(first),
         "the first one may come late: a PBX behind NAT, silent so far"
     );
-    line.from_far(&rtp(2), second, seconds(21));
+    line.from_far(&sound(2), second, seconds(21));
     assert_eq!(line.far_address(), Some(first));
     line.set_far(pcmu(true, true), &path(PBX), seconds(30)).unwrap();
     assert_eq!(line.far_address(), Some(first), "a re-INVITE alone changes nothing");
-    line.from_far(&rtp(3), first, seconds(31));
-    line.from_far(&rtp(4), second, seconds(32));
+    line.from_far(&sound(3), first, seconds(31));
+    line.from_far(&sound(4), second, seconds(32));
     assert_eq!(line.far_address(), Some(second));
-    line.from_far(&rtp(5), third, seconds(33));
+    line.from_far(&sound(5), third, seconds(33));
     assert_eq!(line.far_address(), Some(second), "once for each re-INVITE");
     line.set_far(pcmu(true, true), &path(PBX), seconds(40)).unwrap();
-    line.from_far(&rtp(6), third, seconds(46));
+    line.from_far(&sound(6), third, seconds(46));
     assert_eq!(line.far_address(), Some(second), "too late");
     line.set_far(pcmu(true, true), &path(PBX), seconds(50)).unwrap();
-    line.from_far(&rtp(7), address(PBX), seconds(51));
-    line.from_far(&rtp(8), third, seconds(52));
+    line.from_far(&sound(7), address(PBX), seconds(51));
+    line.from_far(&sound(8), third, seconds(52));
     assert_eq!(
         line.far_address(),
         Some(address(PBX)),
@@ -258,38 +258,38 @@ fn another_host_is_learned_only_where_it_is_allowed_by_the_right_payload_type_an
     let (outside, hijacker) = (address("203.0.113.7:40000"), address("198.51.100.66:40000"));
     let mut line = line(true, true);
     line.set_far(pcmu(true, true), &path("10.0.0.5:12000"), seconds(1)).unwrap();
-    line.from_far(&rtp(1), outside, seconds(1));
+    line.from_far(&sound(1), outside, seconds(1));
     assert_eq!(line.far_address(), Some(address("10.0.0.5:12000")), "not allowed");
     line.set_far(pcmu(true, true), &private, seconds(2)).unwrap();
-    let mut other = rtp(2);
+    let mut other = sound(2);
     other[1] = 96;
     line.from_far(&other, hijacker, seconds(3));
     line.from_far(b"not RTP at all", hijacker, seconds(3));
     assert_eq!(line.far_address(), Some(address("10.0.0.5:12000")));
-    line.from_far(&rtp(3), outside, seconds(3));
+    line.from_far(&sound(3), outside, seconds(3));
     assert_eq!(line.far_address(), Some(outside));
-    line.from_far(&rtp(4), hijacker, seconds(4));
+    line.from_far(&sound(4), hijacker, seconds(4));
     assert_eq!(line.far_address(), Some(outside), "nobody else, ever");
     line.set_far(pcmu(true, true), &private, seconds(5)).unwrap();
-    line.from_far(&rtp(4), hijacker, seconds(5));
+    line.from_far(&sound(4), hijacker, seconds(5));
     assert_eq!(line.far_address(), Some(outside), "nor after a session refresh");
     assert_eq!(line.dropped(), Dropped { strangers: 5, ..Dropped::default() });
     // Whoever comes after the window is a stranger, too.
     line.set_far(pcmu(true, true), &FarPath { learn_any: true, ..path("10.0.0.6:12000") }, seconds(10))
         .unwrap();
-    line.from_far(&rtp(5), hijacker, seconds(15));
+    line.from_far(&sound(5), hijacker, seconds(15));
     assert_eq!(line.far_address(), Some(address("10.0.0.6:12000")));
 }
 
 #[test]
 fn a_hold_by_an_address_of_zero_is_sent_nothing_and_music_is_heard_all_the_same() {
     let mut line = line(true, true);
-    line.from_far(&rtp(1), address(PBX), seconds(1));
+    line.from_far(&sound(1), address(PBX), seconds(1));
     line.set_far(pcmu(false, false), &path("0.0.0.0:12000"), seconds(2)).unwrap();
     let mut out = Outgoing::default();
     for n in 0..100u16 {
         let now = seconds(3) + Duration::from_millis(u64::from(n) * 20);
-        line.from_far(&rtp(2 + n), address(PBX), now);
+        line.from_far(&sound(2 + n), address(PBX), now);
         line.tick(now, &mut out);
         assert!(out.to_far.is_empty() && out.to_user.is_some());
     }
@@ -304,14 +304,14 @@ fn under_srtp_only_what_is_authentic_is_heard_and_everything_that_leaves_is_prot
     let protected = FarPath { keys: Some(keys), rtcp_mux: true, ..path(PBX) };
     line.set_far(pcmu(true, true), &protected, Tick::ZERO).unwrap();
     let sealed = |pbx: &mut Shield, sequence: u16| -> heapless::Vec<u8, DATAGRAM> {
-        let mut datagram = heapless::Vec::from_slice(&rtp(sequence)).unwrap();
+        let mut datagram = heapless::Vec::from_slice(&sound(sequence)).unwrap();
         assert!(pbx.protect(&mut datagram));
         datagram
     };
     let first = sealed(&mut pbx, 1);
     line.from_far(&first, address(PBX), seconds(1));
     line.from_far(&first, address(PBX), seconds(1));
-    line.from_far(&rtp(2), address(PBX), seconds(1));
+    line.from_far(&sound(2), address(PBX), seconds(1));
     let mut forged = sealed(&mut pbx, 3);
     forged[40] ^= 1;
     line.from_far(&forged, address(PBX), seconds(1));
@@ -321,7 +321,7 @@ fn under_srtp_only_what_is_authentic_is_heard_and_everything_that_leaves_is_prot
     let moved = address("198.51.100.9:6000");
     line.from_far(&sealed(&mut pbx, 4), moved, seconds(60));
     assert_eq!(line.far_address(), Some(moved));
-    line.from_far(&rtp(5), address(PBX), seconds(60));
+    line.from_far(&sound(5), address(PBX), seconds(60));
     assert_eq!(line.far_address(), Some(moved));
 
     let (mut out, mut report) = (Outgoing::default(), heapless::Vec::new());
@@ -354,8 +354,11 @@ fn under_srtp_only_what_is_authentic_is_heard_and_everything_that_leaves_is_prot
     // New keys.
     let (keys, mut pbx) = shielded(2);
     line.set_far(pcmu(true, true), &FarPath { keys: Some(keys), ..path(PBX) }, seconds(84)).unwrap();
+    let before = rtp::read(&out.to_far[0]).unwrap().ssrc;
     line.tick(seconds(84), &mut out);
     assert!(pbx.unprotect(&out.to_far[0]).is_some());
+    let after = rtp::read(&out.to_far[0]).unwrap().ssrc;
+    assert_ne!(before, after, "no number is used twice under a key, even if the old one comes back");
     line.from_far(&sealed(&mut pbx, 900), address(PBX), seconds(84));
     assert_eq!(line.far_address(), Some(address(PBX)));
     let short = SrtpKeys { suite: Suite::AeadAes256Gcm, ..shielded(3).0 };
@@ -369,7 +372,7 @@ fn reports_on_the_rtp_port_are_heard_and_answered_there_and_elsewhere_on_the_por
         let mut line = line(true, true);
         line.set_far(pcmu(true, true), &FarPath { rtcp_mux: mux, ..path(PBX) }, Tick::ZERO).unwrap();
         let learned = address("192.0.2.10:33000");
-        line.from_far(&rtp(1), learned, Tick::ZERO);
+        line.from_far(&sound(1), learned, Tick::ZERO);
         let (mut out, mut report) = (Outgoing::default(), heapless::Vec::new());
         let mut sent = Vec::new();
         for n in 0..400u64 {

@@ -125,17 +125,22 @@ impl Sending {
     fn speak(&mut self, codec: Codec) {
         if codec.clock() != self.clock {
             self.clock = codec.clock();
-            if self.sent > self.before {
-                self.ssrc = self.ssrc.wrapping_add(STRIDE);
-            }
-            self.before = self.sent;
-            self.reported_sent = self.sent;
-            self.octets = 0;
-            self.lost_before += std::mem::take(&mut self.lost);
-            self.our_report = None;
-            self.marker = true;
+            self.renumber();
         }
         self.encoder = g722::Encoder::new();
+    }
+
+    /// Another SSRC from here on.
+    fn renumber(&mut self) {
+        if self.sent > self.before {
+            self.ssrc = self.ssrc.wrapping_add(STRIDE);
+        }
+        self.before = self.sent;
+        self.reported_sent = self.sent;
+        self.octets = 0;
+        self.lost_before += std::mem::take(&mut self.lost);
+        self.our_report = None;
+        self.marker = true;
     }
 
     fn send(&mut self, payload_type: u8, marker: bool, timestamp: u32, payload: &[u8], out: &mut Outgoing) {
@@ -200,6 +205,11 @@ impl Bridge {
         }
         self.far = Far::Pbx(far);
         Ok(())
+    }
+
+    /// The PBX hears another source from here on, one that was never used in this call; its numbers run on.
+    pub fn change_source(&mut self) {
+        self.sending.renumber();
     }
 
     /// Takes one datagram from the PBX's RTP port; RTCP on the same port is understood

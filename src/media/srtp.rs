@@ -178,23 +178,25 @@ impl Shield {
     }
 
     /// A new agreement. A direction whose key is the same goes on where it is, with its count of wraps and its
-    /// memory of what was heard; one with a new key begins at zero.
+    /// memory of what was heard; one with a new key begins at zero. True if ours is a new one: then what is sent
+    /// needs another SSRC, or a key that comes back later would be used twice for the same numbers.
     ///
     /// # Errors
     /// [`MediaError::Keys`]: the keys don't fit the suite. Those so far stay.
-    pub fn rekey(&mut self, keys: &SrtpKeys) -> Result<(), MediaError> {
+    pub fn rekey(&mut self, keys: &SrtpKeys) -> Result<bool, MediaError> {
         let renewed = |direction: &Direction, key: &MasterKey| {
             if direction.is(keys.suite, key) { Ok(None) } else { Direction::new(keys.suite, key).map(Some) }
         };
         let ours = renewed(&self.ours, &keys.ours)?;
         let theirs = renewed(&self.theirs, &keys.theirs)?;
-        if let Some(ours) = ours {
-            self.ours = ours;
-        }
         if let Some(theirs) = theirs {
             self.theirs = theirs;
         }
-        Ok(())
+        let renewed = ours.is_some();
+        if let Some(ours) = ours {
+            self.ours = ours;
+        }
+        Ok(renewed)
     }
 
     /// Protects one RTP datagram in its place. False if it has no room for the tag, or the key is used up: it must
