@@ -7,7 +7,7 @@ PYTEST = -m pytest -q -p no:cacheprovider -p plugin --durations=5 --color=no
 
 TARGETS = aarch64-unknown-linux-musl armv7-unknown-linux-musleabihf x86_64-unknown-linux-musl
 
-.PHONY: build demo check test real cross cross-test deb package-test box-test deps
+.PHONY: build demo check test real fuzz cross cross-test deb package-test box-test deps
 
 build: ## the binary, for looking around: target/debug/watrunk
 	@tests/lab/need.sh build
@@ -20,6 +20,7 @@ demo: ## a whole call on this machine, with measurements; no account and no PBX 
 check: ## formatting and lints
 	@tests/lab/need.sh build
 	cargo fmt --check
+	cargo fmt --check --manifest-path tests/fuzz/Cargo.toml
 	cargo clippy --locked --all-targets --all-features -- -D warnings
 
 # The Python environment and the Asterisk tree are made while cargo compiles.
@@ -38,6 +39,10 @@ real: ## only the tests of tests/lab and tests/real; WHAT="-k words" picks some
 	@mkdir -p target && tests/lab/prepare.sh >target/lab-python
 	$(SUDO) env WATRUNK_CACHE="$(WATRUNK_CACHE)" PYTHONPATH=tests/lab PYTHONDONTWRITEBYTECODE=1 \
 		"$$(cat target/lab-python)" $(PYTEST) tests/lab tests/real $(WHAT)
+
+fuzz: ## mutated messages for everything that reads what strangers send; SECONDS=600 for longer, WHAT="sip sdp" picks some
+	@tests/lab/need.sh build fuzz
+	@tests/fuzz/run.sh $(or $(SECONDS),30) $(WHAT)
 
 cross: ## static binaries for boxes, without a container engine: target/dist/TARGET/watrunk; TARGET="…" picks some
 	@tests/lab/need.sh build cross

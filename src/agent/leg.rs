@@ -190,6 +190,10 @@ impl Leg {
             self.hear(word, now);
         }
         self.said = said;
+        // It has hung up: nothing follows Close.
+        if self.stage == Stage::Over {
+            return;
+        }
         self.outlet.suit(self.wire.sends(), self.wire.packet());
         self.echo();
         self.wire.depth(self.queue.millis(), &mut self.outbox);

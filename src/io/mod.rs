@@ -22,6 +22,7 @@ mod sip;
 pub mod sock;
 mod sound;
 mod sparing;
+mod stun;
 mod trunks;
 mod wss;
 

@@ -29,6 +29,8 @@ use webrtc::runtime::{
     TokioRuntime, Transmit,
 };
 
+use super::stun;
+
 /// Datagrams that wait for one call's driver before the oldest is dropped: 0.3 s of sound, or a DTLS flight.
 const INBOX: usize = 16;
 /// The largest datagram that is taken in: an Ethernet frame's worth.
@@ -200,7 +202,7 @@ impl Port {
 
 /// Learns a peer-reflexive address from a STUN Binding request that names one of our user fragments.
 fn adopt(table: &mut Table, datagram: &[u8], from: SocketAddr) -> Option<u64> {
-    let ufrag = stun_local_ufrag(datagram)?;
+    let ufrag = stun::local_ufrag(datagram)?;
     let (id, session) = table.sessions.iter_mut().find(|(_, session)| session.ufrag == ufrag)?;
     if session.reflexive >= REFLEXIVE {
         return None;
@@ -209,27 +211,6 @@ fn adopt(table: &mut Table, datagram: &[u8], from: SocketAddr) -> Option<u64> {
     let id = *id;
     table.routes.insert(from, id);
     Some(id)
-}
-
-/// The part of USERNAME that is ours (before the colon) in a STUN Binding request (RFC 8489 §5, §14.3).
-fn stun_local_ufrag(datagram: &[u8]) -> Option<&str> {
-    const BINDING_REQUEST: [u8; 2] = [0x00, 0x01];
-    const COOKIE: [u8; 4] = [0x21, 0x12, 0xA4, 0x42];
-    const USERNAME: u16 = 0x0006;
-    if datagram.get(..2)? != BINDING_REQUEST || datagram.get(4..8)? != COOKIE {
-        return None;
-    }
-    let mut rest = datagram.get(20..)?;
-    while rest.len() >= 4 {
-        let kind = u16::from_be_bytes([rest[0], rest[1]]);
-        let length = usize::from(u16::from_be_bytes([rest[2], rest[3]]));
-        let value = rest.get(4..4 + length)?;
-        if kind == USERNAME {
-            return std::str::from_utf8(value).ok()?.split(':').next();
-        }
-        rest = rest.get(4 + length.next_multiple_of(4)..)?;
-    }
-    None
 }
 
 /// An IPv4 address that a dual-stack socket reports as IPv6 is the IPv4 address.
@@ -427,19 +408,19 @@ mod tests {
 
     #[test]
     fn our_user_fragment_is_found_in_a_binding_request() {
-        assert_eq!(stun_local_ufrag(&binding_request("ours:theirs")), Some("ours"));
+        assert_eq!(stun::local_ufrag(&binding_request("ours:theirs")), Some("ours"));
     }
 
     #[test]
     fn anything_else_names_nobody() {
         let good = binding_request("ours:theirs");
         for cut in 0..good.len() {
-            let _ = stun_local_ufrag(&good[..cut]);
+            let _ = stun::local_ufrag(&good[..cut]);
         }
-        assert_eq!(stun_local_ufrag(b"\x80\x6f not stun at all, but long enough to be RTP"), None);
+        assert_eq!(stun::local_ufrag(b"\x80\x6f not stun at all, but long enough to be RTP"), None);
         let mut response = good.clone();
         response[0] = 0x01;
-        assert_eq!(stun_local_ufrag(&response), None);
+        assert_eq!(stun::local_ufrag(&response), None);
     }
 
     #[tokio::test]

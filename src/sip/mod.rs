@@ -395,6 +395,12 @@ impl UserAgent {
         self.core.out.queue.pop_front()
     }
 
+    /// How much is kept now: calls, requests of ours, requests of the PBXs'. All three have an upper bound.
+    pub fn held(&self) -> [usize; 3] {
+        let (ours, theirs) = self.core.transactions.sizes();
+        [self.calls.len(), ours, theirs]
+    }
+
     /// What has been counted.
     pub fn counters(&self) -> Counters {
         self.core.out.counters

@@ -47,6 +47,8 @@ pub struct Framer {
     whole: Option<usize>,
     /// Ends of line since the last message or ping: none or one.
     blank: bool,
+    /// Why nothing more can be read.
+    lost: Option<Garbage>,
 }
 
 impl Framer {
@@ -57,7 +59,9 @@ impl Framer {
 
     /// Takes what was read. To be followed by [`Framer::piece`] until there is none.
     pub fn push(&mut self, bytes: &[u8]) {
-        self.held.extend_from_slice(bytes);
+        if self.lost.is_none() {
+            self.held.extend_from_slice(bytes);
+        }
     }
 
     /// The next piece that is whole; `None`: more has to be read.
@@ -65,6 +69,18 @@ impl Framer {
     /// # Errors
     /// The stream is lost, the connection has to be closed. Every later call says the same.
     pub fn piece(&mut self) -> Result<Option<Piece>, Garbage> {
+        if let Some(garbage) = self.lost {
+            return Err(garbage);
+        }
+        let piece = self.next();
+        if let Err(garbage) = piece {
+            self.lost = Some(garbage);
+            self.held = Vec::new();
+        }
+        piece
+    }
+
+    fn next(&mut self) -> Result<Option<Piece>, Garbage> {
         if self.searched == 0 && self.between() {
             return Ok(Some(Piece::Ping));
         }
@@ -269,6 +285,16 @@ mod tests {
                 assert_eq!(cut(stream, &[size]), Err(why), "{}", String::from_utf8_lossy(stream));
             }
         }
+    }
+
+    #[test]
+    fn a_lost_stream_stays_lost_and_keeps_nothing() {
+        let mut framer = Framer::new();
+        framer.push(b"BYE sip:a SIP/2.0\nl: 1\nContent-Length: 2\n\n");
+        assert_eq!(framer.piece(), Err(Garbage::Length));
+        framer.push(BYE.as_bytes());
+        assert_eq!(framer.piece(), Err(Garbage::Length));
+        assert!(!framer.is_amid());
     }
 
     #[test]

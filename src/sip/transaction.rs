@@ -298,7 +298,6 @@ impl Transactions {
     }
 
     /// How many exist, ours and the PBX's.
-    #[cfg(test)]
     pub fn sizes(&self) -> (usize, usize) {
         (self.clients.len(), self.servers.len())
     }

@@ -1,5 +1,5 @@
 #!/bin/bash
-# Installs what a machine lacks to build (need.sh build), cross-compile (cross), package, test (test) watrunk, and to test it
+# Installs what a machine lacks to build (need.sh build), fuzz (fuzz), cross-compile (cross), package, test (test) watrunk, and to test it
 # on an emulated board (machine): Debian's own packages, and only those that are missing. Says nothing when there is nothing to do.
 set -euo pipefail
 
@@ -14,6 +14,9 @@ for purpose in "$@"; do
             need cmake has cmake
             need gcc has cc
             need make has make
+            ;;
+        fuzz)
+            need g++ has c++
             ;;
         test)
             need python3-venv python
@@ -35,7 +38,7 @@ for purpose in "$@"; do
             need qemu-system-arm has qemu-system-aarch64
             need e2fsprogs has mke2fs
             ;;
-        *) echo "need.sh: build, cross, package, test or machine, not '$purpose'" >&2; exit 2 ;;
+        *) echo "need.sh: build, cross, fuzz, package, test or machine, not '$purpose'" >&2; exit 2 ;;
     esac
 done
 [ ${#lacking[@]} = 0 ] && exit 0
