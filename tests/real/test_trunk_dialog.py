@@ -219,7 +219,7 @@ def test_a_call_is_sent_on_to_another_place_before_it_is_answered(box, hand, rin
     call.action("accept")
     talk(2)
     second.bye()
-    tone(print(call, 1004, -10, skip=0.5))
+    print(tone(call, 1004, -10, skip=0.5))
 
 
 def test_a_circle_of_redirections_has_an_end(box, hand, rings):
@@ -325,7 +325,7 @@ def test_two_who_change_the_call_at_once_are_told_to_wait(box, hand, users, talk
     talk(1.5)
     assert line.reinvite().code == 200
     assert line.bye() == 200
-    tone(print(call, 1004, -10, skip=0.3) + "; " + voice.tone(700, -10, gap=0.1))
+    print(tone(call, 1004, -10, skip=0.3) + "; " + voice.tone(700, -10, gap=0.1))
 
 
 # Session timers (RFC 4028)
