@@ -168,7 +168,7 @@ def test_a_cancel_that_comes_after_the_answer_changes_nothing(box, hand, users, 
     line.ack(answer)
     talk(1.5)
     assert line.bye() == 200
-    tone(print(person.called(), 1004, -10, skip=0.5))
+    print(tone(person.called(), 1004, -10, skip=0.5))
 
 
 def test_the_same_request_again_is_answered_the_same(box, hand, users):

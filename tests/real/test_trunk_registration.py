@@ -131,7 +131,7 @@ def test_calls_wait_for_a_challenge_of_the_proxy_too(boxes, hand, rings, talk):
     call.action("accept")
     talk(1.5)
     assert line.bye() == 200
-    tone(print(call, 1004, -10, skip=0.5))
+    print(tone(call, 1004, -10, skip=0.5))
 
 
 def test_a_call_that_is_challenged_for_ever_ends(boxes, hand, rings, talk):
