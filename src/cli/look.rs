@@ -52,12 +52,15 @@ pub(super) fn trunks(args: &LookArgs, out: &mut dyn Write, err: &mut dyn Write) 
 }
 
 fn trunks_table(trunks: &Value) -> String {
-    const HEAD: [&str; 6] = ["TRUNK", "STATE", "SINCE (UTC)", "ADDRESS", "ROUND TRIP", "WHY"];
+    const HEAD: [&str; 7] = ["TRUNK", "STATE", "CODE", "SINCE (UTC)", "ADDRESS", "ROUND TRIP", "WHY"];
     let row = |trunk: &Value| {
         let text = |key: &str| trunk[key].as_str().unwrap_or("").to_owned();
         let since = text("since").chars().take(19).map(|c| if c == 'T' { ' ' } else { c }).collect();
         let round_trip = trunk["roundTripMs"].as_u64().map(|ms| format!("{ms} ms")).unwrap_or_default();
-        [text("name"), text("state"), since, text("address"), round_trip, text("why")]
+        let code = trunk["code"].as_u64().map(|code| code.to_string()).unwrap_or_default();
+        let transport = trunk["transport"].as_str().map(|word| format!("{word}:")).unwrap_or_default();
+        let address = format!("{transport}{}", text("address"));
+        [text("name"), text("state"), code, since, address, round_trip, text("why")]
     };
     table(HEAD, &rows(trunks, row), "no trunks")
 }

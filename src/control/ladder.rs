@@ -48,8 +48,38 @@ fn masked_line(line: &str, first: bool, mask: Mask) -> String {
     if let Some(at) = line.find("inline:").filter(|_| line.starts_with("a=crypto:")) {
         return format!("{}inline:***", &line[..at]);
     }
-    if mask == Mask::All { unnamed(line) } else { line.to_owned() }
+    if mask != Mask::All {
+        return line.to_owned();
+    }
+    if !first && name.starts_with("x-whatsapp-") {
+        return format!("{}: ***", line.split(':').next().unwrap_or_default());
+    }
+    // A name that stands without quotes before an address.
+    match (line.split_once(':'), line.find('<')) {
+        (Some((header, value)), Some(at)) if !first && PARTIES.contains(&name.as_str()) => {
+            let named = value.find('<').is_some_and(|end| !value[..end].trim().is_empty());
+            unnamed(&format!("{header}: {}{}", if named { "*** " } else { "" }, &line[at..]))
+        }
+        (Some(_) | None, _) => unnamed(line),
+    }
 }
+
+/// Headers that name somebody, compact forms too.
+const PARTIES: [&str; 13] = [
+    "from",
+    "f",
+    "to",
+    "t",
+    "contact",
+    "m",
+    "p-asserted-identity",
+    "p-preferred-identity",
+    "remote-party-id",
+    "diversion",
+    "history-info",
+    "referred-by",
+    "reply-to",
+];
 
 /// Without names in quotes, without the users of URIs, and without long runs of digits.
 fn unnamed(line: &str) -> String {
@@ -300,7 +330,14 @@ mod tests {
         ] {
             assert!(seen.contains(left), "{left} in {seen}");
         }
-        assert_eq!(masked(b"To: <tel:+4930123456>\r\n", Mask::All), "To: <tel:***>\r\n");
+        assert_eq!(masked(b"\r\nTo: <tel:+4930123456>\r\n", Mask::All), "\r\nTo: <tel:***>\r\n");
+        for (line, shown) in [
+            ("From: Ada Lovelace <sip:ada@pbx>;tag=1", "From: *** <sip:***@pbx>;tag=1"),
+            ("f: <sip:ada@pbx>", "f: <sip:***@pbx>"),
+            ("X-WhatsApp-Payload: shoes", "X-WhatsApp-Payload: ***"),
+        ] {
+            assert_eq!(masked(format!("\r\n{line}").as_bytes(), Mask::All), format!("\r\n{shown}"));
+        }
     }
 
     #[test]

@@ -85,6 +85,8 @@ fn trunk(line: &TrunkLine) -> Value {
         "code": line.code,
         "roundTripMs": line.round_trip.map(|time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX)),
         "since": stamp::iso(line.since),
+        "transport": line.peer.map(|peer| peer.transport.to_string()),
+        "failedCalls": line.failures,
         "address": line.peer.map(|peer| peer.address.to_string()),
         "publicAddress": line.public.map(|public| public.to_string()),
     })

@@ -11,7 +11,7 @@ use super::ladder::{self, Mask};
 use super::refusal::{refused, strange};
 use super::serve::{Ask, Outcome, Reply};
 use crate::config::Role;
-use crate::gateway::desk::{Answer, Command};
+use crate::gateway::desk::{Answer, Command, Refusal};
 
 const MASKS: &[(&str, Mask)] =
     &[("none", Mask::Nothing), ("credentials", Mask::Credentials), ("all", Mask::All)];
@@ -59,6 +59,10 @@ pub async fn of_call<B: Backend>(backend: &B, ask: &Ask) -> Outcome {
     let trace = match backend.command(Command::Trace { id: ask.param("id").to_owned() }).await {
         Ok(Answer::Trace(trace)) => trace,
         Ok(other) => return Err(strange(&other)),
+        Err(Refusal::NoSuchCall) => {
+            let what = "no call of late has this id: signalling is remembered of the latest 1,000 calls";
+            return Err(Fault::not_found(what));
+        }
         Err(refusal) => return Err(refused(&refusal)),
     };
     Ok(match format {

@@ -233,7 +233,14 @@ impl Gateway {
 
     fn trunk_said(&mut self, trunk: String, state: &sip::TrunkState, now: Now) {
         let up = state.is_up();
-        if self.trunks_up.insert(trunk.clone(), up) != Some(up) {
+        let before = self.trunks_up.insert(trunk.clone(), up);
+        // A trunk that has never been up is told of too, once.
+        let fails = matches!(state, sip::TrunkState::Failed { .. });
+        let news = if fails { self.trunks_failed.insert(trunk.clone()) } else { before != Some(up) };
+        if up {
+            self.trunks_failed.remove(&trunk);
+        }
+        if news {
             match state {
                 sip::TrunkState::Registered { .. } | sip::TrunkState::Reachable { .. } => {
                     tracing::info!(%trunk, "the trunk is up");
@@ -243,6 +250,8 @@ impl Gateway {
                 }
                 sip::TrunkState::Unresolved | sip::TrunkState::Trying | sip::TrunkState::Stopped => {}
             }
+        }
+        if before != Some(up) {
             self.outputs.push_back(Output::TrunkUp { trunk: trunk.clone(), up });
             if !up {
                 self.trunk_lost(&trunk, now);

@@ -25,7 +25,7 @@ mod tests;
 mod trace;
 mod whatsapp;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 pub use live::CallKey;
@@ -79,6 +79,8 @@ pub struct Gateway {
     leaving: Option<Tick>,
     finished: bool,
     trunks_up: BTreeMap<String, bool>,
+    /// Trunks whose failure has been told since they were last up.
+    trunks_failed: BTreeSet<String>,
     trace: trace::Trace,
 }
 
@@ -114,6 +116,7 @@ impl Gateway {
             leaving: None,
             finished: false,
             trunks_up: BTreeMap::new(),
+            trunks_failed: BTreeSet::new(),
             trace: trace::Trace::default(),
         };
         gateway.settle(now);
@@ -204,6 +207,7 @@ impl Gateway {
             tracing::info!(trunk = %gone.sip.name, "reload: a trunk is gone");
             self.agent.remove_trunk(&gone.sip.name, now);
             self.trunks_up.remove(&gone.sip.name);
+            self.trunks_failed.remove(&gone.sip.name);
             self.outputs.push_back(Output::Forget { trunk: gone.sip.name.clone() });
         }
         for trunk in &self.settings.trunks {

@@ -1,5 +1,6 @@
 //! A number becomes a destination: which trunk, which user part, whose name.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::caps::DialLimits;
@@ -25,6 +26,8 @@ pub struct Trunk {
     pub priority: u16,
     /// How often it comes first among those of its priority.
     pub weight: u16,
+    /// By what its certificate is believed: authorities, or the certificate itself. Only that it changes matters here.
+    pub tls: (Option<PathBuf>, Option<[u8; 32]>),
     /// What it may dial out to WhatsApp users.
     pub dial: DialLimits,
     /// The codecs to offer, in order of preference.
@@ -99,6 +102,7 @@ impl Settings {
                 group: trunk.group.clone(),
                 priority: trunk.priority,
                 weight: trunk.weight,
+                tls: (trunk.tls_ca.clone(), trunk.tls_pin),
                 dial: DialLimits {
                     allow: trunk.dial_allow.clone(),
                     per_minute: trunk.dial_per_minute as usize,
@@ -128,6 +132,7 @@ impl Settings {
                     group: None,
                     priority: 0,
                     weight: 0,
+                    tls: (None, None),
                     dial: DialLimits::default(),
                     codecs: sdp::Codec::ALL.to_vec(),
                     srtp: sdp::SrtpPolicy::Off,

@@ -356,11 +356,11 @@ pub(crate) fn clean(text: &str) -> String {
     spaced.trim().to_owned()
 }
 
-/// A quoted string: control characters are dropped, quotes and backslashes escaped, at most 128
+/// A quoted string: control characters are dropped, quotes and backslashes escaped, at most 256
 /// characters long.
 pub(crate) fn quoted(text: &str) -> String {
     let mut out = String::from("\"");
-    for c in text.chars().filter(|c| !c.is_control()).take(128) {
+    for c in text.chars().filter(|c| !c.is_control()).take(256) {
         if c == '"' || c == '\\' {
             out.push('\\');
         }

@@ -121,6 +121,9 @@ impl UserAgent {
     /// (RFC 3261 §18.4).
     pub fn unreachable(&mut self, way: Way, why: &str, now: Now) {
         tracing::debug!(%way, why, "not reachable");
+        for trunk in self.trunks.iter_mut().filter(|trunk| trunk.peer() == Some(way)) {
+            trunk.unreached = Some(why.to_owned());
+        }
         self.core.transactions.unreachable(way, now, &mut self.core.out);
         for call in self.calls.values_mut() {
             if let Some(trunk) = self.trunks.get(call.trunk) {

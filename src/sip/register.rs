@@ -220,12 +220,14 @@ impl Trunk {
         self.code = None;
         self.round_trip = None;
         self.registration.sent = None;
-        self.register_failed(None, "no answer to REGISTER".to_owned(), None, core, now);
+        let why = self.unreached.take().unwrap_or_else(|| "no answer to REGISTER".to_owned());
+        self.register_failed(None, why, None, core, now);
     }
 
     fn bound(&mut self, response: &Response, core: &mut Core, now: Now) {
         let Some(way) = self.peer() else { return };
         let expires = granted(response, &self.contact(way), self.registration.expires);
+        self.unreached = None;
         self.registration.failures = 0;
         self.registration.bound = true;
         self.registration.granted = Some(expires);

@@ -61,6 +61,8 @@ pub(crate) struct Trunk {
     pub(super) ping_sent: Option<Tick>,
     ping_call_id: String,
     ping_cseq: u32,
+    /// Why no connection could be had, since anything was last asked for.
+    pub unreached: Option<String>,
     /// A call rings there that another trunk could carry: whether the PBX lives is asked more often.
     watched: bool,
     /// This PBX has answered OPTIONS at its present address: only then does silence mean anything.
@@ -95,6 +97,7 @@ impl Trunk {
             ping_sent: None,
             ping_call_id,
             ping_cseq: 0,
+            unreached: None,
             watched: false,
             answers_pings: false,
         }
@@ -431,7 +434,7 @@ impl Trunk {
             return;
         }
         self.round_trip = None;
-        let why = "no answer to OPTIONS".to_owned();
+        let why = self.unreached.take().unwrap_or_else(|| "no answer to OPTIONS".to_owned());
         if self.settings.register {
             // Some registrars drop OPTIONS without a word, and are alive all the same.
             if !self.answers_pings {

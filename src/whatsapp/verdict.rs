@@ -399,7 +399,11 @@ pub fn sip_refusal(why: Why, verdict: Option<&Verdict>) -> (u16, String, Option<
     let code = said.map_or(code, |verdict| verdict.sip_code);
     let mut warning = String::from(words);
     if let Some(verdict) = verdict {
-        warning = format!("{words}: {}. Meta says: {verdict}", verdict.cure);
+        let whose = match verdict.kind {
+            VerdictKind::Unreachable => "",
+            _ => "Meta says: ",
+        };
+        warning = format!("{words}: {}. {whose}{verdict}", verdict.cure);
     }
     let plain = |letter: char| match letter {
         '"' => '\'',
