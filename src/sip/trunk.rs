@@ -351,8 +351,9 @@ impl Trunk {
     pub fn watch(&mut self, watched: bool, core: &mut Core, now: Now) {
         let begins = watched && !self.watched;
         self.watched = watched;
-        let soon = now.tick + WATCH;
-        if watched && self.ping_due.is_some_and(|due| due > soon) {
+        // It has just said that the telephone rings: now it can be learned whether it answers OPTIONS at all.
+        let soon = if begins && !self.answers_pings { now.tick } else { now.tick + WATCH };
+        if watched && self.ping_due.is_none_or(|due| due > soon) && self.ping_sent.is_none() {
             self.ping_due = Some(soon);
         }
         if begins {

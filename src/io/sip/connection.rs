@@ -93,8 +93,15 @@ pub(super) async fn live(
 ) {
     // Who connects to us and fails at it has lost nothing of ours.
     let ours = matches!(origin, Origin::Ours { .. });
-    let (lost, why) = match timeout(CONNECT, open(link.way, origin)).await {
-        Err(_) => (ours, "no answer within 5 s".to_owned()),
+    let way = link.way;
+    let (lost, why) = match timeout(CONNECT, open(way, origin)).await {
+        Err(_) => {
+            let what = match way.transport {
+                Transport::Tls => "no connection and TLS handshake within 5 s: is that a port for TLS?",
+                Transport::Udp | Transport::Tcp => "no connection within 5 s",
+            };
+            (ours, what.to_owned())
+        }
         Ok(Err(why)) => (ours, why),
         Ok(Ok(stream)) => {
             let now = Instant::now();
