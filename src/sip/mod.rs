@@ -159,6 +159,7 @@ impl UserAgent {
             Read::Response(response) => {
                 tracing::trace!(%from, code = response.code, method = %response.method, "answer");
                 self.response(&response, from, now);
+                self.watch(now);
             }
         }
     }
@@ -191,7 +192,6 @@ impl UserAgent {
                 let core = &mut self.core;
                 if let Some((call, trunk)) = party(&mut self.calls, &self.trunks, number) {
                     call.answered(response, from, trunk, core, now);
-                    self.watch(now);
                 }
             }
             Owner::Bye(number) => {

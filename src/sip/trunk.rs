@@ -23,7 +23,7 @@ const LONGEST_DATAGRAM: usize = 1_300;
 const WITHOUT_TCP: Duration = Duration::from_secs(600);
 
 /// How often a PBX with a telephone that rings is asked, and how long its answer may take.
-const WATCH: Duration = Duration::from_secs(4);
+const WATCH: Duration = Duration::from_secs(3);
 
 /// What we call ourselves as long as no way to the trunk is known.
 const NOWHERE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
