@@ -301,6 +301,7 @@ class Line:
     def bye(self, wait=True, headers=()):
         """Hangs up; the answer's code."""
         self.request("BYE", headers=headers)
+        self.voice and self.voice.hush()
         return self.wait(lambda m: m.code and m.method == "BYE").code if wait else None
 
     def reinvite(self, direction="sendrecv", connection=None, headers=(), method="INVITE"):
@@ -348,6 +349,7 @@ class Line:
     def hung_up(self, timeout=8.0):
         """Waits for the gateway's BYE and answers it; the BYE."""
         bye = self.wait("BYE", timeout)
+        self.voice and self.voice.hush()
         self.reply(200, request=bye)
         return bye
 

@@ -266,9 +266,13 @@ class Voice:
             first, second, seq, ts, ssrc = struct.unpack("!BBHII", data[:12])
             self.received.append(Packet(at, second & 127, bool(second & 128), seq, ts, ssrc, data[12 + 4 * (first & 15):], source))
 
+    def hush(self):
+        """Nothing is sent any more: another call may have the gateway's port soon."""
+        self._running = False
+
     def stop(self):
         """Silence, and the port is given back."""
-        self._running = False
+        self.hush()
         if self._thread:
             self._thread.join(1)
         self.sock.close()

@@ -350,7 +350,7 @@ def test_the_sound_moves_to_another_address_within_a_call(boxes, hand, rings, ta
     assert answer.code == 200
     after.take(answer.body, answer=False)
     after.start()
-    before.muted = True
+    before.hush()
     at = time.time()
     talk(2)
     line.bye()
