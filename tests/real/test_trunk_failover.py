@@ -50,6 +50,7 @@ def test_a_pbx_that_is_killed_while_it_rings_does_not_cost_the_call(boxes, rings
     box = boxes(37, site(transport, codecs=codecs), {"late": to_site("late"), "echo": to_site("echo")}, ring_seconds=15)
     call = rings(box, "late", answered=False, frames=sound.tone(700, -10))
     until(lambda: saw(first, call), 5, "the first PBX was not rung")
+    talk(0.7)
     first.kill()
     at = time.time()
     answered = call.action("accept", 30)
