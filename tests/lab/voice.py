@@ -298,7 +298,9 @@ class Voice:
         x, rate = decoded(self.codec, self.audio(since))
         x = x[int(skip * rate):]
         f, level, longest = sound.frequency(x, rate), sound.level(x), sound.longest_gap(x, rate)
-        line = f"{self.codec}: {f:.1f} Hz at {level:.1f} dBFS, purity {sound.purity(x, rate, hertz) if len(x) else 0:.4f}, longest gap {1000 * longest:.0f} ms, {len(x) / rate:.1f} s"
+        pure = sound.purity(x, rate, hertz) if len(x) else 0
+        line = (f"{self.codec}: {f:.1f} Hz at {level:.1f} dBFS, purity {pure:.4f}, longest gap {1000 * longest:.0f} ms, "
+                f"{len(x) / rate:.1f} s")
         assert len(x) > rate / 2, line
         assert abs(f - hertz) <= hertz * 0.01, line
         assert abs(level - dbfs) <= within_db, line

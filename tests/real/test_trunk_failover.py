@@ -4,7 +4,6 @@ import time
 
 import pytest
 
-import asterisk
 import network
 import sound
 from byhand import HandPbx
@@ -20,7 +19,8 @@ ONE, TWO, THREE = network.address(27), network.address(28), network.address(29)
 def pair(authority):
     """Two real PBXs by the recipe; each can be killed. The second takes the newer digest only."""
     pbxs = [TrunkPbx(FIRST, "first", authority.issue("first", FIRST), []),
-            TrunkPbx(SECOND, "second", authority.issue("second", SECOND), [], {"; default_auth_algorithms_uas = SHA-256,MD5": "default_auth_algorithms_uas = SHA-256"})]
+            TrunkPbx(SECOND, "second", authority.issue("second", SECOND), [],
+                     {"; default_auth_algorithms_uas = SHA-256,MD5": "default_auth_algorithms_uas = SHA-256"})]
     for it in pbxs:
         it.start()
     yield pbxs
@@ -30,7 +30,8 @@ def pair(authority):
 
 def site(transport, **keys):
     """Both as one group; the first is asked first."""
-    return [section(name, f"sip:{at}:5060;transport={transport}", username="whatsapp", password=SECRET, register=True, group="site", priority=n, **keys)
+    return [section(name, f"sip:{at}:5060;transport={transport}", username="whatsapp", password=SECRET, register=True, group="site",
+                    priority=n, **keys)
             for n, (name, at) in enumerate((("first", FIRST), ("second", SECOND)))]
 
 
@@ -122,7 +123,8 @@ def hands():
 
 def group(*keys):
     """Trunks of one group by hand, with these keys."""
-    return [section(f"t{n}", f"sip:{at}:5060", register=False, group="site", codecs=["pcma"], **more) for n, (at, more) in enumerate(zip((ONE, TWO, THREE), keys))]
+    return [section(f"t{n}", f"sip:{at}:5060", register=False, group="site", codecs=["pcma"], **more)
+            for n, (at, more) in enumerate(zip((ONE, TWO, THREE), keys))]
 
 
 X = {"x": {"forward_to": "sip:someone@site", "trunk": "t0"}}
