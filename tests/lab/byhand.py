@@ -301,6 +301,7 @@ class Line:
     def bye(self, wait=True, headers=()):
         """Hangs up; the answer's code."""
         self.request("BYE", headers=headers)
+        self.voice and self.voice.hush()
         return self.wait(lambda m: m.code and m.method == "BYE").code if wait else None
 
     def reinvite(self, direction="sendrecv", connection=None, headers=(), method="INVITE"):
@@ -348,6 +349,7 @@ class Line:
     def hung_up(self, timeout=8.0):
         """Waits for the gateway's BYE and answers it; the BYE."""
         bye = self.wait("BYE", timeout)
+        self.voice and self.voice.hush()
         self.reply(200, request=bye)
         return bye
 
@@ -379,5 +381,6 @@ def prove(asked, method, uri, user, password, code=401):
     ha1, ha2 = d(f"{user}:{part['realm']}:{password}"), d(f"{method}:{uri}")
     response = d(f"{ha1}:{part['nonce']}:00000001:abcd:auth:{ha2}")
     more = f', opaque="{part["opaque"]}"' if "opaque" in part else ""
-    return (f'{"Authorization" if code == 401 else "Proxy-Authorization"}: Digest username="{user}", realm="{part["realm"]}", nonce="{part["nonce"]}", '
+    name = "Authorization" if code == 401 else "Proxy-Authorization"
+    return (f'{name}: Digest username="{user}", realm="{part["realm"]}", nonce="{part["nonce"]}", '
             f'uri="{uri}", algorithm={part.get("algorithm", "MD5")}, qop=auth, nc=00000001, cnonce="abcd", response="{response}"{more}')

@@ -31,14 +31,17 @@ def scan(dice, n, here, target):
         body = f"v=0\r\no=- 1 1 IN IP4 {here}\r\ns=-\r\nc=IN IP4 {here}\r\nt=0 0\r\nm=audio 4000 RTP/AVP 0 8\r\n"
         more = f"Contact: <sip:{extension}@{here}:5060>\r\nContent-Type: application/sdp\r\n"
         to = f"sip:{dice.choice(['', '00', '+', '9', '011'])}{dice.randrange(10**10, 10**11)}@{target}"
-    return (f"{method} {to if method != 'REGISTER' else 'sip:' + target} SIP/2.0\r\nVia: SIP/2.0/UDP {here}:5060;branch=z9hG4bK-{dice.getrandbits(48):x};rport\r\n"
+    return (f"{method} {to if method != 'REGISTER' else 'sip:' + target} SIP/2.0\r\n"
+            f"Via: SIP/2.0/UDP {here}:5060;branch=z9hG4bK-{dice.getrandbits(48):x};rport\r\n"
             f"From: \"{extension}\" <sip:{extension}@{target}>;tag={dice.getrandbits(40):x}\r\nTo: <{to}>\r\nCall-ID: {dice.getrandbits(64)}\r\n"
-            f"CSeq: {n % 7 + 1} {method}\r\nMax-Forwards: 70\r\nUser-Agent: {AGENTS[n % 4]}\r\n{more}Content-Length: {len(body)}\r\n\r\n{body}").encode()
+            f"CSeq: {n % 7 + 1} {method}\r\nMax-Forwards: 70\r\nUser-Agent: {AGENTS[n % 4]}\r\n{more}"
+            f"Content-Length: {len(body)}\r\n\r\n{body}").encode()
 
 
 def junk(dice, n, here, target):
     """Bytes that mean nothing, some of them with the beginning of something."""
-    return dice.choice([b"", b"\r\n\r\n", b"\x16\x03\x01", b"GET / HTTP/1.0\r\n\r\n", b"\x80\x00", b"INVITE ", b"SIP/2.0 200 OK\r\n"]) + dice.randbytes(dice.randrange(1, 900))
+    beginnings = [b"", b"\r\n\r\n", b"\x16\x03\x01", b"GET / HTTP/1.0\r\n\r\n", b"\x80\x00", b"INVITE ", b"SIP/2.0 200 OK\r\n"]
+    return dice.choice(beginnings) + dice.randbytes(dice.randrange(1, 900))
 
 
 def torn(dice, n, here, target):
@@ -46,8 +49,10 @@ def torn(dice, n, here, target):
     good = scan(dice, n, here, target)
     at = dice.randrange(1, len(good))
     ways = [
-        lambda: good[:at], lambda: good[at:], lambda: good.replace(b"\r\n", b"\n"), lambda: good.replace(b"Content-Length: ", b"Content-Length: 9999999999"),
-        lambda: good.replace(b"CSeq: ", b"CSeq: 99999999999999999999"), lambda: good.replace(b"Via: ", b"Via: " * 300), lambda: good[:at] + b"\0" * 40 + good[at:],
+        lambda: good[:at], lambda: good[at:], lambda: good.replace(b"\r\n", b"\n"),
+        lambda: good.replace(b"Content-Length: ", b"Content-Length: 9999999999"),
+        lambda: good.replace(b"CSeq: ", b"CSeq: 99999999999999999999"), lambda: good.replace(b"Via: ", b"Via: " * 300),
+        lambda: good[:at] + b"\0" * 40 + good[at:],
         lambda: good.replace(b"Max-Forwards: 70", b"Max-Forwards: -1"), lambda: good.replace(b"From: ", b"X: " + b"a" * 3000 + b"\r\nFrom: "),
         lambda: good.replace(b"\r\nTo:", b"\r\nTo: <sip:a@b\r\nTo:"), lambda: good.replace(b"SIP/2.0\r\n", b"SIP/7.0\r\n", 1),
         lambda: good.replace(b"Call-ID", b"Call-ID: x\r\n" * 50 + b"Call-ID"), lambda: good[:at] + dice.randbytes(60) + good[at + 60:],
@@ -57,7 +62,8 @@ def torn(dice, n, here, target):
 
 def media(dice, n, here, target):
     """RTP, RTCP, STUN and DTLS of nobody."""
-    return dice.choice([b"\x80\x08", b"\x80\x00", b"\x80\x65", b"\x80\xc8\x00\x06", b"\x81\xcb", b"\x00\x01\x00\x00\x21\x12\xa4\x42", b"\x16\xfe\xfd"]) + dice.randbytes(dice.randrange(10, 300))
+    heads = [b"\x80\x08", b"\x80\x00", b"\x80\x65", b"\x80\xc8\x00\x06", b"\x81\xcb", b"\x00\x01\x00\x00\x21\x12\xa4\x42", b"\x16\xfe\xfd"]
+    return dice.choice(heads) + dice.randbytes(dice.randrange(10, 300))
 
 
 def main():

@@ -1,5 +1,7 @@
 """A real Kamailio as the proxy in front of the PBX, with the configuration that docs/pbx/kamailio.cfg recommends."""
 
+import socket
+
 from tree import HERE, Program
 
 RECIPE = HERE.parents[1] / "docs" / "pbx" / "kamailio.cfg"
@@ -19,14 +21,12 @@ class Kamailio(Program):
 
     def start(self):
         """Returns once it listens."""
-        (self.root / "dev").mkdir(exist_ok=True)
         modules = next(self.root.glob("usr/lib/*/kamailio/modules"))
         self.launch("/usr/sbin/kamailio", "-DD", "-E", "-m", "32", "-M", "4", "-Y", self.inside, "-w", self.inside,
                     "-L", "/" + str(modules.relative_to(self.root)), "-f", f"{self.inside}/kamailio.cfg")
         return self.until(self._listens, 10, "Kamailio did not listen")
 
     def _listens(self):
-        import socket
         try:
             socket.create_connection((self.address, 5060), timeout=1).close()
             return True

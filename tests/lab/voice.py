@@ -266,9 +266,13 @@ class Voice:
             first, second, seq, ts, ssrc = struct.unpack("!BBHII", data[:12])
             self.received.append(Packet(at, second & 127, bool(second & 128), seq, ts, ssrc, data[12 + 4 * (first & 15):], source))
 
+    def hush(self):
+        """Nothing is sent any more: another call may have the gateway's port soon."""
+        self._running = False
+
     def stop(self):
         """Silence, and the port is given back."""
-        self._running = False
+        self.hush()
         if self._thread:
             self._thread.join(1)
         self.sock.close()
@@ -294,7 +298,9 @@ class Voice:
         x, rate = decoded(self.codec, self.audio(since))
         x = x[int(skip * rate):]
         f, level, longest = sound.frequency(x, rate), sound.level(x), sound.longest_gap(x, rate)
-        line = f"{self.codec}: {f:.1f} Hz at {level:.1f} dBFS, purity {sound.purity(x, rate, hertz) if len(x) else 0:.4f}, longest gap {1000 * longest:.0f} ms, {len(x) / rate:.1f} s"
+        pure = sound.purity(x, rate, hertz) if len(x) else 0
+        line = (f"{self.codec}: {f:.1f} Hz at {level:.1f} dBFS, purity {pure:.4f}, longest gap {1000 * longest:.0f} ms, "
+                f"{len(x) / rate:.1f} s")
         assert len(x) > rate / 2, line
         assert abs(f - hertz) <= hertz * 0.01, line
         assert abs(level - dbfs) <= within_db, line

@@ -36,7 +36,8 @@ def box(boxes, trunk_pbx, hand):
 
 def flood(box, seconds, rate, *kinds):
     """Begins a flood; the process."""
-    return subprocess.Popen([sys.executable, str(FLOOD), box.address, str(seconds), str(rate), *kinds], stdout=subprocess.PIPE, stdin=subprocess.DEVNULL)
+    return subprocess.Popen([sys.executable, str(FLOOD), box.address, str(seconds), str(rate), *kinds],
+                            stdout=subprocess.PIPE, stdin=subprocess.DEVNULL)
 
 
 def seconds_used(box):
@@ -90,8 +91,8 @@ def test_no_call_is_disturbed_by_scanners_and_floods(box, rings, talk, cloud):
         call.hang_up()
     worst = undisturbed(calls)
     print(f"sent and got back: {told}")
-    print(f"CPU {100 * calm:.0f} % of a core with twenty calls, {100 * busy:.0f} % with the flood; longest interval at a user {1000 * worst:.0f} ms; a new call "
-          f"was answered after {during.accepted_at - during.rang_at:.2f} s")
+    print(f"CPU {100 * calm:.0f} % of a core with twenty calls, {100 * busy:.0f} % with the flood; longest interval at a user "
+          f"{1000 * worst:.0f} ms; a new call was answered after {during.accepted_at - during.rang_at:.2f} s")
     assert sum(v["sent"] for v in told.values()) > 8000
     for word, numbers in told.items():
         if ALLOWED not in word:

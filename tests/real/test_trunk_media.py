@@ -11,7 +11,7 @@ from byhand import HandPbx
 from gateway import section
 from peer import Impairment
 from phone import Phone
-from trunklab import HAND, PBX, account, flow, hears, pressed, tone, until, why
+from trunklab import HAND, PBX, account, flow, hears, pressed, stretch, tone, until, why
 from voice import SUITES, Voice, packets
 
 CODECS = {"opus": "opus", "g722": "g722", "alaw": "pcma", "ulaw": "pcmu"}
@@ -99,7 +99,8 @@ def test_opus_passes_through_as_it_is(boxes, hand, rings, talk):
     mine, theirs = set(packets("opus", 1004, -10)), [p for p in call.measure().order]
     up = sum(p.payload in said for p in heard) / len(heard)
     down = sum(p.payload in mine for p in theirs) / len(theirs)
-    print(f"{len(heard)} packets at the PBX, {100 * up:.1f} % of them byte for byte the user's; {len(theirs)} at the user, {100 * down:.1f} % the PBX's")
+    print(f"{len(heard)} packets at the PBX, {100 * up:.1f} % of them byte for byte the user's; {len(theirs)} at the user, "
+          f"{100 * down:.1f} % the PBX's")
     assert up > 0.95 and down > 0.8, "the codec was run in between"
     assert len({p.ssrc for p in heard}) == 1
     print(voice.tone(700, -10, skip=0.7) + "; " + tone(call, 1004, -10))
@@ -350,7 +351,7 @@ def test_the_sound_moves_to_another_address_within_a_call(boxes, hand, rings, ta
     assert answer.code == 200
     after.take(answer.body, answer=False)
     after.start()
-    before.muted = True
+    before.hush()
     at = time.time()
     talk(2)
     line.bye()
@@ -371,15 +372,10 @@ def test_comfort_noise_of_the_pbx_is_heard_as_noise(boxes, hand, rings, talk):
     voice.muted = False
     talk(1.2)
     line.bye()
-    noise = hears_level(call, at - 1.5, at)
+    noise = sound.level(stretch(call, at - 1.5, at))
     print(f"noise at {noise:.1f} dBFS, longest pause {1000 * flow(call, at - 2, at):.0f} ms; then " + hears(call, 1004, -10, at + 0.4, at + 1.1))
     assert flow(call, at - 2, at) < 0.1
     assert -60 < noise < -20
-
-
-def hears_level(call, begin, end):
-    from trunklab import stretch
-    return sound.level(stretch(call, begin, end))
 
 
 def test_early_media_reaches_nobody_and_the_answer_everybody(box, rings, talk):

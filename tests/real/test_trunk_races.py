@@ -50,7 +50,8 @@ def race(box, hand, rings):
 def stamps(messages, direction, start):
     """When messages of SIPp's log that begin so were sent or received, seconds since 1970."""
     found = re.findall(r"-+ (\d{4}-\d\d-\d\d)[ T]([\d:.]+)[^\n]*\n\w+ message (\w+)[^\n]*\n\n([^\r\n]*)", messages)
-    return [datetime.datetime.fromisoformat(f"{day} {at[:15]}").timestamp() for day, at, way, first in found if way == direction and first.startswith(start)]
+    return [datetime.datetime.fromisoformat(f"{day} {at[:15]}").timestamp() for day, at, way, first in found
+            if way == direction and first.startswith(start)]
 
 
 def nothing_open(box):

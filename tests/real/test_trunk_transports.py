@@ -15,7 +15,7 @@ from byhand import HandPbx
 from certificates import Authority
 from gateway import section
 from kamailio import Kamailio
-from trunklab import ACCOUNTS, HAND, PBX, PROXY, SECRET, TLS, TrunkPbx, account, tone, until, why
+from trunklab import HAND, PBX, PROXY, TLS, TrunkPbx, tone, until, why
 from voice import Voice
 
 
@@ -36,7 +36,8 @@ def idle(boxes):
 
 def tls(authority=None, pin=None, **keys):
     """A trunk to the PBX by hand over TLS."""
-    return section("hand", f"sip:{HAND}:5061;transport=tls", register=False, codecs=["pcma"], tls_ca=authority and str(authority.file), tls_pin=pin, **keys)
+    return section("hand", f"sip:{HAND}:5061;transport=tls", register=False, codecs=["pcma"], tls_ca=authority and str(authority.file),
+                   tls_pin=pin, **keys)
 
 
 def state(box, name="hand"):
@@ -81,7 +82,9 @@ def test_a_real_pbx_over_tcp_both_ways(boxes, rings, users, talk, seen, trunk_pb
     assert to_us and "SIP/2.0/TCP" in to_us[0]
 
 
-@pytest.mark.parametrize("name, password, suite", [("whatsapp-tls", TLS, "AES_CM_128_HMAC_SHA1_80"), ("srtp32", "srtp32-secret-3e", "AES_CM_128_HMAC_SHA1_32")])
+@pytest.mark.parametrize("name, password, suite", [
+    ("whatsapp-tls", TLS, "AES_CM_128_HMAC_SHA1_80"), ("srtp32", "srtp32-secret-3e", "AES_CM_128_HMAC_SHA1_32"),
+], ids=["80", "32"])
 def test_a_real_pbx_over_tls_with_srtp_both_ways(boxes, rings, users, talk, seen, trunk_pbx, authority, name, password, suite):
     """The recipe's account, and one with the shorter tag: the two suites that Asterisk can be set to."""
     trunk = section("pbx", f"sip:{PBX}:5061;transport=tls", username=name, password=password, register=True, srtp="required",
@@ -113,7 +116,9 @@ def test_a_real_pbx_over_tls_with_srtp_both_ways(boxes, rings, users, talk, seen
 @pytest.mark.parametrize("trust", ["authority", "pin", "sips"])
 def test_a_certificate_that_is_trusted(boxes, rings, talk, authority, papers, trust):
     with HandPbx(HAND, 5061, "tls", papers.files) as hand:
-        trunk = {"authority": tls(authority), "pin": tls(pin=papers.pin), "sips": tls(authority).replace(f"sip:{HAND}:5061;transport=tls", f"sips:{HAND}")}[trust]
+        trunk = tls(pin=papers.pin) if trust == "pin" else tls(authority)
+        if trust == "sips":
+            trunk = trunk.replace(f"sip:{HAND}:5061;transport=tls", f"sips:{HAND}")
         box = boxes(36, [trunk], {"x": "someone@hand"})
         line = talks(rings, hand, box, talk)
         assert line.way.kind == "TLS" and hand.connections == 1, "one connection is enough for OPTIONS and a call"
@@ -208,7 +213,8 @@ def test_a_connection_is_kept_alive_and_made_anew_when_it_breaks(boxes, rings, t
 
 def test_a_silent_pbx_is_asked_again_by_udp_and_not_by_tcp(boxes, rings):
     with HandPbx(HAND) as udp, HandPbx(network.address(29), transport="tcp") as tcp:
-        box = boxes(36, [section("udp", udp.uri(), register=False), section("tcp", tcp.uri(), register=False)], {"u": "a@udp", "t": "a@tcp"}, ring_seconds=6)
+        box = boxes(36, [section("udp", udp.uri(), register=False), section("tcp", tcp.uri(), register=False)], {"u": "a@udp", "t": "a@tcp"},
+                    ring_seconds=6)
         calls = [rings(box, name, answered=False) for name in ("u", "t")]
         lines = [udp.rung(), tcp.rung()]
         time.sleep(4)
@@ -224,14 +230,14 @@ def test_a_silent_pbx_is_asked_again_by_udp_and_not_by_tcp(boxes, rings):
 def test_a_proxy_in_front_of_the_pbx(boxes, rings, users, talk, authority):
     """docs/pbx/kamailio.cfg: TCP on our side, UDP on the PBX's, and everything within a call goes through it."""
     behind = network.address(24)
-    more = asterisk.sections("proxy", "unused", context="from-whatsapp").replace("[proxy](place)", "[proxy]\ntype = aor\ncontact = sip:" + PROXY + ":5060") \
-        .replace("auth = proxy\n", "").replace("identify_by = auth_username", "") + f"[proxy]\ntype = identify\nendpoint = proxy\nmatch = {PROXY}\n"
+    more = (f"[proxy](trunk)\naors = proxy\nidentify_by = ip\n[proxy]\ntype = aor\ncontact = sip:{PROXY}:5060\n"
+            f"[proxy]\ntype = identify\nendpoint = proxy\nmatch = {PROXY}\n")
     pbx = TrunkPbx(behind, "behind", authority.issue("behind", behind), [more])
     words = {"192.0.2.30": PROXY, "192.0.2.20": network.address(36), "192.0.2.10": behind}
     with pbx, Kamailio("proxy", PROXY, words) as proxy:
         pbx.start()
         proxy.start()
-        box = boxes(36, [section("proxy", f"sip:{PROXY}:5060;transport=tcp", register=False)], {"record": {"forward_to": "sip:record@proxy", "trunk": "proxy"}})
+        box = boxes(36, [section("proxy", f"sip:{PROXY}:5060;transport=tcp", register=False)], {"record": "record@proxy"})
         call = rings(box, "record", frames=sound.tone(700, -10))
         person = users(frames=sound.tone(700, -10))
         pbx.dial(person.phone, "proxy")
@@ -255,6 +261,7 @@ def test_a_proxy_in_front_of_the_pbx(boxes, rings, users, talk, authority):
 
 def test_a_connection_on_which_nothing_happens_is_kept_alive(idle):
     """By a double CRLF (RFC 5626 4.4.1), or by an OPTIONS in its stead."""
-    until(lambda: idle.pings or [m for m in idle.requests("OPTIONS") if m.at > idle.since + 1], max(1.0, idle.since + 45 - time.time()), "no sign of life in 45 s")
+    until(lambda: idle.pings or [m for m in idle.requests("OPTIONS") if m.at > idle.since + 1], max(1.0, idle.since + 45 - time.time()),
+          "no sign of life in 45 s")
     print(f"{idle.pings} keep-alives, {len(idle.requests('OPTIONS'))} OPTIONS, {idle.connections} connection in {time.time() - idle.since:.0f} s")
     assert idle.connections == 1
