@@ -4,6 +4,8 @@
 //! no restart. Names of `/etc/hosts` are taken from there alone. Whatever these two don't know, and what has no dot,
 //! the system's own resolver may know.
 
+#[cfg(test)]
+mod by_hand;
 mod message;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV6};

@@ -1,16 +1,14 @@
-//! The resolver against a name server on loopback, written with another hand's DNS messages.
+//! The resolver against a name server on loopback, whose messages are made by hand.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
-use simple_dns::rdata::{A, AAAA, CNAME, NAPTR, RData, SRV};
-use simple_dns::{CLASS, CharacterString, Name, Packet, PacketFlag, QTYPE, RCODE, ResourceRecord, TYPE};
 use tokio::net::TcpListener;
 
 use super::*;
 
 /// What the server has under a name.
-type Zone = BTreeMap<(&'static str, u16), Vec<(u32, RData<'static>)>>;
+type Zone = BTreeMap<(&'static str, u16), Vec<(u32, Data)>>;
 
 /// How it behaves.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -24,6 +22,10 @@ enum Mood {
     NoNaptr,
 }
 
+/// RCODEs of RFC 1035 §4.1.1.
+const SERVER_FAILURE: u8 = 2;
+const NOT_IMPLEMENTED: u8 = 4;
+
 struct Server {
     address: SocketAddr,
     zone: Arc<Mutex<(Zone, Mood)>>,
@@ -31,57 +33,43 @@ struct Server {
 }
 
 fn answer(question: &[u8], zone: &Zone, mood: Mood, datagram: bool) -> (Vec<u8>, String) {
-    let asked = Packet::parse(question).unwrap();
-    let mut packet = Packet::new_reply(asked.id());
-    packet.questions = asked.questions.clone();
-    let (name, QTYPE::TYPE(kind)) = (asked.questions[0].qname.to_string(), asked.questions[0].qtype) else {
-        panic!("an odd question");
-    };
-    let said = format!("{kind:?} {name}");
+    let (name, number) = by_hand::asked(question);
+    let kind = by_hand::NUMBERS.iter().find(|(_, each)| *each == number).unwrap().0;
+    let said = format!("{} {name}", format!("{kind:?}").to_uppercase());
     if mood == Mood::Fails {
-        *packet.rcode_mut() = RCODE::ServerFailure;
-        return (packet.build_bytes_vec().unwrap(), said);
+        return (by_hand::reply(question, 0, SERVER_FAILURE, &[]), said);
     }
-    if mood == Mood::NoNaptr && kind == TYPE::NAPTR {
-        *packet.rcode_mut() = RCODE::NotImplemented;
-        return (packet.build_bytes_vec().unwrap(), said);
+    if mood == Mood::NoNaptr && kind == Kind::Naptr {
+        return (by_hand::reply(question, 0, NOT_IMPLEMENTED, &[]), said);
     }
     if mood == Mood::Cuts && datagram {
-        packet.set_flags(PacketFlag::TRUNCATION);
-        return (packet.build_bytes_vec().unwrap(), said);
+        return (by_hand::reply(question, by_hand::CUT, 0, &[]), said);
     }
     let mut owner = name;
+    let mut code = 0;
+    let mut records = Vec::new();
     loop {
-        let all: Vec<_> = zone.iter().filter(|((each, _), _)| *each == owner).collect();
-        if all.is_empty() {
-            *packet.rcode_mut() = RCODE::NameError;
+        if !zone.keys().any(|(each, _)| *each == owner) {
+            code = NO_SUCH_NAME;
         }
-        let alias =
-            zone.iter().find(|((each, number), _)| *each == owner && *number == u16::from(TYPE::CNAME));
-        let wanted = zone.iter().find(|((each, number), _)| *each == owner && *number == u16::from(kind));
-        for ((each, _), records) in alias.iter().chain(wanted.iter()) {
-            for (ttl, data) in records.iter() {
-                packet.answers.push(ResourceRecord::new(
-                    Name::new(each).unwrap(),
-                    CLASS::IN,
-                    *ttl,
-                    data.clone(),
-                ));
-            }
+        let alias = zone.iter().find(|((each, number), _)| *each == owner && *number == by_hand::ALIAS);
+        let wanted = zone.iter().find(|((each, each_number), _)| *each == owner && *each_number == number);
+        for ((each, _), found) in alias.iter().chain(wanted.iter()) {
+            records.extend(found.iter().map(|(ttl, data)| (*each, *ttl, data.clone())));
         }
-        match alias.and_then(|(_, records)| records.first()) {
-            Some((_, RData::CNAME(to))) => owner = to.0.to_string(),
+        match alias.and_then(|(_, found)| found.first()) {
+            Some((_, Data::Alias(to))) => owner = to.clone(),
             _ => break,
         }
     }
-    (packet.build_bytes_vec_compressed().unwrap(), said)
+    (by_hand::reply(question, 0, code, &records), said)
 }
 
 impl Server {
-    async fn start(records: Vec<(&'static str, u32, RData<'static>)>, mood: Mood) -> Server {
+    async fn start(records: Vec<(&'static str, u32, Data)>, mood: Mood) -> Server {
         let mut zone = Zone::new();
         for (name, ttl, data) in records {
-            zone.entry((name, u16::from(data.type_code()))).or_default().push((ttl, data));
+            zone.entry((name, by_hand::number(&data))).or_default().push((ttl, data));
         }
         let zone = Arc::new(Mutex::new((zone, mood)));
         let asked: Arc<Mutex<Vec<String>>> = Arc::default();
@@ -126,27 +114,21 @@ impl Server {
     }
 }
 
-fn a(ip: &str) -> RData<'static> {
-    RData::A(A { address: ip.parse::<Ipv4Addr>().unwrap().into() })
+fn a(ip: &str) -> Data {
+    Data::Address(ip.parse().unwrap())
 }
 
-fn aaaa(ip: &str) -> RData<'static> {
-    RData::AAAA(AAAA { address: ip.parse::<std::net::Ipv6Addr>().unwrap().into() })
+fn srv(priority: u16, port: u16, target: &str) -> Data {
+    Data::Srv(Srv { priority, weight: 0, port, target: target.to_owned() })
 }
 
-fn srv(priority: u16, port: u16, target: &'static str) -> RData<'static> {
-    RData::SRV(SRV { priority, weight: 0, port, target: Name::new(target).unwrap() })
-}
-
-fn naptr(order: u16, services: &'static str, replacement: &'static str) -> RData<'static> {
-    let text = |text: &'static str| CharacterString::new(text.as_bytes()).unwrap();
-    RData::NAPTR(NAPTR {
+fn naptr(order: u16, services: &str, replacement: &str) -> Data {
+    Data::Naptr(Naptr {
         order,
         preference: 1,
-        flags: text("s"),
-        services: text(services),
-        regexp: text(""),
-        replacement: Name::new(replacement).unwrap(),
+        flags: "s".to_owned(),
+        services: services.to_owned(),
+        replacement: replacement.to_owned(),
     })
 }
 
@@ -174,7 +156,7 @@ async fn naptr_leads_to_srv_and_srv_to_addresses_in_their_orders() {
             ("_sips._tcp.carrier.test", 900, srv(1, 5061, "one.carrier.test")),
             ("_sip._udp.carrier.test", 120, srv(1, 5060, "one.carrier.test")),
             ("one.carrier.test", 200, a("192.0.2.1")),
-            ("one.carrier.test", 200, aaaa("2001:db8::1")),
+            ("one.carrier.test", 200, a("2001:db8::1")),
             ("two.carrier.test", 200, a("192.0.2.2")),
         ],
         Mood::Well,
@@ -242,7 +224,7 @@ async fn a_given_transport_asks_for_its_own_service() {
 
 #[tokio::test]
 async fn aliases_are_followed_to_their_end_and_an_endless_one_is_not() {
-    let alias = |to: &'static str| RData::CNAME(CNAME(Name::new(to).unwrap()));
+    let alias = |to: &str| Data::Alias(to.to_owned());
     let server = Server::start(
         vec![
             ("pbx.test", 30, alias("host.cloud.test")),

@@ -24,7 +24,11 @@ fuzz_target!(|data: &[u8]| {
     for kind in [dns::Kind::A, dns::Kind::Aaaa, dns::Kind::Srv, dns::Kind::Naptr] {
         let Some(question) = dns::question(7, "_sip._udp.pbx.example", kind) else { continue };
         let _ = dns::reply(data, &question);
-        // What begins as the answer to the question.
-        let _ = dns::reply(&[question.as_slice(), data].concat(), &question);
+        // What begins as the answer to the question, with three records.
+        let mut answer = [question.as_slice(), data].concat();
+        answer[2] |= 0x80;
+        answer[7] = 3;
+        let reply = dns::reply(&answer, &question);
+        assert!(reply.is_none_or(|reply| reply.records.len() <= 3));
     }
 });
