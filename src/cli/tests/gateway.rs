@@ -287,9 +287,9 @@ fn numbers_trunks_and_status_are_tables_or_the_answer_as_it_came() {
         { "name": "b", "state": "failed", "why": "403 Forbidden", "roundTripMs": null,
             "since": "2026-11-22T10:00:01.000Z", "address": null },
     ]);
-    let table = "TRUNK  STATE       SINCE (UTC)          ADDRESS            ROUND TRIP  WHY\n\
-                 pbx    registered  2026-11-22 10:00:00  192.168.1.10:5060  3 ms        -\n\
-                 b      failed      2026-11-22 10:00:01  -                  -           403 Forbidden\n";
+    let table = "TRUNK  STATE       CODE  SINCE (UTC)          ADDRESS            ROUND TRIP  WHY\n\
+                 pbx    registered  -     2026-11-22 10:00:00  192.168.1.10:5060  3 ms        -\n\
+                 b      failed      -     2026-11-22 10:00:01  -                  -           403 Forbidden\n";
     let gateway = Played::new(vec![(200, json!({ "trunks": trunks }))]);
     assert_eq!(gateway.watrunk(&["trunks"]).1, table);
     let status = json!({ "name": "box-1", "version": "1.2.3", "ready": true, "draining": false, "calls": 2,
