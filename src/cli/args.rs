@@ -138,6 +138,9 @@ pub(super) struct TraceArgs {
     /// Write a capture file for Wireshark instead of the ladder
     #[arg(long, value_name = "FILE.pcap", conflicts_with = "json")]
     pub pcap: Option<PathBuf>,
+    /// With "on": keep the sound of the PBX's side too, for --pcap
+    #[arg(long)]
+    pub sound: bool,
     /// What is made unreadable
     #[arg(long, value_name = "WHAT", default_value = "credentials",
           value_parser = PossibleValuesParser::new(["none", "credentials", "all"]))]

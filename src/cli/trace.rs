@@ -13,7 +13,7 @@ use crate::io::client::escaped;
 pub(super) fn trace(args: &TraceArgs, out: &mut dyn Write, err: &mut dyn Write) -> Result<(), Failed> {
     let api = Api::needed(&args.api, err)?;
     let switched = match args.what.as_str() {
-        "on" => api.put("/v1/trace", &json!({ "enabled": true })),
+        "on" => api.put("/v1/trace", &json!({ "enabled": true, "sound": args.sound })),
         "off" => api.put("/v1/trace", &json!({ "enabled": false })),
         "state" => api.get("/v1/trace", &[]),
         id => return of_call(&api, id, args, out, err),
@@ -26,7 +26,11 @@ pub(super) fn trace(args: &TraceArgs, out: &mut dyn Write, err: &mut dyn Write) 
 }
 
 fn state(answer: &Value) -> &'static str {
-    if answer["enabled"] == true { "SIP messages are kept\n" } else { "SIP messages are not kept\n" }
+    match (answer["enabled"] == true, answer["sound"] == true) {
+        (true, true) => "SIP messages and sound are kept\n",
+        (true, false) => "SIP messages are kept\n",
+        (false, _) => "SIP messages are not kept\n",
+    }
 }
 
 fn of_call(

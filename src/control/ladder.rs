@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use serde_json::{Value, json};
 
-use super::stamp;
+use super::{Packet, stamp};
 use crate::clock::Wall;
 use crate::gateway::Traced;
 
@@ -220,31 +220,37 @@ pub fn as_json(trace: &[Traced], mask: Mask) -> Value {
 }
 
 /// A capture file (pcap, LINKTYPE_RAW): every message as one UDP datagram between us and the peer, whatever carried it,
-/// so that Wireshark draws its own ladder.
-pub fn pcap(trace: &[Traced], mask: Mask) -> Vec<u8> {
+/// and the sound that was kept, so that Wireshark draws its own ladder and plays its own streams.
+pub fn pcap(trace: &[Traced], sound: Vec<Packet>, mask: Mask) -> Vec<u8> {
     const MAGIC: u32 = 0xa1b2_c3d4;
     const RAW: u32 = 101;
+    let mut packets: Vec<Packet> = trace.iter().map(|traced| said_by(traced, mask)).chain(sound).collect();
+    packets.sort_by_key(|packet| packet.at);
     let mut out = Vec::new();
     for word in [MAGIC, 4 << 16 | 2, 0, 0, 65_535, RAW] {
         out.extend_from_slice(&word.to_le_bytes());
     }
-    for traced in trace {
-        let there = traced.way.address;
-        let nowhere = match there.ip() {
-            IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
-            IpAddr::V6(_) => IpAddr::V6(std::net::Ipv6Addr::UNSPECIFIED),
-        };
-        let here = traced.local.unwrap_or(SocketAddr::new(nowhere, 5060));
-        let (from, to) = if traced.sent { (here, there) } else { (there, here) };
-        let Some(packet) = datagram(from, to, masked(&traced.bytes, mask).as_bytes()) else { continue };
+    for Packet { at, from, to, bytes } in packets {
+        let Some(packet) = datagram(from, to, &bytes) else { continue };
         let length = u32::try_from(packet.len()).unwrap_or(u32::MAX);
-        let (seconds, micros) = (traced.at.0 / 1_000, traced.at.0 % 1_000 * 1_000);
+        let (seconds, micros) = (at.0 / 1_000, at.0 % 1_000 * 1_000);
         for word in [seconds as u32, micros as u32, length, length] {
             out.extend_from_slice(&word.to_le_bytes());
         }
         out.extend_from_slice(&packet);
     }
     out
+}
+
+fn said_by(traced: &Traced, mask: Mask) -> Packet {
+    let there = traced.way.address;
+    let nowhere = match there.ip() {
+        IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        IpAddr::V6(_) => IpAddr::V6(std::net::Ipv6Addr::UNSPECIFIED),
+    };
+    let here = traced.local.unwrap_or(SocketAddr::new(nowhere, 5060));
+    let (from, to) = if traced.sent { (here, there) } else { (there, here) };
+    Packet { at: traced.at, from, to, bytes: masked(&traced.bytes, mask).into_bytes() }
 }
 
 /// An IP packet with a UDP datagram (RFC 791, RFC 8200, RFC 768). `None`: too long, or two families.
@@ -358,7 +364,10 @@ mod tests {
 
     #[test]
     fn a_capture_holds_each_message_between_the_right_addresses() {
-        let bytes = pcap(&trace(), Mask::Nothing);
+        let (here, there) = ("192.0.2.1:20000".parse().unwrap(), "192.0.2.10:12000".parse().unwrap());
+        let sound =
+            Packet { at: Wall(1_800_000_000_100), from: here, to: there, bytes: b"\x80sound".to_vec() };
+        let bytes = pcap(&trace(), vec![sound], Mask::Nothing);
         assert_eq!(bytes[..4], 0xa1b2_c3d4_u32.to_le_bytes());
         let packet = &bytes[24 + 16..];
         assert_eq!((packet[0], packet[9]), (0x45, 17));
@@ -367,7 +376,14 @@ mod tests {
         assert!(packet[28..].starts_with(b"INVITE sip:"));
         let length = u32::from_le_bytes(bytes[24 + 8..24 + 12].try_into().unwrap()) as usize;
         assert_eq!(length, 28 + INVITE.len());
-        let second = &bytes[24 + 16 + length + 16..];
+        let sound = &bytes[24 + 16 + length + 16..];
+        assert_eq!(
+            &sound[20..24],
+            [20_000_u16.to_be_bytes(), 12_000_u16.to_be_bytes()].concat(),
+            "in its time"
+        );
+        assert!(sound[28..].starts_with(b"\x80sound"));
+        let second = &sound[28 + 6 + 16..];
         assert_eq!((&second[12..16], &second[16..20]), (&[192, 0, 2, 10][..], &[192, 0, 2, 1][..]));
     }
 

@@ -40,7 +40,7 @@ mod webhooks;
 
 use std::fmt;
 use std::future::Future;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use futures_util::Stream;
@@ -49,7 +49,7 @@ pub use events::Live;
 pub use serve::router;
 pub use usage::rates;
 
-use crate::clock::Now;
+use crate::clock::{Now, Wall};
 use crate::config::edit::{self, Edit};
 use crate::config::{Config, WebhookConfig};
 use crate::gateway::desk::{Answer, Command, Refusal};
@@ -87,8 +87,27 @@ pub trait Backend: Send + Sync + 'static {
     /// Delivers one event to one webhook now, once, without the spool, and writes it into the log.
     fn fire(&self, webhook: WebhookConfig, event: events::Event) -> impl Future<Output = Fired> + Send;
 
+    /// Keep the sound towards and from the PBX, or no more; `None`: only ask. Whether it is kept.
+    fn capture(&self, on: Option<bool>) -> bool;
+
+    /// What was kept of a call's sound, the oldest first.
+    fn captured(&self, call: &str) -> Vec<Packet>;
+
     /// A fresh random id of a request or an event: a UUID.
     fn request_id(&self) -> String;
+}
+
+/// A datagram as it was on the wire.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Packet {
+    /// When it left or came.
+    pub at: Wall,
+    /// From where.
+    pub from: SocketAddr,
+    /// Where to.
+    pub to: SocketAddr,
+    /// What.
+    pub bytes: Vec<u8>,
 }
 
 /// Why the file was not changed.

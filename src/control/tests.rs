@@ -9,3 +9,4 @@ mod hooks;
 mod hostile;
 mod numbers;
 mod placing;
+mod traces;

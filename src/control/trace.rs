@@ -27,7 +27,7 @@ enum Format {
 
 /// `GET /v1/trace`
 pub async fn state<B: Backend>(backend: &B) -> Outcome {
-    tell(backend, None).await
+    tell(backend, None, None).await
 }
 
 /// `PUT /v1/trace`
@@ -37,12 +37,13 @@ pub async fn switch<B: Backend>(backend: &B, ask: &Ask) -> Outcome {
         .boolean("enabled")?
         .value()
         .ok_or_else(|| Fault::invalid("enabled", "is needed: true or false"))?;
-    tell(backend, Some(on)).await
+    let sound = ask.fields.boolean("sound")?.value().unwrap_or(false);
+    tell(backend, Some(on), Some(on && sound)).await
 }
 
-async fn tell<B: Backend>(backend: &B, on: Option<bool>) -> Outcome {
+async fn tell<B: Backend>(backend: &B, on: Option<bool>, sound: Option<bool>) -> Outcome {
     match backend.command(Command::Tracing { on }).await {
-        Ok(Answer::Tracing(on)) => Ok(Reply::ok(json!({ "enabled": on }))),
+        Ok(Answer::Tracing(on)) => Ok(Reply::ok(json!({ "enabled": on, "sound": backend.capture(sound) }))),
         Ok(other) => Err(strange(&other)),
         Err(refusal) => Err(refused(&refusal)),
     }
@@ -67,7 +68,10 @@ pub async fn of_call<B: Backend>(backend: &B, ask: &Ask) -> Outcome {
     };
     Ok(match format {
         Format::Json => Reply::ok(json!({ "messages": ladder::as_json(&trace, mask) })),
-        Format::Pcap => raw("application/vnd.tcpdump.pcap", ladder::pcap(&trace, mask)),
+        Format::Pcap => {
+            let sound = backend.captured(ask.param("id"));
+            raw("application/vnd.tcpdump.pcap", ladder::pcap(&trace, sound, mask))
+        }
         Format::Text => raw("text/plain; charset=utf-8", ladder::ladder(&trace, mask).into_bytes()),
     })
 }

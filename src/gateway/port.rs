@@ -133,6 +133,8 @@ pub enum LineEvent {
 /// What a line needs to know to open.
 #[derive(Debug, Clone)]
 pub struct LineSetup {
+    /// The call's id, for traces.
+    pub id: String,
     /// Who offers.
     pub webrtc: WebRtc,
     /// The PBX's address, to find our own address towards it; `None` if there is no PBX in this call.

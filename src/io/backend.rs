@@ -9,6 +9,7 @@ use std::time::Duration;
 use futures_util::Stream;
 use tokio::sync::{broadcast, mpsc, oneshot};
 
+use super::capture::Capture;
 use super::config_file::{ConfigFile, EditError};
 use super::deliver::Post;
 use super::disk::Disk;
@@ -18,7 +19,7 @@ use crate::call::leg::Why;
 use crate::clock::Now;
 use crate::config::edit::Edit;
 use crate::config::{Config, WebhookConfig};
-use crate::control::{Backend, EditFault, Fired, Live, events};
+use crate::control::{Backend, EditFault, Fired, Live, Packet, events};
 use crate::gateway::desk::{Answer, Command, Refusal, Ticket};
 use crate::gateway::{Input, Settings};
 use crate::ledger::{Ledger, LedgerError};
@@ -36,6 +37,7 @@ pub struct Desk {
     disk: Disk,
     news: Arc<Newsroom>,
     post: Post,
+    capture: Arc<Capture>,
     file: Option<PathBuf>,
     /// Whoever edits the file puts it into force before the next one edits: the last to write is the last to say.
     editing: tokio::sync::Mutex<()>,
@@ -48,6 +50,7 @@ impl Desk {
         disk: Disk,
         news: Arc<Newsroom>,
         post: Post,
+        capture: Arc<Capture>,
         file: Option<PathBuf>,
     ) -> Desk {
         Desk {
@@ -57,6 +60,7 @@ impl Desk {
             disk,
             news,
             post,
+            capture,
             file,
             editing: tokio::sync::Mutex::new(()),
         }
@@ -162,6 +166,18 @@ impl Backend for Desk {
 
     async fn fire(&self, webhook: WebhookConfig, event: events::Event) -> Fired {
         self.post.fire(&webhook, &event).await
+    }
+
+    fn capture(&self, on: Option<bool>) -> bool {
+        if let Some(on) = on.filter(|on| *on != self.capture.is_on()) {
+            tracing::info!(on, "tracing of sound");
+            self.capture.switch(on);
+        }
+        self.capture.is_on()
+    }
+
+    fn captured(&self, call: &str) -> Vec<Packet> {
+        self.capture.of(call)
     }
 
     fn request_id(&self) -> String {

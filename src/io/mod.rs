@@ -2,6 +2,7 @@
 
 mod agent;
 mod backend;
+mod capture;
 pub mod client;
 mod clip;
 pub mod clock;
@@ -147,10 +148,12 @@ impl Running {
             },
             admits(Arc::clone(&admitted)),
         )?;
+        let capture = Arc::new(capture::Capture::default());
         let sound = sound::Sound::start(
             sound::SoundSettings {
                 media: config.media.clone(),
                 sip_public_ip: config.sip.public_ip,
+                capture: Arc::clone(&capture),
                 hold_clip: config.media.hold_clip.as_deref().map(clip::read).transpose()?.map(Arc::new),
             },
             to_gateway.clone(),
@@ -166,6 +169,7 @@ impl Running {
             disk.clone(),
             Arc::clone(&news),
             post.clone(),
+            Arc::clone(&capture),
             file,
         ));
         let settings = Settings::from_config(&config);

@@ -15,6 +15,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use webrtc::media_stream::track_remote::{TrackRemote, TrackRemoteEvent};
 
 use super::agent::{Agent, Happened};
+use super::capture::Capture;
 use super::host::{self, Beat};
 use super::mux::{Port, Seat};
 use super::peer::{Dtls, Mouth, Peer, PeerEvent, PeerSettings};
@@ -50,6 +51,8 @@ pub struct SoundSettings {
     pub media: MediaConfig,
     /// What the PBX is told instead of our own address.
     pub sip_public_ip: Option<IpAddr>,
+    /// Who wants to see the PBX's side on the wire.
+    pub capture: Arc<Capture>,
     /// What WhatsApp hears while the PBX holds a call; `None`: comfort noise.
     pub hold_clip: Option<Arc<Clip>>,
 }
@@ -288,6 +291,9 @@ struct Open {
     seat: Arc<Seat>,
     rtp: UdpSocket,
     rtcp: UdpSocket,
+    /// The call's id, and what the PBX knows our RTP port as: for traces.
+    id: Arc<str>,
+    here: SocketAddr,
 }
 
 /// One line, from its ports to its last report: what it says when it is over.
@@ -308,7 +314,7 @@ async fn line(
         Ok(open) => open,
         Err(what) => return LineEvent::OpenFailed(what),
     };
-    let (whatsapp, far) = run(&mut open, &mut orders, shared.settings.media.listen_ip, &tell).await;
+    let (whatsapp, far) = run(&shared.settings, &mut open, &mut orders, &tell).await;
     let Open { peer, line, .. } = open;
     tracing::debug!(dropped = ?line.dropped(), "a line is closed");
     peer.close().await;
@@ -400,7 +406,7 @@ async fn open<F: Future<Output = ()>>(
     line.set_hold_clip(shared.settings.hold_clip.clone());
     let (rtp_address, secret) = (SocketAddr::new(towards, rtp_port), Secret(random::secret()));
     tell(LineEvent::Opened { described, places, rtp: rtp_address, secret }).await;
-    Ok(Open { line, peer, mouth, seat, rtp, rtcp })
+    Ok(Open { line, peer, mouth, seat, rtp, rtcp, id: setup.id.as_str().into(), here: rtp_address })
 }
 
 /// The candidates that a socket bound to `listen_ip` can reach.
@@ -466,13 +472,15 @@ fn pair(shared: &Shared, media: &MediaConfig) -> Result<(UdpSocket, UdpSocket), 
 
 /// The loop of a line: orders, ticks and packets, until it is told to close.
 async fn run<F: Future<Output = ()>>(
+    settings: &SoundSettings,
     open: &mut Open,
     orders: &mut mpsc::Receiver<LineOrder>,
-    listen_ip: IpAddr,
     tell: &impl Fn(LineEvent) -> F,
 ) -> (Quality, Quality) {
+    let (listen_ip, seen) = (settings.media.listen_ip, &settings.capture);
     let bound = SocketAddr::new(listen_ip, 0);
-    let Open { line, peer, mouth, seat, rtp, rtcp } = open;
+    let Open { line, peer, mouth, seat, rtp, rtcp, id, here } = open;
+    let beside = SocketAddr::new(here.ip(), here.port().saturating_add(1));
     let mut track: Option<Arc<dyn TrackRemote>> = None;
     let mut agent: Option<Agent> = None;
     let mut connected = false;
@@ -549,6 +557,7 @@ async fn run<F: Future<Output = ()>>(
                 if let Some(address) = line.far_address() {
                     for datagram in &out.to_far {
                         let _ = rtp.try_send_to(datagram, sock::towards(bound, address));
+                        seen.take(id, *here, address, datagram);
                     }
                 }
                 if let Some((digit, millis)) = out.digit.filter(|_| agent.is_none()) {
@@ -563,6 +572,7 @@ async fn run<F: Future<Output = ()>>(
                 if let Some(to) = line.rtcp_due(now, clock::ntp(), &mut report) {
                     let socket = if to.by_rtp_port { &*rtp } else { &*rtcp };
                     let _ = socket.try_send_to(&report, sock::towards(bound, to.address));
+                    seen.take(id, if to.by_rtp_port { *here } else { beside }, to.address, &report);
                 }
             }
             event = peer.events.recv(), if stack_lives => match event {
@@ -598,12 +608,15 @@ async fn run<F: Future<Output = ()>>(
             },
             _ = rtp.readable() => {
                 while let Ok((length, from, age)) = sock::receive(rtp, &mut buffer) {
+                    seen.take(id, from, *here, &buffer[..length]);
                     line.from_far(&buffer[..length], from, clock::tick().before(age));
                 }
             }
             _ = rtcp.readable() => {
                 while let Ok((length, from)) = rtcp.try_recv_from(&mut buffer) {
-                    line.far_rtcp(&buffer[..length], sock::canonical(from), clock::tick());
+                    let from = sock::canonical(from);
+                    seen.take(id, from, beside, &buffer[..length]);
+                    line.far_rtcp(&buffer[..length], from, clock::tick());
                 }
             }
             _ = loss_ticker.tick() => {

@@ -23,6 +23,7 @@ use crate::call::record::{PlacedBy, Quality, Record, Running};
 use crate::clock::{Now, Wall};
 use crate::config::edit::{Edit, apply};
 use crate::config::{Config, SecretSource, WebhookConfig};
+use crate::control::Packet;
 use crate::control::{Backend, EditFault, Fired, Live, events, router};
 use crate::gateway::desk::{Answer, Command, Refusal, StatusView};
 use crate::ledger::{Billing, Ledger, LedgerError};
@@ -273,6 +274,14 @@ impl Backend for Fake {
         }
     }
 
+    fn capture(&self, on: Option<bool>) -> bool {
+        on.unwrap_or(false)
+    }
+
+    fn captured(&self, _: &str) -> Vec<Packet> {
+        Vec::new()
+    }
+
     fn request_id(&self) -> String {
         let n = self.ids.fetch_add(1, Ordering::Relaxed);
         format!("00000000-0000-4000-8000-{n:012x}")
@@ -330,7 +339,7 @@ impl House {
         let got = Got {
             status: parts.status,
             headers: parts.headers,
-            text: String::from_utf8(bytes.to_vec()).unwrap(),
+            text: String::from_utf8_lossy(&bytes).into_owned(),
         };
         described::check(&method, &path, &got);
         got
