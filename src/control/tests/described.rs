@@ -49,7 +49,12 @@ pub fn check(method: &Method, path: &str, got: &Got) {
     let Some(response) = operation["responses"].get(status) else {
         panic!("{method} {path} may not answer {status}: {}", got.text);
     };
-    if let Some(schema) = follow(response).pointer("/content/application~1json/schema") {
+    let Some(content) = follow(response).get("content").and_then(Value::as_object) else { return };
+    let kind = got.header("content-type").split(';').next().unwrap_or_default();
+    let described = content.get(kind);
+    assert!(described.is_some(), "{method} {path} {status}: {kind} is not described");
+    if let Some(schema) = described.filter(|_| kind == "application/json").and_then(|kind| kind.get("schema"))
+    {
         let faults = faults(schema, &got.json(), "");
         assert!(faults.is_empty(), "{method} {path} {status}: {faults:?}\n{}", got.text);
     }
