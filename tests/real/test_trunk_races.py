@@ -210,8 +210,8 @@ def test_requests_out_of_order_and_of_nobody_are_refused(box, hand, users):
     line.cseq = 20
     assert line.bye() == 200
     for method in ("INVITE", "UPDATE"):
-        line.request(method, body=line.voice.sdp(only="pcma"))
-        answer = line.wait(lambda m, method=method: m.code and m.code >= 200 and m.method == method)
+        number = line.request(method, body=line.voice.sdp(only="pcma"))
+        answer = line.wait(lambda m, asked=(number, method): m.code and m.code >= 200 and m.cseq == asked)
         assert answer.code == 481, (method, answer.start)
         if method == "INVITE":
             line.ack(answer, take=False)
