@@ -241,7 +241,7 @@ pub struct TrunkConfig {
     /// What `server` says by its scheme or by `transport=`; `None`: nothing. Then DNS decides (NAPTR and SRV,
     /// RFC 3263 §4.1), or it is UDP if there is a port or an address.
     pub transport: Option<Transport>,
-    /// Certificates (PEM) by which alone the server's own is believed; `None`: those that browsers trust.
+    /// Certificates (PEM) that the server's own is believed by, beside the authorities of the system and of browsers.
     pub tls_ca: Option<PathBuf>,
     /// SHA-256 of the certificate (DER) that the server must have: then nothing else of it is looked at.
     pub tls_pin: Option<[u8; 32]>,

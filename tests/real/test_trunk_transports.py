@@ -265,3 +265,15 @@ def test_a_connection_on_which_nothing_happens_is_kept_alive(idle):
           "no sign of life in 45 s")
     print(f"{idle.pings} keep-alives, {len(idle.requests('OPTIONS'))} OPTIONS, {idle.connections} connection in {time.time() - idle.since:.0f} s")
     assert idle.connections == 1
+
+
+def test_a_pin_that_was_wrong_is_mended_by_a_reload(boxes, rings, talk, authority, papers):
+    with HandPbx(HAND, 5061, "tls", papers.files) as hand:
+        wrong = hashlib.sha256(b"another").hexdigest()
+        box = boxes(36, [tls(pin=wrong)], {"x": "someone@hand"}, ready=False)
+        box.start_unready()
+        until(lambda: state(box)["state"] == "failed", 8, lambda: f"the trunk is {state(box)}")
+        box.config.write_text(box.config.read_text().replace(wrong, papers.pin))
+        box.reload()
+        until(lambda: state(box)["up"], 15, lambda: f"the trunk is {state(box)}")
+        talks(rings, hand, box, talk)
