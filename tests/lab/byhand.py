@@ -153,7 +153,10 @@ class HandPbx:
         if line and not elsewhere:
             if message.code is None and message.method == "NOTIFY":
                 self.answer(message, 200)
-            line.queue.put(message)
+            # What is only sent again is in `seen`, but is no news to a test.
+            if message.code or message.method == "ACK" or (message.branch, message.method) not in line.known:
+                line.queue.put(message)
+            line.known.add((message.branch, message.method))
         elif message.code is None and message.method == "OPTIONS":
             self.answer(message, 200)
         elif message.code is None and message.method == "REGISTER":
@@ -239,6 +242,7 @@ class Line:
         self.route = []
         self.voice = None
         self.branches = {}
+        self.known = {(invite.branch, "INVITE")} if invite else set()
         if invite:
             self.way, self.target = invite.way, invite.target
             self.remote, self.local = invite.get("from"), f"{invite.get('to')};tag={self.tag}"
