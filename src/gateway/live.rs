@@ -100,6 +100,8 @@ pub struct Live {
     pub referrer: Option<Referrer>,
     /// The leg of a far end that has handed the call over for good, and until when it may hang up by itself.
     pub parting: Option<(LegId, Tick)>,
+    /// A transfer that was asked for before the two talked.
+    pub refer_waits: Option<(LegId, Box<Refer>)>,
     /// Whom it has handed the call to.
     pub refer: Option<Refer>,
     pub line: LineState,
@@ -156,6 +158,7 @@ impl Live {
             far_sound: None,
             referrer: None,
             parting: None,
+            refer_waits: None,
             refer: None,
             line: LineState::None,
             quality: (Quality::default(), Quality::default()),

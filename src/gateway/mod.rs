@@ -309,6 +309,7 @@ impl Gateway {
         let Some(live) = self.calls.get_mut(&key) else { return };
         let steps = live.call.heard(side, event, now);
         self.follow(key, steps, now);
+        self.refer_at_last(key, now);
     }
 
     /// Carries out what the call machine ordered.

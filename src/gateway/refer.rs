@@ -39,6 +39,11 @@ impl Gateway {
     pub(super) fn referred(&mut self, leg: LegId, refer: Refer, now: Now) {
         let Some(key) = self.by_leg.get(&leg).copied() else { return };
         let Some(live) = self.calls.get_mut(&key) else { return };
+        // Meta has not confirmed the answer yet: it takes a moment.
+        if live.call.word() == "answering" && live.refer_waits.is_none() {
+            live.refer_waits = Some((leg, Box::new(refer)));
+            return;
+        }
         let trunk =
             live.trunk.clone().or_else(|| live.route.as_ref().and_then(Route::trunk).map(str::to_owned));
         let (FarState::Up(held), Some(trunk)) = (live.far, trunk) else {
@@ -64,6 +69,17 @@ impl Gateway {
         self.outputs.push_back(Output::Line { call: key, order: LineOrder::Alone(Alone::RingBack) });
         self.note(key, false);
         self.follow(key, steps, now);
+    }
+
+    /// The two talk now: a transfer that was asked for in between can begin.
+    pub(super) fn refer_at_last(&mut self, key: CallKey, now: Now) {
+        let Some(live) = self.calls.get_mut(&key) else { return };
+        if !live.call.talking() {
+            return;
+        }
+        if let Some((leg, refer)) = live.refer_waits.take() {
+            self.referred(leg, *refer, now);
+        }
     }
 
     /// The target rings, or is there: whoever handed the call over hears of it.

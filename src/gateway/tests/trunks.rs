@@ -201,6 +201,17 @@ fn the_pbx_hands_a_talking_call_over_and_the_user_talks_on_with_the_target() {
 }
 
 #[test]
+fn a_transfer_that_is_asked_for_before_meta_has_confirmed_the_answer_begins_when_it_has() {
+    let (mut story, _, first) = Story::ringing("wacid.1");
+    story.pbx_says(&first, "200 OK", PBX_SDP);
+    story.pbx_requests(&first, "REFER", 7, BLIND);
+    assert!(!story.sip.iter().any(|message| message.starts_with("INVITE")), "nobody talks yet");
+    story.graph_agrees("accept");
+    assert!(story.next_sip("INVITE").starts_with("INVITE sip:300@"));
+    assert_eq!(story.gateway.view_calls()[0].state, "transferring");
+}
+
+#[test]
 fn a_target_that_does_not_come_gives_the_call_back_to_whoever_handed_it_over() {
     let (mut story, call, first) = Story::talking("wacid.1");
     story.pbx_requests(&first, "REFER", 7, BLIND);
