@@ -2,6 +2,7 @@
 
 pub mod leg;
 pub mod record;
+pub mod recording;
 pub mod state;
 
 pub use leg::Direction;

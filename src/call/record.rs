@@ -1,6 +1,7 @@
 //! What is kept of a call: a row while it runs, and what remains of it, written once, after which it is closed.
 
 use super::leg::{Direction, Why};
+use super::recording::RecordingPart;
 use crate::clock::Wall;
 
 /// The sound of one leg as it was received, in plain numbers.
@@ -313,6 +314,8 @@ pub struct Record {
     pub agent: Option<Box<AgentPart>>,
     /// The PBX's part in it, if there was one.
     pub trunk: Option<Box<TrunkPart>>,
+    /// What was asked, answered and kept, if it was to be recorded.
+    pub tape: Option<Box<RecordingPart>>,
 }
 
 impl Record {
@@ -348,6 +351,7 @@ impl Record {
             far: Quality::default(),
             agent: None,
             trunk: None,
+            tape: None,
         }
     }
 

@@ -103,6 +103,7 @@ fn call(id: &str) -> Record {
         far: Quality::default(),
         agent: None,
         trunk: None,
+        tape: None,
     }
 }
 

@@ -13,6 +13,7 @@ mod pem;
 mod private;
 mod read;
 mod reader;
+pub mod recording;
 mod secret;
 mod sections;
 mod sip;
@@ -28,10 +29,14 @@ use std::path::Path;
 pub use board::{BOARD_PATH, Board, InForce, Origin};
 pub use fault::{Fault, Note};
 pub use private::{is_private, is_private_host};
+pub use recording::{
+    AnnounceTo, ConsentMode, ConsentPrompt, NumberRecording, RecordingConfig, TapeFormat, UploadConfig,
+    UploadTo,
+};
 pub use secret::{FileBeside, KeySecret, NamedTexts, Secret, SecretSource, SystemSecrets};
 pub use sections::{
     AgentConfig, Config, GatewayConfig, HttpConfig, HttpKey, MediaConfig, MintConfig, NumberConfig,
-    RateConfig, RateTier, RecordingConfig, SipConfig, SipTls, TrunkConfig, WebhookConfig, WhatsAppConfig,
+    RateConfig, RateTier, SipConfig, SipTls, TrunkConfig, WebhookConfig, WhatsAppConfig,
 };
 pub use template::{Placeholder, filled, filled_json, placeholders};
 pub use units::{

@@ -5,7 +5,8 @@ use rust_decimal::Decimal;
 use super::fault::Fault;
 use super::known;
 use super::reader::{Reader, Section};
-use super::sections::{RateConfig, RateTier, RecordingConfig};
+use super::recording::RecordingConfig;
+use super::sections::{RateConfig, RateTier};
 
 /// Places behind the point that an amount may have.
 const PLACES: usize = 8;
@@ -97,7 +98,10 @@ pub(super) fn recording(r: &mut Reader<'_>, s: &Section<'_>) -> RecordingConfig 
     if known::RECORDING.iter().any(|key| *key != "per_minute_usd" && s.has(key)) {
         r.note(s.place(), "not in force in this version, but for per_minute_usd");
     }
-    RecordingConfig { per_minute_usd: r.amount(s, "per_minute_usd").unwrap_or_default() }
+    RecordingConfig {
+        per_minute_usd: r.amount(s, "per_minute_usd").unwrap_or_default(),
+        ..RecordingConfig::default()
+    }
 }
 
 /// `+` and the first 1 to 15 digits of numbers.

@@ -198,6 +198,7 @@ fn read_number(r: &mut Reader<'_>, s: &Section<'_>) -> NumberConfig {
         trunk: r.text(s, "trunk").map(|found| found.value),
         caller_id: r.word(s, "caller_id", CallerId::WORDS).unwrap_or(CallerId::Caller),
         recording,
+        recording_as: super::recording::NumberRecording::default(),
         max_call_seconds: max_call_seconds(r, s),
         dialect: r.parsed(s, "dialect", dialect),
         agent_parameters: hooks::parameters(r, s, "agent_parameters"),

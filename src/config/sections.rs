@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use rust_decimal::Decimal;
 
+use super::recording::{NumberRecording, RecordingConfig};
 use super::secret::{KeySecret, NamedTexts, Secret};
 use super::units::{
     CallerId, Codec, Destination, DtlsRole, Dtmf, EventName, HostPort, PortRange, Role, Srtp, Transport,
@@ -338,8 +339,10 @@ pub struct NumberConfig {
     pub trunk: Option<String>,
     /// What the destination sees as the caller.
     pub caller_id: CallerId,
-    /// Whether calls are recorded. Not in this version: always `false`.
+    /// Whether calls are recorded.
     pub recording: bool,
+    /// What holds for this number's recordings otherwise than `[recording]` says.
+    pub recording_as: NumberRecording,
     /// Seconds after which a call is ended, 10 to 86400; `None`: never. Not given: 14400. In the file 0 is never.
     pub max_call_seconds: Option<u64>,
     /// How the voice agent of a `wss:` destination speaks, if not as `[agent]` says.
@@ -406,13 +409,6 @@ pub struct RateTier {
     pub from_minutes: u64,
     /// What Meta takes for one of them, USD.
     pub meta_per_minute_usd: Decimal,
-}
-
-/// `[recording]`. Calls can't be recorded in this version: what a minute costs is all that counts.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct RecordingConfig {
-    /// What a recorded minute costs, USD.
-    pub per_minute_usd: Decimal,
 }
 
 /// `[[webhook]]`: an application that wants to hear of calls.

@@ -99,6 +99,7 @@ fn record(number: Option<&NumberConfig>, why: Why, now: Wall) -> Record {
         far: Quality::default(),
         agent: None,
         trunk: None,
+        tape: None,
     }
 }
 

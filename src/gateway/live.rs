@@ -9,6 +9,7 @@ use super::refer::Referrer;
 use super::route::Route;
 use crate::call::leg::{Side, Why};
 use crate::call::record::{AgentPart, MAX_ERRORS, PlacedBy, Quality, Record, Running, TrunkPart};
+use crate::call::recording::RecordingPart;
 use crate::call::{Call, Step};
 use crate::clock::{Now, Tick, Wall};
 use crate::sip::{LegId, Refer};
@@ -120,6 +121,8 @@ pub struct Live {
     pub rang: bool,
     /// What is to be remembered of the PBX's part.
     pub trunk_part: TrunkPart,
+    /// What became of its recording, if it is to be recorded.
+    pub tape: Option<Box<RecordingPart>>,
     pub recorded: bool,
     /// What the voice agents of this call have done.
     pub agent: Option<Box<AgentPart>>,
@@ -173,6 +176,7 @@ impl Live {
             denied: None,
             rang: false,
             trunk_part: TrunkPart::default(),
+            tape: None,
             recorded: false,
             agent: None,
             fell_back: None,
@@ -304,6 +308,7 @@ impl Live {
             far: self.quality.1,
             agent: self.agent.take(),
             trunk: (!self.trunk_part.name.is_empty()).then(|| Box::new(std::mem::take(&mut self.trunk_part))),
+            tape: self.tape.take(),
         }
     }
 

@@ -400,6 +400,7 @@ pub(super) fn record(row: &Row<'_>) -> Parsed<Record> {
         far: quality(row, 25)?,
         agent: agent::part(row.get(41)?, row.get(42)?),
         trunk: trunk::part(row.get(43)?),
+        tape: None,
     }))
 }
 

@@ -38,6 +38,7 @@ mod quality;
 mod rtcp;
 pub mod rtp;
 pub mod srtp;
+pub mod tap;
 
 pub use alone::Alone;
 pub use bridge::Bridge;

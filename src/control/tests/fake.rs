@@ -432,6 +432,7 @@ pub fn record(id: &str, at: i64, direction: Direction, why: Why, talked: f64) ->
         far: Quality::default(),
         agent: None,
         trunk: None,
+        tape: None,
     }
 }
 
