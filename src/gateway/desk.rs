@@ -36,6 +36,13 @@ pub enum Command {
         /// Where to.
         to: Destination,
     },
+    /// Pause a call's recording, or go on with it: [`Answer::Recording`].
+    Record {
+        /// Our id of the call.
+        id: String,
+        /// Whether what is said from now on is taken down.
+        on: bool,
+    },
     /// The running calls: [`Answer::Calls`].
     Calls,
     /// The trunks: [`Answer::Trunks`].
@@ -125,6 +132,13 @@ pub enum Answer {
         id: String,
         /// Where to.
         to: String,
+    },
+    /// Whether the call's recording is paused now.
+    Recording {
+        /// Our id of the call.
+        id: String,
+        /// Whether it is.
+        paused: bool,
     },
     /// The running calls, oldest first.
     Calls(Vec<CallView>),
@@ -253,6 +267,7 @@ impl Gateway {
             Command::Call(place) => return self.place_for(ticket, *place, now).map(|()| None),
             Command::HangUp { id } => return self.hang_up(&id, now).map(Some),
             Command::Transfer { id, to } => return self.transfer(&id, &to, now).map(Some),
+            Command::Record { .. } => return Err(Refusal::NotNow { state: "not recording" }),
             Command::Calls => return Ok(Some(Answer::Calls(self.view_calls()))),
             Command::Trunks => return Ok(Some(Answer::Trunks(self.view_trunks()))),
             Command::Tracing { on } => {

@@ -111,7 +111,6 @@ fn call(n: u32) -> Record {
             events: vec![Noted { name: "tool".into(), detail: "end_call".into(), at_ms: 2_000 }],
         })),
         trunk: Some(Box::new(TrunkPart {
-            tape: None,
             name: "pbx".into(),
             codec: Some("g722"),
             encrypted: true,
@@ -119,6 +118,7 @@ fn call(n: u32) -> Record {
             early_media: true,
             diverted_from: Some("+49301234".into()),
         })),
+        tape: None,
     }
 }
 

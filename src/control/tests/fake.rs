@@ -133,6 +133,7 @@ fn usual(command: &Command) -> Result<Answer, Refusal> {
             recording: false,
         },
         Command::HangUp { .. } | Command::Transfer { .. } => return Err(Refusal::NoSuchCall),
+        Command::Record { id, on } => Answer::Recording { id: id.clone(), paused: !on },
         Command::Calls => Answer::Calls(Vec::new()),
         Command::Trunks => Answer::Trunks(Vec::new()),
         Command::Tracing { on } => Answer::Tracing(on.unwrap_or(false)),
