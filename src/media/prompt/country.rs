@@ -2,7 +2,7 @@
 
 /// Country codes and languages of the built-in prompts; English where none of them is a national language. A longer
 /// code comes before a shorter one that it begins with.
-const COUNTRIES: &[(&str, &str)] = &[
+pub(super) const COUNTRIES: &[(&str, &str)] = &[
     // +1 is the United States, Canada and most of the Caribbean.
     ("1787", "es"), // Puerto Rico
     ("1939", "es"),
