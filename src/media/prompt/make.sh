@@ -50,7 +50,7 @@ say hi hi announce "यह कॉल रिकॉर्ड की जा रह�
 say hi hi ask "आपकी सहमति होने पर यह कॉल रिकॉर्ड की जाएगी। सहमति देने के लिए एक दबाएँ।"
 # With its vowels: espeak-ng does not guess them.
 say ar ar announce "تُسَجَّلُ هٰذِهِ الْمُكَالَمَة."
-say ar ar ask "سَتُسَجَّلُ هٰذِهِ الْمُكَالَمَةُ إِذَا وَافَقْتُمْ. لِلْمُوَافَقَةِ اِضْغَطُوا عَلَى الرَّقْمِ وَاحِد."
+say ar ar ask "سَتُسَجَّلُ هٰذِهِ الْمُكَالَمَةُ إِذَا وَافَقْتُمْ. لِلْمُوَافَقَةِ، يُرْجَى الضَّغْطُ عَلَى الرَّقْمِ وَاحِد."
 say tr tr announce "Bu görüşme kaydedilmektedir."
 say tr tr ask "Kabul ederseniz bu görüşme kaydedilecektir. Kabul etmek için lütfen bire basın."
 say ru ru announce "Этот разговор записывается."
