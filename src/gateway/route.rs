@@ -72,6 +72,8 @@ pub struct Settings {
     pub agent: AgentConfig,
     /// Whether an agent may be on this machine or in a private network.
     pub allow_private: bool,
+    /// What holds for recordings.
+    pub recording: RecordingConfig,
 }
 
 /// Seconds without anything from the PBX that end a call, if the trunk doesn't say.
@@ -153,6 +155,7 @@ impl Settings {
             dtls_role: config.whatsapp.dtls_role,
             agent: config.agent.clone(),
             allow_private: config.http.allow_private,
+            recording: config.recording.clone(),
         }
     }
 
