@@ -20,6 +20,7 @@ mod port;
 mod refer;
 mod requests;
 mod route;
+mod taping;
 #[cfg(test)]
 mod tests;
 mod trace;
