@@ -107,7 +107,7 @@ impl Note {
         Note { line: place.line, column: place.column, key: place.key.clone(), what: what.into() }
     }
 
-    /// `watrunk.toml:12: recording: not in force in this version`
+    /// `watrunk.toml:12: media.stun: not in force in this version`
     pub fn in_file<'a>(&'a self, path: &'a Path) -> impl fmt::Display + 'a {
         Line { path: Some(path), line: self.line, key: &self.key, what: &self.what, hint: None }
     }
