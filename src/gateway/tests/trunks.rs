@@ -20,7 +20,7 @@ fn other() -> SocketAddr {
 impl Story {
     /// Two trunks of one group, both up; the spare one comes second.
     fn with_a_spare_trunk() -> Story {
-        let mut story = Story::with(&group());
+        let mut story = Story::with(&group().replace("max_calls = 2", "max_calls = 9"));
         let local = "192.0.2.1:5060".parse().unwrap();
         let found = vec![Found { way: Way::udp(other()), local }];
         let options = story.expect_sip("OPTIONS");
@@ -153,6 +153,24 @@ fn a_trunk_that_dies_while_it_rings_loses_the_call_to_the_next_within_seconds() 
     story.pbx_says(&invite, "200 OK", PBX_SDP);
     story.graph_agrees("accept");
     assert_eq!(story.gateway.view_calls()[0].state, "talking");
+}
+
+#[test]
+fn calls_that_ring_where_the_connection_breaks_are_each_called_once_at_the_next_trunk() {
+    let mut story = Story::with_a_spare_trunk();
+    for count in 1..=6 {
+        story.connect(&format!("wacid.{count}"));
+        story.line_opens();
+        story.graph_agrees("pre_accept");
+        let invite = story.next_sip("INVITE");
+        story.pbx_says(&invite, "180 Ringing", "");
+    }
+    story.went.clear();
+    let way = Way::udp(story.pbx);
+    story.tell(Input::SipUnreachable { way, why: "the connection broke".into() });
+    let invites = story.sip.iter().filter(|message| message.starts_with("INVITE"));
+    assert_eq!((invites.count(), story.gateway.view_calls().len()), (6, 6));
+    assert!(story.gateway.view_calls().iter().all(|call| call.state == "ringing"));
 }
 
 #[test]
