@@ -89,7 +89,7 @@ fn what_is_too_old_goes_a_little_at_a_time_and_running_calls_stay() {
     let now = Wall(2_000 * DAY);
     let old = |n: u32| Record { offered_at: Wall(i64::from(n)), ..call(n) };
     ledger.note(&Running { offered_at: Wall(0), ..ringing(9_999) }).unwrap();
-    ledger.write(Wall(0), |on| (1..=1_200).try_for_each(|n| running::end(on, &old(n), None, &[]))).unwrap();
+    ledger.write(Wall(0), |on| (1..=1_200).try_for_each(|n| running::end(on, &old(n), None, &[], Decimal::ZERO))).unwrap();
     let fresh = Record { offered_at: Wall(now.0 - 730 * DAY), ..call(5_000) };
     ledger.insert(&fresh).unwrap();
 
