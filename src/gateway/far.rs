@@ -203,8 +203,13 @@ impl Gateway {
                 }
             }
             sip::Event::Referred { leg, refer } => self.referred(leg, refer, now),
-            // Digits of the PBX have nowhere to go: WhatsApp takes none from a business.
-            sip::Event::Digit { .. } => {}
+            // WhatsApp takes no digits from a business: those of the PBX are for us.
+            sip::Event::Digit { leg, digit, .. } => {
+                let Some(key) = self.by_leg.get(&leg).copied() else { return };
+                if self.calls.get(&key).is_some_and(|live| live.far == FarState::Up(leg)) {
+                    self.far_digit(key, digit, now);
+                }
+            }
             sip::Event::Ended { leg, ending } => {
                 // A far end that was transferred away is nobody's any more.
                 let Some(key) = self.by_leg.remove(&leg) else { return };

@@ -20,6 +20,7 @@ mod port;
 mod refer;
 mod requests;
 mod route;
+mod taping;
 #[cfg(test)]
 mod tests;
 mod trace;
@@ -30,7 +31,8 @@ use std::time::Duration;
 
 pub use live::CallKey;
 pub use port::{
-    AgentSetup, FarSound, Input, LineEvent, LineOrder, LineSetup, Output, RequestId, Secret, WebRtc,
+    AgentSetup, FarSound, Input, LineEvent, LineOrder, LineSetup, Output, RequestId, Secret, TapeEvent,
+    TapeSetup, WebRtc,
 };
 pub use route::Settings;
 pub use trace::Traced;
@@ -142,6 +144,7 @@ impl Gateway {
             }
             Input::GraphReplied { request, reply } => self.graph_replied(request, &reply, now),
             Input::Line { call, event } => self.line_said(call, event, now),
+            Input::Tape { call, event } => self.tape_event(call, event),
             Input::Minted { call, result } => self.minted(call, result, now),
             Input::Written { call } => self.written(call),
             Input::Asked { ticket, command } => self.asked(ticket, command, now),
@@ -174,6 +177,7 @@ impl Gateway {
             let Some(live) = self.calls.get_mut(&key) else { continue };
             let steps = live.call.timeout(now);
             live.line_overdue(now);
+            live.tape_overdue(now);
             self.part(key, now);
             self.follow(key, steps, now);
         }
@@ -310,6 +314,7 @@ impl Gateway {
         let steps = live.call.heard(side, event, now);
         self.follow(key, steps, now);
         self.refer_at_last(key, now);
+        self.ask_to_record(key);
     }
 
     /// Carries out what the call machine ordered.
@@ -368,16 +373,19 @@ impl Gateway {
                     self.drain_agent(now);
                 }
             }
+            LineEvent::Tape(news) => self.tape_said(key, news, now),
             LineEvent::Agent(event) => self.agent_event(key, event, now),
             LineEvent::AgentOver(summary) => self.agent_over(key, *summary),
             LineEvent::Fault(what) => {
                 tracing::error!(call = %live.id, what, "the sound of a call stopped: this is a bug");
                 live.line = LineState::Closed;
+                live.tape_ends(now);
                 self.end(key, Why::Fault, &what, now);
             }
             LineEvent::Closed { whatsapp, far } => {
                 live.quality = (whatsapp, far);
                 live.line = LineState::Closed;
+                live.tape_ends(now);
             }
         }
     }

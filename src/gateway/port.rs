@@ -5,13 +5,14 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::desk::{Answer, Command, Refusal, Ticket};
-use super::line::FarPath;
+use super::line::{FarPath, TapeNews, TapeTerms};
 use super::live::CallKey;
 use super::route::Settings;
 use crate::agent::{self, AgentEvent, Mint, Summary};
 use crate::call::leg::Why;
 use crate::call::record::{Quality, Record, Running, Speaker};
-use crate::config::DtlsRole;
+use crate::call::recording::Finished;
+use crate::config::{ConsentPrompt, DtlsRole, RecordingConfig};
 use crate::media::{Alone, FarMedia};
 use crate::sip;
 use crate::whatsapp::graph::{Reply, Request};
@@ -61,6 +62,13 @@ pub enum Input {
         call: CallKey,
         /// What it says.
         event: LineEvent,
+    },
+    /// The recorder has something to say of a call's recording.
+    Tape {
+        /// The call.
+        call: CallKey,
+        /// What.
+        event: TapeEvent,
     },
     /// A service has made an id for a call, or has not: why.
     Minted {
@@ -121,6 +129,8 @@ pub enum LineEvent {
     AgentOver(Box<Summary>),
     /// A bug: this line is gone.
     Fault(String),
+    /// News of the recording.
+    Tape(TapeNews),
     /// Closed, after [`LineOrder::Close`].
     Closed {
         /// What was heard from WhatsApp.
@@ -229,8 +239,44 @@ pub enum LineOrder {
         /// The user has not answered yet: comfort noise keeps the path warm, and silence is no fault.
         early: bool,
     },
+    /// Both ends talk, and the call is to be recorded: ask.
+    Record(Box<TapeSetup>),
+    /// Silence is to be recorded instead of what is said, or no more.
+    PauseTape(bool),
+    /// A key was pressed on the destination's phone, told by signalling.
+    FarDigit(char),
     /// Stop, report, forget.
     Close,
+}
+
+/// What is needed to record a call.
+#[derive(Debug, Clone)]
+pub struct TapeSetup {
+    /// How the user is asked, and what happens while it is recorded.
+    pub terms: TapeTerms,
+    /// What is played.
+    pub prompt: ConsentPrompt,
+    /// The language of a built-in prompt.
+    pub language: String,
+    /// The configured number's `id` and its account, for the file's description and the history.
+    pub number: String,
+    /// `account_id`
+    pub account: String,
+    /// Days after which the file is deleted; 0: never.
+    pub keep_days: u32,
+    /// What `[recording]` says at this moment.
+    pub config: Box<RecordingConfig>,
+}
+
+/// What becomes of a recording's file.
+#[derive(Debug)]
+pub enum TapeEvent {
+    /// It is there.
+    Begun,
+    /// There is none, and why.
+    Failed(String),
+    /// It is finished.
+    Finished(Box<Finished>),
 }
 
 /// What the gateway asks for.

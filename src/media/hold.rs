@@ -58,6 +58,21 @@ impl Clip {
         Ok(Clip { samples: samples.into_boxed_slice() })
     }
 
+    /// The next 20 ms from sample `at` on, played once: silence fills the last frame. `None`: it is over, and `out` is as
+    /// it was.
+    pub(super) fn play_once(&self, at: usize, out: &mut [i16]) -> Option<usize> {
+        if at >= self.samples.len() {
+            return None;
+        }
+        let ratio = (out.len() / FRAME).max(1);
+        self.play(at, out);
+        let left = (self.samples.len() - at) * ratio;
+        if let Some(rest) = out.get_mut(left..) {
+            rest.fill(0);
+        }
+        Some(at + out.len() / ratio)
+    }
+
     /// The next 20 ms from sample `at` on, at any rate that is a multiple of 8 kHz; where the one after begins.
     pub(super) fn play(&self, at: usize, out: &mut [i16]) -> usize {
         let ratio = (out.len() / FRAME).max(1);
