@@ -20,6 +20,7 @@ pub mod mux;
 mod outbox;
 pub mod peer;
 pub mod random;
+mod s3;
 pub mod seal;
 mod sip;
 pub mod sock;
@@ -27,6 +28,7 @@ mod sound;
 mod sparing;
 mod stun;
 mod trunks;
+mod upload;
 mod wss;
 
 use std::collections::BTreeMap;
