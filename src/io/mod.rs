@@ -392,7 +392,6 @@ impl Running {
                         lookup.abort();
                     }
                 }
-                Output::TrunkUp { .. } => {}
                 Output::Finished => finished = true,
             }
         }
