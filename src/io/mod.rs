@@ -1,5 +1,6 @@
 //! The edge: the only room with tokio, nix, sockets, files, clocks and randomness.
 
+mod age;
 mod agent;
 mod backend;
 mod capture;
@@ -19,12 +20,15 @@ pub mod mux;
 mod outbox;
 pub mod peer;
 pub mod random;
+mod s3;
+pub mod seal;
 mod sip;
 pub mod sock;
 mod sound;
 mod sparing;
 mod stun;
 mod trunks;
+mod upload;
 mod wss;
 
 use std::collections::BTreeMap;
