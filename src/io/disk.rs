@@ -1,7 +1,8 @@
 //! The disk's two threads: one writes the ledger, one reads it. Neither signalling nor sound ever waits for them.
 
-use std::sync::Arc;
+use std::collections::VecDeque;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
@@ -17,11 +18,14 @@ use crate::control::{self, events};
 use crate::gateway::{CallKey, Input};
 use crate::ledger::Spooled;
 use crate::ledger::cost::{Billing, Priced};
-use crate::ledger::{Keep, Ledger, LedgerError, Permission};
+use crate::ledger::{Keep, Ledger, LedgerError, Permission, recorded};
 use crate::whatsapp::notice::PermissionReply;
 
 /// Jobs that may wait for a slow disk.
 const WAITING: usize = 1_024;
+
+/// Work of threads that don't wait, beyond those.
+const BACKLOG: usize = 4_096;
 
 /// Questions that may wait for their turn.
 const QUESTIONS: usize = 64;
@@ -52,10 +56,14 @@ enum Job {
     Close,
 }
 
+/// What [`Disk::later`] was given while the queue was full, in its order.
+type Backlog = Arc<Mutex<VecDeque<Work>>>;
+
 /// The handle to both threads: cheap to clone.
 #[derive(Clone)]
 pub struct Disk {
     jobs: SyncSender<Job>,
+    backlog: Backlog,
     questions: SyncSender<Question>,
     to_gateway: mpsc::Sender<Input>,
 }
@@ -95,9 +103,11 @@ impl Disk {
         let (jobs, waiting) = sync_channel(WAITING);
         let (questions, asked) = sync_channel::<Question>(QUESTIONS);
         let written = to_gateway.clone();
+        let backlog = Backlog::default();
+        let rest = Arc::clone(&backlog);
         let write = std::thread::Builder::new()
             .name("disk".to_owned())
-            .spawn(move || write(writer, &waiting, &news, &written))
+            .spawn(move || write(writer, &waiting, &rest, &news, &written))
             .map_err(said)?;
         let read = std::thread::Builder::new()
             .name("history".to_owned())
@@ -107,7 +117,7 @@ impl Disk {
                 }
             })
             .map_err(said)?;
-        let disk = Disk { jobs, questions, to_gateway };
+        let disk = Disk { jobs, backlog, questions, to_gateway };
         Ok((disk.clone(), Threads { disk, threads: vec![write, read] }))
     }
 
@@ -151,6 +161,30 @@ impl Disk {
         told.await.unwrap_or_else(|_| Err(gone()))
     }
 
+    /// Has something written, and does not wait for it: for threads that can't, such as the recorder's. What is given
+    /// by one thread is done in that order, also when the disk does not keep up for a while. False if it will not be
+    /// done: far too much waits, or the disk's thread has ended.
+    pub fn later(&self, work: impl FnOnce(&mut Ledger) + Send + 'static) -> bool {
+        let mut backlog = locked(&self.backlog);
+        let work: Work = Box::new(work);
+        let work = if backlog.is_empty() {
+            match self.jobs.try_send(Job::Work(work)) {
+                Ok(()) => return true,
+                Err(TrySendError::Full(Job::Work(work))) => work,
+                Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => return false,
+            }
+        } else {
+            work
+        };
+        // The lock is held since the queue was found full, and the thread looks here after each of its jobs: it will
+        // look once more.
+        if backlog.len() >= BACKLOG {
+            return false;
+        }
+        backlog.push_back(work);
+        true
+    }
+
     /// Has something read, and waits for it.
     ///
     /// # Errors
@@ -179,20 +213,39 @@ fn gone() -> LedgerError {
     LedgerError::Refused("the disk's thread is gone".to_owned())
 }
 
-fn write(mut ledger: Ledger, waiting: &Receiver<Job>, news: &Newsroom, written: &mpsc::Sender<Input>) {
+/// A lock that is held for moves only, so nothing can have broken off under it.
+fn locked(backlog: &Backlog) -> MutexGuard<'_, VecDeque<Work>> {
+    backlog.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn write(
+    mut ledger: Ledger,
+    waiting: &Receiver<Job>,
+    backlog: &Backlog,
+    news: &Newsroom,
+    written: &mpsc::Sender<Input>,
+) {
     while let Ok(job) = waiting.recv() {
+        // A recording that is finished after its call costs what recordings cost now.
+        ledger.charge(news.config().recording.per_minute_usd);
+        let over = matches!(job, Job::Close);
         match job {
-            Job::Close => return,
+            Job::Close => {}
             Job::Work(work) => work(&mut ledger),
             Job::Note { running, received } => note(&mut ledger, &running, received, news),
             Job::Consent { number, reply } => consent(&mut ledger, &number, &reply, news),
-            Job::Record { call, record } => {
-                close(&mut ledger, &record, news);
+            Job::Record { call, mut record } => {
+                close(&mut ledger, &mut record, news);
                 if written.blocking_send(Input::Written { call }).is_err() {
                     // The gateway has stopped: what is left is still written.
                     tracing::debug!("nobody waits for a record any more");
                 }
             }
+        }
+        let rest = std::mem::take(&mut *locked(backlog));
+        rest.into_iter().for_each(|work| work(&mut ledger));
+        if over {
+            return;
         }
     }
 }
@@ -247,8 +300,13 @@ fn consent(ledger: &mut Ledger, number: &str, reply: &PermissionReply, news: &Ne
 }
 
 /// Closes a call: its price, its row and its event, at once or not at all.
-fn close(ledger: &mut Ledger, record: &Record, news: &Newsroom) {
+fn close(ledger: &mut Ledger, record: &mut Record, news: &Newsroom) {
     let config = news.config();
+    // The recording may have been finished before the record was made.
+    match ledger.taped(record) {
+        Ok(tape) => record.tape = tape,
+        Err(error) => tracing::warn!(call = %record.id, %error, "what is known of a recording can't be read"),
+    }
     let billing = price(ledger, record, &config);
     let now = clock::now().wall;
     let event = events::over(random::uuid(), record, &billing, now);
@@ -285,7 +343,7 @@ fn price(ledger: &Ledger, record: &Record, config: &Config) -> Billing {
         answered: record.connected_at.is_some(),
         billed,
         to,
-        recorded: if record.recording { billed } else { Duration::ZERO },
+        recorded: record.tape.as_ref().map_or(Duration::ZERO, |tape| recorded(&tape.file)),
         month_to_date_minutes: month,
     })
 }

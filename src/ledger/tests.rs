@@ -322,7 +322,7 @@ fn a_reader_reads_while_the_gateway_writes() {
     // In the middle of a transaction of the writer the reader sees what was there before, and doesn't wait.
     writer
         .write(Wall(0), |on| {
-            running::end(on, &call(2), None, &[])?;
+            running::end(on, &call(2), None, &[], Decimal::ZERO)?;
             assert_eq!(reader.list(&Filter::default()).unwrap(), [call(1)]);
             Ok(())
         })
