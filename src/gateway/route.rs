@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::caps::DialLimits;
 use crate::agent::Dialect;
+use crate::config::RecordingConfig;
 use crate::config::{
     self, AgentConfig, CallerId, Codec, Config, Destination, DtlsRole, Dtmf, HostPort, NumberConfig, Srtp,
 };

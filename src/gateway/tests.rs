@@ -6,6 +6,7 @@ use std::time::Duration;
 
 mod agents;
 mod outbound;
+mod tapes;
 mod trunks;
 
 use super::desk::{Answer, Refusal, Ticket};

@@ -239,7 +239,3 @@ pub(super) fn said_by_user(heard: ToFar, packet: &[u8]) -> Said {
         ToFar::Wait => Said::Lasts,
     }
 }
-
-#[cfg(test)]
-#[path = "bridge_tape_tests.rs"]
-mod tests;
