@@ -12,7 +12,7 @@ use super::{Begin, Cause, MOST, Order, Shared, is_id, lock};
 use crate::clock::Tick;
 use crate::io::clock;
 use crate::io::seal::Seal;
-use crate::media::tap::{Said, Slice};
+use crate::media::tap::Slice;
 use crate::media::tape::Tape;
 
 /// How often the queues are emptied. They hold 4 s.
@@ -21,8 +21,8 @@ pub const TURN: Duration = Duration::from_millis(100);
 /// How often a recording's bytes go to the disk.
 const BLOCK: Duration = Duration::from_secs(1);
 
-/// Ticks of silence that fill a hole at most in one turn (5 s): a long one does not come all at once.
-const FILLED: u32 = 250;
+/// Ticks of silence that the tape gives at once where slices are missing: 10 s.
+const PIECE: u64 = 500;
 
 /// Slices of one recording in one turn at most: ten times what a turn brings.
 const TAKEN: usize = 500;
@@ -84,12 +84,11 @@ impl Drain {
             return Err((Cause::Name, "the call's id can't be a file's name".to_owned()));
         }
         let coder = |why: String| (Cause::Coder, why);
-        let seal = || match begin.encrypt_to.is_empty() {
-            true => Ok(None),
-            false => Seal::new(&begin.encrypt_to).map(Some),
-        };
         let tape = Tape::new(&begin.form).map_err(|error| coder(error.to_string()))?;
-        let (ours, theirs) = (seal().map_err(coder)?, seal().map_err(coder)?);
+        let seal = match begin.encrypt_to.is_empty() {
+            true => None,
+            false => Some(Seal::new(&begin.encrypt_to, &begin.id).map_err(coder)?),
+        };
         if self.tracks.len() >= MOST {
             return Err((Cause::Many, format!("{MOST} calls are being recorded already")));
         }
@@ -104,7 +103,7 @@ impl Drain {
             account: begin.account,
             keep_days: begin.keep_days,
             upload: begin.upload,
-            seal: theirs,
+            seal: seal.clone(),
             reel: Arc::clone(&reel),
         };
         if self.openings.try_send(opening).is_err() {
@@ -114,14 +113,15 @@ impl Drain {
         self.tracks.push(Track {
             id,
             tape,
-            seal: ours,
+            seal,
             slices: begin.slices,
             reel,
             room: Room::default(),
             next: 0,
             newest: None,
-            filled: 0,
+            sealed: 0,
             blocked: 0,
+            more: false,
             next_block: now + BLOCK,
             over: None,
         });
@@ -178,14 +178,16 @@ struct Track {
     slices: Receiver<Slice>,
     reel: Arc<Reel>,
     room: Room,
-    /// The slice that comes next, if none is missing.
+    /// One more than the latest slice that the tape has.
     next: u32,
-    /// The latest slice that found no room, or that has a long hole before it: up to it there is silence to be filled in.
+    /// The latest slice that found no room.
     newest: Option<Slice>,
-    /// Slices that we have made up to cut a long hole into pieces.
-    filled: u64,
+    /// Blocks that were sealed.
+    sealed: u32,
     /// Ticks of the tape that have gone to the disk.
     blocked: u64,
+    /// The tape has more to give at once: a long hole comes in pieces.
+    more: bool,
     next_block: Tick,
     /// When the call was over.
     over: Option<Tick>,
@@ -200,7 +202,8 @@ impl Track {
         }
         for _ in 0..TAKEN {
             match self.slices.try_recv() {
-                Ok(slice) => self.take(slice, takes),
+                Ok(slice) if takes => self.take(&slice),
+                Ok(slice) => self.newest = Some(slice),
                 Err(TryRecvError::Empty) => break,
                 Err(TryRecvError::Disconnected) => {
                     self.over.get_or_insert(now);
@@ -208,91 +211,81 @@ impl Track {
                 }
             }
         }
-        if takes {
-            self.fill();
+        if let Some(over) = self.over {
+            if takes {
+                // The recording is as long as the call, also if its end has found no room.
+                if let Some(newest) = self.newest.take() {
+                    self.take(&newest);
+                }
+                self.block();
+            }
+            let done = takes && !self.more;
+            if done || now.since(over) >= PATIENCE {
+                self.finish(false);
+            }
+            return !done && now.since(over) < PATIENCE;
         }
-        let over = self.over.filter(|_| self.newest.is_none());
-        if over.is_some() || self.over.is_some_and(|at| now.since(at) >= PATIENCE) {
-            self.finish(false);
-            return false;
-        }
-        if now >= self.next_block || self.newest.is_some() && takes {
+        if takes && (self.more || now >= self.next_block) {
             self.next_block = now + BLOCK;
-            self.block(false);
+            self.block();
         }
         true
     }
 
-    fn take(&mut self, slice: Slice, takes: bool) {
-        if slice.at < self.next {
-            return;
-        }
-        if takes && self.newest.is_none() && slice.at - self.next <= FILLED {
-            self.next = slice.at.saturating_add(1);
-            self.tape.take(&slice);
-        } else {
-            self.newest = Some(slice);
-        }
-    }
-
-    /// Some of what is missing becomes silence.
-    fn fill(&mut self) {
-        let Some(newest) = self.newest.take() else { return };
-        if newest.at - self.next <= FILLED {
-            self.next = newest.at.saturating_add(1);
-            self.tape.take(&newest);
-            return;
-        }
-        let at = self.next.saturating_add(FILLED - 1);
-        self.tape.take(&Slice { at, paused: false, user: Said::Nothing, far: Said::Nothing });
-        // The tape counts what is missing before a slice; this one is missing, too.
-        self.filled += 1;
-        self.next = at.saturating_add(1);
-        self.newest = Some(newest);
+    fn take(&mut self, slice: &Slice) {
+        self.tape.take(slice);
+        self.next = self.next.max(slice.at.saturating_add(1));
     }
 
     /// What the tape has ready goes to the disk.
-    fn block(&mut self, last: bool) {
+    fn block(&mut self) {
         let mut bytes = Vec::new();
-        self.tape.drain(&mut bytes);
-        if last {
-            self.tape.finish(&mut bytes);
-        }
+        self.more = self.tape.drain(&mut bytes);
+        self.put(bytes);
+    }
+
+    fn put(&mut self, bytes: Vec<u8>) {
         if bytes.is_empty() {
             return;
         }
-        let ticks = self.tape.ticks().saturating_sub(self.blocked);
+        // A long hole comes in pieces, and how much sound was before it is known when all of it is there.
+        let rest = self.tape.ticks().saturating_sub(self.blocked);
+        let ticks = if self.more { rest.min(PIECE) } else { rest };
+        self.blocked += ticks;
         let bytes = match &self.seal {
             None => bytes,
-            Some(seal) => match seal.block(&bytes, u32::try_from(ticks).unwrap_or(u32::MAX)) {
+            Some(seal) => match seal.block(self.sealed + 1, &bytes, u32::try_from(ticks).unwrap_or(u32::MAX)) {
                 Ok(sealed) => sealed,
                 Err(error) => {
-                    // The file is as long as what could be sealed.
+                    // Nobody may hear it as it is: the file is as long as what could be sealed.
                     tracing::warn!(call = %self.id, %error, "a second of a recording can't be encrypted: it is left out");
-                    self.blocked += ticks;
                     return;
                 }
             },
         };
-        self.blocked += ticks;
+        self.sealed += 1;
         self.reel.put(Block { bytes, ticks });
     }
 
-    /// Nothing more comes.
+    /// Nothing more comes. What the disk has no room for is left out.
     fn finish(&mut self, interrupted: bool) {
-        self.block(true);
+        if !self.more && self.newest.is_none() {
+            let mut bytes = Vec::new();
+            self.tape.finish(&mut bytes);
+            self.put(bytes);
+        }
         self.reel.end(self.facts(interrupted, None));
     }
 
     fn facts(&self, interrupted: bool, error: Option<String>) -> End {
-        let cut_off = self.newest.as_ref().map_or(0, |newest| newest.at.saturating_sub(self.next) + 1);
+        let unseen = self.newest.as_ref().map_or(0, |newest| newest.at.saturating_add(1).saturating_sub(self.next));
+        let full = self.tape.is_full().then(|| "the file can't be any larger".to_owned());
         End {
-            ticks: self.tape.ticks(),
+            ticks: self.tape.ticks() + u64::from(unseen),
             paused: self.tape.paused_ticks(),
-            lost: self.tape.lost_ticks() + self.filled,
-            cut_off: cut_off.into(),
+            lost: self.tape.lost_ticks(),
             interrupted,
-            error,
+            error: error.or(full),
         }
     }
 }

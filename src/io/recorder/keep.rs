@@ -310,7 +310,7 @@ impl Keeper {
         let ticks = file.ok().and_then(|file| {
             let mut reading = super::store::Reading::new(&*file, bytes);
             if row.file.ends_with(SEALED) {
-                return seal::whole(&mut reading).ok().map(|(_, ticks)| ticks);
+                return seal::whole(&mut reading).ok().map(|whole| whole.ticks);
             }
             tape::whole(&Form::parse(&row.form)?, &mut reading).ok().map(|whole| whole.ticks)
         });
@@ -340,7 +340,7 @@ impl Keeper {
                 "files in the folder of recordings belong to no recording: they stay, and nothing deletes them"
             );
         }
-        let rows = self.shared.books.ask(|ledger| ledger.tapes_beyond(0))?;
+        let rows = self.shared.books.ask(|ledger| ledger.tapes_beyond(1))?;
         let names: Vec<String> = found.into_iter().map(|found| found.name).collect();
         if names.len() >= super::store::MOST_LISTED {
             return Ok(());

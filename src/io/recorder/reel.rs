@@ -24,14 +24,12 @@ pub struct Block {
 /// There is no more, and what it was.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct End {
-    /// Of what was handed over: how long it plays.
+    /// How long it would be if all of it had found room.
     pub ticks: u64,
-    /// Of those, paused.
+    /// Of those, silence because it was paused.
     pub paused: u64,
-    /// Of those, lost.
+    /// Of those, silence because something was missing.
     pub lost: u64,
-    /// Ticks at the end that are not even there as silence: the disk did not come back in time.
-    pub cut_off: u64,
     /// The call was not over: the process ends.
     pub interrupted: bool,
     /// What else went wrong.

@@ -129,9 +129,11 @@ pub fn mend(store: &dyn Store, part: &Part, row: &TapeRow) -> io::Result<Mended>
 
 /// Its head can't be made anew without reading the old one, for which there is no key here.
 fn sealed(file: &dyn Sheet, long: u64) -> io::Result<(u64, u64)> {
-    let (bytes, ticks) = seal::whole(&mut Reading::new(file, long))?;
-    file.cut(bytes)?;
-    Ok((bytes, ticks))
+    let whole = seal::whole(&mut Reading::new(file, long))?;
+    if whole.ticks > 0 {
+        file.cut(whole.bytes)?;
+    }
+    Ok((whole.bytes, whole.ticks))
 }
 
 fn plain(file: &dyn Sheet, long: u64, row: &TapeRow) -> io::Result<(u64, u64)> {

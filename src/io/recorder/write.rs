@@ -88,12 +88,12 @@ impl Opening {
         format!("{}.{}{sealed}", self.label.id, self.label.form.extension())
     }
 
-    /// The file's first bytes.
-    fn head(&self, outcome: Outcome, ticks: u64, paused: u64, lost: u64) -> io::Result<Vec<u8>> {
+    /// The file's first bytes. `blocks`: how many follow, once that is known.
+    fn head(&self, outcome: Outcome, ticks: u64, paused: u64, lost: u64, blocks: u32) -> io::Result<Vec<u8>> {
         let head = self.label.head(outcome, ticks, paused, lost);
         let Some(seal) = &self.seal else { return Ok(head) };
         let mut bytes = seal::MAGIC.to_vec();
-        bytes.extend(seal.block(&head, 0).map_err(io::Error::other)?);
+        bytes.extend(seal.head(&head, blocks).map_err(io::Error::other)?);
         Ok(bytes)
     }
 }
@@ -122,6 +122,8 @@ struct Open {
     bytes: u64,
     /// Ticks of them.
     ticks: u64,
+    /// How many blocks they were.
+    count: u32,
     /// What comes next.
     blocks: VecDeque<Block>,
     end: Option<End>,
@@ -184,7 +186,7 @@ impl Writer {
             return Err((Cause::Room, format!("{free} MiB are free on the disk, {least} must stay free")));
         }
         let head = opening
-            .head(Outcome::Running, 0, 0, 0)
+            .head(Outcome::Running, 0, 0, 0, 0)
             .map_err(|error| (Cause::Coder, format!("it can't be encrypted: {error}")))?;
         let name = format!("{}{PART}", opening.name());
         let file = self.store.create(&name).map_err(|error| (Cause::Create, cant_make(&error)))?;
@@ -238,6 +240,7 @@ impl Writer {
             head,
             bytes: head as u64,
             ticks: 0,
+            count: 0,
             blocks: VecDeque::new(),
             end: None,
             trouble: None,
@@ -302,6 +305,7 @@ impl Writer {
             open.file.sync()?;
             let written = usize::try_from(at - open.bytes).unwrap_or(usize::MAX);
             open.of.reel.written(ticks, written);
+            open.count = open.count.saturating_add(u32::try_from(blocks).unwrap_or(u32::MAX));
             open.blocks.clear();
             open.bytes = at;
             open.ticks += ticks;
@@ -321,21 +325,21 @@ impl Writer {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
                 _ => {}
             }
-            let finished = match end.ticks + end.cut_off {
+            let finished = match end.ticks {
                 0 => Finished::default(),
                 _ => Finished { outcome: Outcome::Failed, error: open.said(end, None), ..Finished::default() },
             };
             open.kept = Some(open.kept(finished, TapeState::Failed, now));
             return Ok(());
         }
-        let missing = end.ticks.saturating_sub(open.ticks) + end.cut_off;
+        let missing = end.ticks.saturating_sub(open.ticks);
         let outcome = match () {
             () if end.interrupted => Outcome::Interrupted,
             () if end.lost > 0 || missing > 0 || end.error.is_some() => Outcome::Gaps,
             () => Outcome::Complete,
         };
         let (paused, lost) = (end.paused.min(open.ticks), end.lost.min(open.ticks));
-        let head = open.of.head(outcome, open.ticks, paused, lost)?;
+        let head = open.of.head(outcome, open.ticks, paused, lost, open.count)?;
         if head.len() == open.head {
             open.file.write_at(&head, 0)?;
         } else {
