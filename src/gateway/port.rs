@@ -12,7 +12,7 @@ use crate::agent::{self, AgentEvent, Mint, Summary};
 use crate::call::leg::Why;
 use crate::call::record::{Quality, Record, Running, Speaker};
 use crate::call::recording::Finished;
-use crate::config::{ConsentPrompt, DtlsRole, RecordingConfig};
+use crate::config::{DtlsRole, RecordingConfig};
 use crate::media::{Alone, FarMedia};
 use crate::sip;
 use crate::whatsapp::graph::{Reply, Request};
@@ -254,17 +254,13 @@ pub enum LineOrder {
 pub struct TapeSetup {
     /// How the user is asked, and what happens while it is recorded.
     pub terms: TapeTerms,
-    /// What is played.
-    pub prompt: ConsentPrompt,
     /// The language of a built-in prompt.
     pub language: String,
     /// The configured number's `id` and its account, for the file's description and the history.
     pub number: String,
     /// `account_id`
     pub account: String,
-    /// Days after which the file is deleted; 0: never.
-    pub keep_days: u32,
-    /// What `[recording]` says at this moment.
+    /// What `[recording]` and the number say at this moment.
     pub config: Box<RecordingConfig>,
 }
 

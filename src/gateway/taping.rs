@@ -68,28 +68,25 @@ impl Gateway {
             return;
         }
         let Some(number) = self.settings.number(&live.phone_number_id) else { return };
-        let config = &self.settings.recording;
-        let of_number = &number.recording_as;
+        let config = self.settings.recording.for_number(&number.recording_as);
         let setup = TapeSetup {
             terms: TapeTerms {
                 ask: Terms {
-                    mode: of_number.consent.unwrap_or(config.consent),
+                    mode: config.consent,
                     key: config.consent_key,
                     patience: Duration::from_secs(config.consent_seconds),
                 },
-                both: of_number.announce_to.unwrap_or(config.announce_to) == AnnounceTo::Both,
-                beep: beep(of_number.beep_seconds.or(config.beep_seconds)),
+                both: config.announce_to == AnnounceTo::Both,
+                beep: config.beep_seconds.map(|seconds| Duration::from_secs(seconds.into())),
                 pause_key: config.pause_key,
             },
-            prompt: of_number.prompt.clone().unwrap_or_else(|| config.consent_prompt.clone()),
             language: language(live, number, config.consent_language.as_deref()),
             number: number.id.clone(),
             account: number.account_id.clone(),
-            keep_days: of_number.keep_days.unwrap_or(config.keep_days),
-            config: Box::new(config.clone()),
+            config: Box::new(config),
         };
         live.tape = Some(Box::new(RecordingPart {
-            prompt: match &setup.prompt {
+            prompt: match &setup.config.consent_prompt {
                 ConsentPrompt::Builtin => format!("builtin:{}", setup.language),
                 ConsentPrompt::File(path) => {
                     path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
@@ -181,14 +178,9 @@ impl Gateway {
     }
 }
 
-fn beep(seconds: Option<u32>) -> Option<Duration> {
-    seconds.filter(|seconds| *seconds > 0).map(|seconds| Duration::from_secs(seconds.into()))
-}
-
 /// In what language the user is spoken to: as configured, or that of the user's number, or of our own if WhatsApp hides
 /// the user's.
 fn language(live: &Live, number: &NumberConfig, configured: Option<&str>) -> String {
-    let chosen = number.recording_as.language.as_deref().or(configured);
     let phone = live.user.phone.as_deref().unwrap_or(&number.phone_number);
-    chosen.unwrap_or_else(|| prompt::language_of(phone)).to_owned()
+    configured.unwrap_or_else(|| prompt::language_of(phone)).to_owned()
 }

@@ -30,7 +30,7 @@ impl Prompts {
     /// Why it can't be, in words.
     pub fn get(&mut self, setup: &TapeSetup) -> Result<Arc<Clip>, String> {
         let mode = setup.terms.ask.mode;
-        match &setup.prompt {
+        match &setup.config.consent_prompt {
             ConsentPrompt::Builtin => {
                 let key = (setup.language.clone(), mode == ConsentMode::Ask);
                 if let Some(known) = self.builtin.get(&key) {

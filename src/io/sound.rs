@@ -692,7 +692,7 @@ fn begin(recorder: &Recorder, call: CallKey, id: &str, setup: &TapeSetup) -> Syn
         account: setup.account.clone(),
         form: Form::of(&setup.config),
         encrypt_to: setup.config.encrypt_to.clone(),
-        keep_days: setup.keep_days,
+        keep_days: setup.config.keep_days,
         upload: setup.config.upload.is_some(),
         began: clock::now().wall,
         slices: taken,

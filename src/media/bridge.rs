@@ -342,6 +342,9 @@ impl Bridge {
             self.say_apart(far, frame, &packet, out);
         }
         self.passing.to_user = passes;
+        if let Some(slice) = out.tapped.as_mut() {
+            slice.offset = self.offset(now);
+        }
         out.to_user = Some(self.say_to_user(packet));
     }
 

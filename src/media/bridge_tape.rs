@@ -3,6 +3,7 @@
 
 use super::pass::ToFar;
 use super::{Bridge, Far, OPUS_PAYLOAD, WIDEST};
+use crate::clock::Tick;
 use crate::media::hold::Clip;
 use crate::media::playout::Voice as _;
 use crate::media::ports::{Codec, FarMedia, Outgoing};
@@ -16,6 +17,8 @@ const BEEP_HERTZ: u64 = 1_400;
 const BEEP_TICKS: u32 = 12;
 /// Its peak: -20 dBFS.
 const BEEP_PEAK: f64 = 3_277.0;
+/// What an Opus encoder holds back, in samples at 48 kHz.
+const OPUS_AHEAD: i64 = 312;
 /// Its ends come and go within this part of a frame: 5 ms.
 const RAMP: usize = 4;
 
@@ -201,6 +204,19 @@ impl Bridge {
         }
         frame.fill(0);
         add_beep(nth, frame);
+    }
+
+    /// By how many samples at 48 kHz what the user said in this tick is older than what the PBX said.
+    pub(super) fn offset(&self, now: Tick) -> Option<i16> {
+        let far = self.far.pbx()?;
+        let (user, theirs) = if self.passing.goes_through(far.codec) {
+            self.passing.lags(&self.from_user.jitter, &self.from_far.jitter, now)
+        } else {
+            (self.from_user.lag(now), self.from_far.lag(now))
+        };
+        // An Opus encoder looks ahead before it speaks (RFC 6716 §4.2.5 and libopus: 6.5 ms).
+        let ahead = if far.codec == Codec::Opus { 0 } else { OPUS_AHEAD };
+        i16::try_from((user? - theirs?) * 48 / 1_000 + ahead).ok()
     }
 
     /// What both sides say is let go of.

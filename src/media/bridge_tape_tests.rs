@@ -254,3 +254,100 @@ fn the_user_is_taken_down_through_a_transfer_and_the_other_side_is_silent_meanwh
     let (sound, rate) = taken(sound);
     assert!((frequency(&sound, rate) - 1_000.0).abs() < 8.0);
 }
+
+/// A click every ten seconds of the true time: 20 ms of 1 kHz.
+fn click(seconds: f64) -> i16 {
+    let within = seconds % 10.0;
+    if (5.0..5.02).contains(&within) {
+        tone(1_000.0, 12_000.0, (within * 48_000.0) as u64, 48_000)
+    } else {
+        0
+    }
+}
+
+/// When clicks begin, in seconds of the recording.
+fn clicks(sound: &[i16], rate: f64) -> Vec<f64> {
+    let mut found: Vec<f64> = Vec::new();
+    for (at, sample) in sound.iter().enumerate() {
+        let at = at as f64 / rate;
+        if sample.unsigned_abs() > 3_000 && found.last().is_none_or(|last| at > last + 1.0) {
+            found.push(at);
+        }
+    }
+    found
+}
+
+#[test]
+fn after_ten_minutes_with_drift_loss_and_jitter_it_is_still_known_by_how_much_one_side_is_older() {
+    const MINUTES: u64 = 10;
+    for (user_drift, far_drift) in [(100e-6, -100e-6), (-100e-6, 100e-6)] {
+        let mut story = Story::with(BridgeSettings { complexity: 0, ..settings() });
+        story.bridge.set_far(media(Codec::Pcmu)).unwrap();
+        story.bridge.open_gate();
+        story.bridge.open_tap(None);
+        let begun = story.now;
+        let mut phone = Phone::new(false);
+        let mut chance = 12_345_u32;
+        let mut dice = |sides: u32| {
+            chance = chance.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (chance >> 16) % sides
+        };
+        // Packets that are on their way: when they arrive.
+        let (mut user_sent, mut far_sent) = (0_u64, 0_u64);
+        for n in 0..MINUTES * 60 * 50 {
+            let tick = begun + TICK * n as u32;
+            let now = n as f64 * 0.02;
+            let length = |drift: f64| 0.02 * (1.0 + drift);
+            while (user_sent + 1) as f64 * length(user_drift) <= now {
+                let begin = user_sent as f64 * length(user_drift);
+                let at = |i: u64| click(begin + i as f64 / 48_000.0 * (1.0 + user_drift));
+                let packet = phone.say(&(0..960).map(at).collect::<Vec<i16>>());
+                story.now = begun
+                    + Duration::from_secs_f64(begin + length(user_drift) + f64::from(dice(8)) / 1_000.0);
+                if dice(50) == 0 {
+                    story.user_skips(960)
+                } else {
+                    story.user_says(&packet, 960)
+                }
+                user_sent += 1;
+            }
+            while (far_sent + 1) as f64 * length(far_drift) <= now {
+                let begin = far_sent as f64 * length(far_drift);
+                let at = |i: u64| g711::to_pcmu(click(begin + i as f64 / 8_000.0 * (1.0 + far_drift)));
+                let packet: Vec<u8> = (0..160).map(at).collect();
+                story.now =
+                    begun + Duration::from_secs_f64(begin + length(far_drift) + f64::from(dice(8)) / 1_000.0);
+                if dice(50) == 0 {
+                    story.far_skips(160)
+                } else {
+                    story.far_says(0, &packet)
+                }
+                far_sent += 1;
+            }
+            story.now = tick;
+            story.tick();
+            story.user_frames.clear();
+            story.far_datagrams.clear();
+        }
+        assert_eq!(story.slices.len() as u64, MINUTES * 60 * 50);
+        let (left, rate) = taken(story.slices.iter().map(|slice| &slice.user));
+        let (right, _) = taken(story.slices.iter().map(|slice| &slice.far));
+        let (left, right) = (clicks(&left, rate), clicks(&right, rate));
+        // A click that was lost on one side is no measure.
+        let offsets: Vec<f64> = left
+            .iter()
+            .filter_map(|at| {
+                let other = right.iter().find(|other| (*at - **other).abs() < 1.0)?;
+                let told = f64::from(story.slices[(at * 50.0) as usize].offset?) / 48.0;
+                Some((at - other) * 1_000.0 - told)
+            })
+            .collect();
+        let mut sizes: Vec<f64> = offsets.iter().map(|offset| offset.abs()).collect();
+        sizes.sort_by(f64::total_cmp);
+        println!("{} clicks, what is left of the offset: {offsets:.1?} ms", offsets.len());
+        assert!(offsets.len() >= 50, "{}", offsets.len());
+        // A click whose first packet was lost seems to begin later.
+        let most = sizes[sizes.len() - 4];
+        assert!(most < 3.0, "{most:.1} ms");
+    }
+}

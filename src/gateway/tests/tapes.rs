@@ -73,7 +73,7 @@ fn a_recorded_call_is_closed_when_its_file_is_finished_and_its_record_says_all_o
         config.numbers[0].recording_as.keep_days = Some(7);
     });
     assert_eq!(setup.terms.ask.mode, ConsentMode::Announce);
-    assert_eq!((setup.language.as_str(), setup.keep_days, setup.terms.both), ("de", 7, true));
+    assert_eq!((setup.language.as_str(), setup.config.keep_days, setup.terms.both), ("de", 7, true));
     assert_eq!((setup.number.as_str(), setup.account.as_str()), ("support", "acme"));
     let prompted = story.now.wall;
     story.tape_says(call, TapeNews::Prompted);
