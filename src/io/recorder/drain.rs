@@ -153,6 +153,13 @@ impl Drain {
         self.tracks.is_empty()
     }
 
+    /// Ticks of the recording that has the most, and bytes of all, that wait for the disk.
+    #[cfg(test)]
+    pub fn waiting(&self) -> (u64, usize) {
+        let most = self.tracks.iter().map(|track| track.reel.waiting()).max();
+        (most.unwrap_or_default(), self.all.load(Ordering::Relaxed))
+    }
+
     /// Everything is over: what is there is handed on.
     pub fn close(mut self) {
         for track in &mut self.tracks {
