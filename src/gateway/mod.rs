@@ -26,7 +26,7 @@ mod tests;
 mod trace;
 mod whatsapp;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 pub use live::CallKey;
@@ -80,9 +80,8 @@ pub struct Gateway {
     drain_until: Option<Tick>,
     leaving: Option<Tick>,
     finished: bool,
-    trunks_up: BTreeMap<String, bool>,
-    /// Trunks whose failure has been told since they were last up.
-    trunks_failed: BTreeSet<String>,
+    /// The trunks that have said how they are.
+    heard_of: BTreeMap<String, hunt::Standing>,
     trace: trace::Trace,
 }
 
@@ -117,8 +116,7 @@ impl Gateway {
             drain_until: None,
             leaving: None,
             finished: false,
-            trunks_up: BTreeMap::new(),
-            trunks_failed: BTreeSet::new(),
+            heard_of: BTreeMap::new(),
             trace: trace::Trace::default(),
         };
         gateway.settle(now);
@@ -158,6 +156,8 @@ impl Gateway {
     /// The time of [`Gateway::poll_timeout`] has come.
     pub fn handle_timeout(&mut self, now: Now) {
         self.agent.handle_timeout(now);
+        // What it has given up is heard before the calls' own deadlines: a transfer that comes to nothing is no end.
+        self.drain_agent(now);
         let due: Vec<RequestId> = self
             .requests
             .iter()
@@ -210,8 +210,7 @@ impl Gateway {
         for gone in before.iter().filter(|trunk| self.settings.trunk(&trunk.sip.name).is_none()) {
             tracing::info!(trunk = %gone.sip.name, "reload: a trunk is gone");
             self.agent.remove_trunk(&gone.sip.name, now);
-            self.trunks_up.remove(&gone.sip.name);
-            self.trunks_failed.remove(&gone.sip.name);
+            self.heard_of.remove(&gone.sip.name);
             self.outputs.push_back(Output::Forget { trunk: gone.sip.name.clone() });
         }
         for trunk in &self.settings.trunks {
@@ -319,12 +318,10 @@ impl Gateway {
 
     /// Carries out what the call machine ordered.
     fn follow(&mut self, key: CallKey, steps: Vec<Step>, now: Now) {
-        let Some(live) = self.calls.get_mut(&key) else { return };
+        let Some(live) = self.calls.get(&key) else { return };
         if live.call.ending() {
-            if live.parting.is_some() {
-                self.part(key, now);
-                return self.follow(key, steps, now);
-            }
+            self.part(key, now);
+            let Some(live) = self.calls.get_mut(&key) else { return };
             if live.close_line(now, CLOSING) {
                 self.outputs.push_back(Output::Line { call: key, order: LineOrder::Close });
             }

@@ -361,13 +361,6 @@ pub enum Output {
         /// Its name.
         trunk: String,
     },
-    /// A trunk can take calls now, or can't.
-    TrunkUp {
-        /// Its name.
-        trunk: String,
-        /// Whether it can.
-        up: bool,
-    },
     /// Drained: the process may exit.
     Finished,
 }

@@ -174,7 +174,6 @@ impl Story {
                         self.gateway.handle(Input::Written { call }, self.now);
                     }
                 }
-                Output::TrunkUp { .. } => {}
                 Output::Find { trunk } => self.sought.push(trunk),
                 Output::Forget { trunk } => self.forgotten.push(trunk),
                 Output::Told { ticket, answer } => self.told.push_back((ticket, answer)),

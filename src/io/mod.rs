@@ -388,7 +388,6 @@ impl Running {
                         lookup.abort();
                     }
                 }
-                Output::TrunkUp { .. } => {}
                 Output::Finished => finished = true,
             }
         }
