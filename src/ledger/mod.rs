@@ -8,6 +8,7 @@ mod audit;
 pub mod cost;
 pub mod country;
 mod deliver;
+mod expiry;
 mod fault;
 mod once;
 mod permit;
