@@ -195,7 +195,8 @@ impl Sheet for Page {
         // As a file system does: what fits is written, then it is full.
         let fits = if size == 0 { more } else { more.min(size.saturating_sub(used) as usize) };
         let length = bytes.len() + fits;
-        bytes.resize(length.max(bytes.len()), 0);
+        let whole = length.max(bytes.len());
+        bytes.resize(whole, 0);
         for (offset, byte) in new.iter().enumerate() {
             if let Some(place) = bytes.get_mut(at as usize + offset) {
                 *place = *byte;
@@ -374,6 +375,7 @@ impl Story {
                     let slice = Slice {
                         at: call.at,
                         paused: false,
+                        offset: None,
                         user: Said::Linear(tone(440, call.at)),
                         far: Said::Linear(tone(1_000, call.at)),
                     };

@@ -154,7 +154,7 @@ fn the_threads_finish_every_recording_when_the_process_ends() {
         for at in 0..150 {
             let user = Said::Linear(tone(440, at));
             let far = Said::Linear(tone(1_000, at));
-            slices.try_send(Slice { at, paused: false, user, far }).unwrap();
+            slices.try_send(Slice { at, paused: false, offset: None, user, far }).unwrap();
         }
         recorder.begin(Begin {
             call: CallKey(call as u64),
