@@ -30,6 +30,7 @@ pub mod g711;
 pub mod g722;
 mod hold;
 mod jitter;
+mod lag;
 mod opus;
 mod packing;
 mod playout;

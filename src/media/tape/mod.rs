@@ -2,13 +2,14 @@
 //!
 //! ```text
 //!  Slice ─┬─ user ─► Track ─► left  ─┐
-//!         │         (Opus decoded,   ├─► WAV samples, or two Opus streams in Ogg pages ─► drain
+//!         │         (Opus decoded,   ├─► Align ─► WAV samples, or two Opus streams in Ogg pages ─► drain
 //!         └─ far ──► Track ─► right ─┘
 //!                    resampled)
 //! ```
 //!
 //! Left is the WhatsApp user, right is the destination, always. Both advance by 20 ms with each slice. Runs on the
 //! recorder's thread, so memory may be allocated; how much is bounded by how seldom [`Tape::drain`] is called.
+mod align;
 mod ogg;
 pub(super) mod page;
 mod text;
@@ -27,6 +28,7 @@ use super::ports::MediaError;
 use super::tap::{Said, Slice};
 use crate::call::recording::Outcome;
 use crate::config::{RecordingConfig, TapeFormat};
+use align::Align;
 use track::Track;
 
 /// Ticks of 20 ms in a second.
@@ -215,6 +217,7 @@ pub struct Tape {
     form: Form,
     user: Track,
     far: Track,
+    align: Align,
     left: Vec<i16>,
     right: Vec<i16>,
     /// What of the queues has not been written yet, the oldest first.
@@ -247,6 +250,7 @@ impl Tape {
             form: *form,
             user: Track::new(rate)?,
             far: Track::new(rate)?,
+            align: Align::new(form.hertz()),
             left: Vec::new(),
             right: Vec::new(),
             runs: VecDeque::new(),
@@ -281,16 +285,25 @@ impl Tape {
         } else if slice.user == Said::Nothing && slice.far == Said::Nothing {
             self.silence(1);
         } else {
-            self.user.take(&slice.user, &mut self.left);
-            self.far.take(&slice.far, &mut self.right);
-            self.run(false, 1);
+            self.sound(&slice.user, &slice.far, slice.offset);
         }
+    }
+
+    fn sound(&mut self, user: &Said, far: &Said, offset: Option<i16>) {
+        let (left, right) = (self.left.len(), self.right.len());
+        self.user.take(user, &mut self.left);
+        self.far.take(far, &mut self.right);
+        if let (Some(left), Some(right)) = (self.left.get_mut(left..), self.right.get_mut(right..)) {
+            self.align.tick(left, right, offset);
+        }
+        self.run(false, 1);
     }
 
     /// Both sides are silent for so long; what still sounded is cut off.
     fn silence(&mut self, ticks: u64) {
         self.user.forget();
         self.far.forget();
+        self.align.forget();
         self.run(true, ticks);
     }
 
@@ -350,6 +363,12 @@ impl Tape {
     ///
     /// It makes as much as there is: call [`Tape::drain`] before until it says false.
     pub fn finish(&mut self, out: &mut Vec<u8>) {
+        // What one side was held back for the other's sake.
+        for _ in 0..self.align.held() {
+            if !self.is_full() {
+                self.sound(&Said::Nothing, &Said::Nothing, None);
+            }
+        }
         while self.write(out) {}
         if let Body::Ogg(streams) = &mut self.body {
             streams.finish(self.ticks, out);
