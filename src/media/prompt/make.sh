@@ -19,10 +19,10 @@ level() {
     sox "$1" -n stats 2>&1 | awk '/^RMS lev dB/ { print $4 }'
 }
 
-# say LANGUAGE VOICE announce|ask TEXT
+# say LANGUAGE VOICE announce|ask TEXT [WORDS A MINUTE]
 say() {
     raw="$work/raw.wav" cut="$work/cut.wav" loud="$work/loud.wav"
-    espeak-ng -v "$2" -s 150 -w "$raw" "$4"
+    espeak-ng -v "$2" -s "${5:-150}" -w "$raw" "$4"
     sox "$raw" -r 8000 -c 1 -b 16 "$cut" silence 1 0.02 1% reverse silence 1 0.02 1% reverse
     gain=$(level "$cut" | awk '{ printf "%.2f", -18 - $1 }')
     sox "$cut" "$loud" gain -l "$gain" fade 0.01 0 0.01 pad 0.05 0.05
@@ -50,7 +50,7 @@ say hi hi announce "यह कॉल रिकॉर्ड की जा रह�
 say hi hi ask "आपकी सहमति होने पर यह कॉल रिकॉर्ड की जाएगी। सहमति देने के लिए एक दबाएँ।"
 # With its vowels: espeak-ng does not guess them.
 say ar ar announce "تُسَجَّلُ هٰذِهِ الْمُكَالَمَة."
-say ar ar ask "سَتُسَجَّلُ هٰذِهِ الْمُكَالَمَةُ إِذَا وَافَقْتُمْ. لِلْمُوَافَقَةِ، يُرْجَى الضَّغْطُ عَلَى الرَّقْمِ وَاحِد."
+say ar ar ask "سَتُسَجَّلُ هٰذِهِ الْمُكَالَمَةُ إِذَا وَافَقْتُمْ. لِلْمُوَافَقَةِ، يُرْجَى الضَّغْطُ عَلَى الرَّقْمِ وَاحِد." 175
 say tr tr announce "Bu görüşme kaydedilmektedir."
 say tr tr ask "Kabul ederseniz bu görüşme kaydedilecektir. Kabul etmek için lütfen bire basın."
 say ru ru announce "Этот разговор записывается."
