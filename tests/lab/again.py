@@ -1,5 +1,6 @@
 """A test that fails while the lab was late proves nothing about the gateway, and is run again: at most twice, with its own and
-its module's fixtures set up anew, and the report names it. A test that fails while the lab was on time has failed."""
+its module's fixtures set up anew, once the lab has been on time for a second, and the report names it. A test that fails while
+the lab was on time has failed."""
 
 import time
 
@@ -33,6 +34,7 @@ def pytest_runtest_protocol(item, nextitem):
         why = next(report for report in reports if report.failed)
         item.config.stash[_repeated].append((item.nodeid, attempt, late, who, _sentence(why)))
         _clear(item)
+        lateness.calm(1.0, 20.0)
     for report in reports:
         item.ihook.pytest_runtest_logreport(report=report)
     item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)

@@ -1,8 +1,8 @@
-"""How late the lab itself is: its senders, its threads, and the machine it runs on.
+"""How late the lab itself is: its senders, and the machine it runs on.
 
-Sound that the lab sends late is sound that the gateway has to do without. Three are watched: whoever sends notes each packet
-that it sends late; a thread and a small process of its own sleep 5 ms at a time and note how much longer that took. The
-thread also waits for Python's own lock, the process only for the machine.
+Sound that the lab sends late is sound that the gateway has to do without: whoever sends notes each packet that it sends late.
+And a small process sleeps 5 ms at a time and notes how much longer that took: what it was kept waiting, the gateway and the
+PBX may have been too. It is a process of its own, so that it does not wait for the lab that computes.
 """
 
 import collections
@@ -15,7 +15,7 @@ import time
 WORTH = 0.01            # seconds below which nobody is called late
 NAP = 0.005
 
-USER, PBX, AGENT, LAB, MACHINE = "the user's sound", "the PBX's sound", "the agent's sound", "the lab", "the machine"
+USER, PBX, AGENT, MACHINE = "the user's sound", "the PBX's sound", "the agent's sound", "the machine"
 
 _notes = collections.deque(maxlen=20000)        # (monotonic time when it was noticed, seconds late, who)
 _watchers = []
@@ -61,12 +61,11 @@ def ahead():
 
 
 def watch():
-    """Starts the thread and the process; a second call does nothing. The process's id."""
+    """Starts the process; a second call does nothing. Its id."""
     if not _watchers:
         sys.setswitchinterval(0.001)        # a thread that computes lets one that sends go first sooner
         process = subprocess.Popen([sys.executable, "-S", "-c", _PROCESS], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
         threading.Thread(target=_hear, args=(process.stdout,), name="lateness of the machine", daemon=True).start()
-        threading.Thread(target=_nap, name="lateness", daemon=True).start()
         _watchers.append(process)
     return _watchers[0].pid
 
@@ -75,6 +74,14 @@ def settle(seconds=0.05):
     """Waits until the process has said what it noticed."""
     if _watchers:
         time.sleep(seconds)
+
+
+def calm(seconds, most):
+    """Waits until nobody has been late for so long, at most `most` seconds."""
+    if _watchers:
+        begin = time.monotonic()
+        while time.monotonic() < begin + most and worst(max(begin, time.monotonic() - seconds))[0] or time.monotonic() < begin + seconds:
+            time.sleep(0.05)
 
 
 def stop():
@@ -88,10 +95,3 @@ def _hear(lines):
     for line in lines:
         at, late = map(float, line.split())
         _notes.append((at, late, MACHINE))
-
-
-def _nap():
-    while True:
-        due = time.monotonic() + NAP
-        time.sleep(NAP)
-        note(LAB, due)

@@ -110,12 +110,13 @@ def test_a_stalled_machine_is_noticed():
     assert lateness.worst(begin, begin)[0] == 0 and lateness.worst(time.monotonic())[0] == 0
 
 
-def test_a_lab_that_keeps_its_threads_waiting_is_noticed():
-    lateness.watch()
+def test_a_lab_that_computes_is_no_stalled_machine():
+    process = lateness.watch()
+    os.kill(process, 0)
     begin = time.monotonic()
-    ctypes.PyDLL(None).usleep(120000)           # keeps Python's lock
+    ctypes.PyDLL(None).usleep(2_000_000)        # keeps Python's own lock, as long calls into numpy do
     lateness.settle()
-    assert lateness.worst(begin, who=lateness.LAB)[0] > 0.08
+    assert lateness.worst(begin, who=lateness.MACHINE)[0] < 1
 
 
 @pytest.fixture

@@ -215,6 +215,7 @@ class Voice:
 
     def _speak(self):
         lateness.ahead()
+        packets(self.codec, self.hertz, self.dbfs, self.ptime)      # encoding takes its time: before the first is due
         due, i, row = time.monotonic(), 0, 0
         while self._running:
             step = CODECS[self.codec][2] * self.ptime // 1000
