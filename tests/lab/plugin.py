@@ -7,7 +7,7 @@ import pytest
 import lateness
 import network
 
-pytest_plugins = ["trunklab", "again"]
+pytest_plugins = ["trunklab", "again", "disk"]
 
 
 def pytest_configure(config):
