@@ -209,7 +209,7 @@ fn recorded(form: &Form) -> Vec<u8> {
     let mut body = Vec::new();
     for at in 0..100 {
         let user = Said::Linear((0..160).map(|n| if n % 16 < 8 { 5_000 } else { -5_000 }).collect());
-        tape.take(&Slice { at, paused: false, user: user.clone(), far: user });
+        tape.take(&Slice { at, user: user.clone(), far: user, ..Slice::default() });
     }
     tape.finish(&mut body);
     let facts = Facts {

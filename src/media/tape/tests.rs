@@ -40,7 +40,7 @@ fn tone(hertz: f64, rate: usize, at: u32) -> Said {
 }
 
 fn slice(at: u32, user: Said, far: Said) -> Slice {
-    Slice { at, paused: false, user, far }
+    Slice { at, user, far, ..Slice::default() }
 }
 
 /// A finished file of these slices, drained once a second.
@@ -233,7 +233,7 @@ proptest! {
                 paused += u64::from(pause);
                 next = at + 1;
             }
-            tape.take(&Slice { at, paused: pause, user: said_of(user), far: said_of(far) });
+            tape.take(&Slice { at, paused: pause, offset: None, user: said_of(user), far: said_of(far) });
             if far == 3 {
                 while tape.drain(&mut body) {}
             }
@@ -244,6 +244,25 @@ proptest! {
         file.extend(body);
         let (left, right) = heard(&form, &file);
         prop_assert_eq!((left.len(), right.len()), (ticks as usize * form.frame(), ticks as usize * form.frame()));
+    }
+}
+
+#[test]
+fn what_one_side_was_held_back_for_the_others_sake_is_still_written_at_the_end() {
+    for form in ALL {
+        for offset in [30 * 48, -30 * 48] {
+            let said = (0..100).map(|at| {
+                let both = tone(700.0, 8_000, at);
+                Slice { at, offset: Some(offset), user: both.clone(), far: both, ..Slice::default() }
+            });
+            let (file, tape) = recorded(&form, said);
+            assert_eq!((tape.ticks(), tape.lost_ticks()), (102, 0), "30 ms are two ticks more");
+            let (left, right) = heard(&form, &file);
+            assert_eq!((left.len(), right.len()), (102 * form.frame(), 102 * form.frame()));
+            let (early, late) = if offset > 0 { (left, right) } else { (right, left) };
+            let at_the_end = |side: &[i16]| loudness(&side[100 * form.frame() + 20..101 * form.frame()]);
+            assert!(at_the_end(&late) > 4_000.0 && at_the_end(&early) < 1_500.0, "{}", form.word());
+        }
     }
 }
 

@@ -82,6 +82,7 @@ fn a_click_on_both_sides_is_at_the_same_place_whatever_came_before() {
             let slices = (0..200).filter(|at| !(30..41).contains(at)).map(|at| Slice {
                 at,
                 paused: (60..67).contains(&at),
+                offset: (at % 3 == 0).then_some(0),
                 user: if at % 7 == 4 { Said::Nothing } else { click(user, at == 150) },
                 far: if at < 100 { click(24_000, false) } else { click(far, at == 150) },
             });
@@ -171,7 +172,7 @@ fn holes_and_pauses_are_silent_on_both_sides_and_of_the_right_length() {
         let slices = (0..200).filter(|at| !(50..75).contains(at)).map(|at| {
             let paused = (100..130).contains(&at);
             let said = |hertz| if paused { Said::Nothing } else { tone(hertz, 8_000, at) };
-            Slice { at, paused, user: said(500.0), far: said(800.0) }
+            Slice { at, paused, offset: None, user: said(500.0), far: said(800.0) }
         });
         let (file, tape) = recorded(&form, slices);
         assert_eq!((tape.ticks(), tape.lost_ticks(), tape.paused_ticks()), (200, 25, 30));
