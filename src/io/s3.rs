@@ -133,7 +133,7 @@ mod tests {
         }
     }
 
-    fn authorization(headers: &[(&'static str, String)]) -> &str {
+    fn authorization<'a>(headers: &'a [(&'static str, String)]) -> &'a str {
         &headers.iter().find(|(name, _)| *name == "authorization").unwrap().1
     }
 
