@@ -118,8 +118,8 @@ pub struct Room {
 impl Room {
     /// `ticks`: of this recording; `bytes`: of all recordings.
     pub fn takes(&mut self, ticks: u64, bytes: usize) -> bool {
-        let share = if self.shut { 2 } else { 1 };
-        self.shut = ticks >= LONGEST / share || bytes >= LARGEST / share;
+        let (longest, largest) = if self.shut { (LONGEST / 2, LARGEST / 2) } else { (LONGEST, LARGEST) };
+        self.shut = ticks >= longest || bytes >= largest;
         !self.shut
     }
 }
