@@ -210,7 +210,7 @@ impl Keeper {
             }
             hasher.update(&piece[..read]);
             at += read as u64;
-            if self.shared.leaving() {
+            if self.shared.hurries() {
                 return Ok(None);
             }
         }
@@ -258,7 +258,8 @@ impl Keeper {
                 repair::unknown(&part, form, found.changed, expires_at, settings.upload)
             }
         };
-        let mended = repair::mend(&*self.store, &part, &row).map_err(|error| format!("{}: {error}", found.name))?;
+        let mended =
+            repair::mend(&*self.store, &part, &row).map_err(|error| format!("{}: {error}", found.name))?;
         let (finished, state) = match mended {
             Mended::Kept(finished) => {
                 tracing::info!(call = %part.id, millis = finished.millis, "a recording that was cut off is mended");
@@ -363,7 +364,10 @@ impl Keeper {
             Look::Doubtful => return,
             Look::Jumped(by) => {
                 if self.shared.may_say(Cause::Clock) {
-                    tracing::info!(hours = by / 3_600_000, "the clock has jumped: no recording is deleted for an hour");
+                    tracing::info!(
+                        hours = by / 3_600_000,
+                        "the clock has jumped: no recording is deleted for an hour"
+                    );
                 }
                 self.move_ends(by);
                 return;
@@ -399,7 +403,9 @@ impl Keeper {
             let mut all = rows.len() >= BATCH;
             for row in &rows {
                 match retain::fate(row, now.wall) {
-                    Fate::Goes => all &= self.delete(row, "retention", "it was kept as long as was configured", now),
+                    Fate::Goes => {
+                        all &= self.delete(row, "retention", "it was kept as long as was configured", now)
+                    }
                     Fate::Stays(until) => {
                         let call = row.call.clone();
                         all &= self.shared.books.later(move |ledger| {

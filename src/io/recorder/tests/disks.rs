@@ -49,7 +49,10 @@ fn a_disk_that_hangs_for_minutes_costs_sound_but_the_length_is_true() {
             let (left, right) = sides(&file);
             for side in [(&left, 440.0), (&right, 1_000.0)] {
                 assert!(strength(&side.0[130 * 8_000..140 * 8_000], side.1, 8_000.0) > 7_000.0, "it goes on");
-                assert_eq!(side.0[60 * 8_000..110 * 8_000].iter().filter(|sample| **sample != 0.0).count(), 0);
+                assert_eq!(
+                    side.0[60 * 8_000..110 * 8_000].iter().filter(|sample| **sample != 0.0).count(),
+                    0
+                );
             }
         }
     }
