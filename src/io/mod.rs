@@ -1,5 +1,6 @@
 //! The edge: the only room with tokio, nix, sockets, files, clocks and randomness.
 
+mod age;
 mod agent;
 mod backend;
 mod capture;
@@ -19,6 +20,7 @@ pub mod mux;
 mod outbox;
 pub mod peer;
 pub mod random;
+pub mod seal;
 mod sip;
 pub mod sock;
 mod sound;
