@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::{self, ErrorKind, SeekFrom};
 use std::sync::PoisonError;
+use std::time::Duration;
 
 use axum::body::{Body, Bytes};
 use axum::http::header::{
@@ -13,6 +14,7 @@ use axum::http::{HeaderValue, Method, Response, StatusCode};
 use futures_util::stream;
 use tokio::fs::File;
 use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _};
+use tokio::sync::mpsc;
 
 use super::Backend;
 use super::fault::{Fault, Kind};
@@ -24,10 +26,12 @@ use super::stream::Seat;
 use crate::clock::Wall;
 use crate::ledger::TapeRow;
 
-/// Readers at a time: a slow one holds a connection and a file.
+/// Readers at a time: a slow one holds a connection, and for a minute a file.
 pub const READERS: usize = 32;
-/// Bytes that are read at once: what a reader costs, however slow.
+/// Bytes that are read at once: three of these are what a reader costs, however slow.
 const PIECE: u64 = 64 * 1024;
+/// How long a reader may take nothing.
+const STALLED: Duration = Duration::from_secs(60);
 /// Links that are remembered as used.
 const USED: usize = 1_024;
 
@@ -78,13 +82,13 @@ pub async fn fetch<B: Backend>(room: &Room<B>, ask: &Ask) -> Outcome {
         Part::Of(part) => (part, false),
         Part::Beyond => return Ok(beyond(bytes)),
     };
+    let left = part.end.saturating_sub(part.start);
+    let mut response = Response::new(Body::empty());
     if ask.method != Method::HEAD {
         note(room, ask, &tape, &reader).await;
         file.seek(SeekFrom::Start(part.start)).await.map_err(|e| unreadable(&tape, &e))?;
+        *response.body_mut() = Body::from_stream(pieces(file, left, seat));
     }
-
-    let left = part.end.saturating_sub(part.start);
-    let mut response = Response::new(Body::from_stream(pieces(file, left, seat)));
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind(&tape)));
     headers.insert(CONTENT_LENGTH, HeaderValue::from(left));
@@ -210,25 +214,37 @@ fn beyond(bytes: u64) -> Reply {
     Reply::Raw(response)
 }
 
-/// So many bytes of the file, as the reader takes them. Nothing is read ahead.
+/// So many bytes of the file, as the reader takes them: one piece is on its way and one waits. Whoever takes nothing for
+/// long, such as a player that was paused, makes room for others; asking for the rest it goes on.
 fn pieces(
-    file: File,
-    left: u64,
+    mut file: File,
+    mut left: u64,
     seat: Seat,
 ) -> impl futures_util::Stream<Item = io::Result<Bytes>> + Send + 'static {
-    stream::try_unfold((file, left, seat), |(mut file, left, seat)| async move {
-        if left == 0 {
-            return Ok(None);
+    let (give, taken) = mpsc::channel(1);
+    tokio::spawn(async move {
+        let _seat = seat;
+        while left > 0 {
+            let piece = piece(&mut file, left).await;
+            left = piece.as_ref().map_or(0, |piece| left.saturating_sub(piece.len() as u64));
+            match tokio::time::timeout(STALLED, give.send(piece)).await {
+                Ok(Ok(())) => {}
+                // The answer breaks off: it has not the length that was announced.
+                Ok(Err(_)) | Err(_) => return,
+            }
         }
-        let mut piece = vec![0; usize::try_from(left.min(PIECE)).unwrap_or(0)];
-        let read = file.read(&mut piece).await?;
-        if read == 0 {
-            return Err(io::Error::from(ErrorKind::UnexpectedEof));
-        }
-        piece.truncate(read);
-        let left = left.saturating_sub(u64::try_from(read).unwrap_or(u64::MAX));
-        Ok(Some((Bytes::from(piece), (file, left, seat))))
-    })
+    });
+    stream::unfold(taken, |mut taken| async move { taken.recv().await.map(|piece| (piece, taken)) })
+}
+
+async fn piece(file: &mut File, left: u64) -> io::Result<Bytes> {
+    let mut piece = vec![0; usize::try_from(left.min(PIECE)).unwrap_or(0)];
+    let read = file.read(&mut piece).await?;
+    if read == 0 {
+        return Err(io::Error::from(ErrorKind::UnexpectedEof));
+    }
+    piece.truncate(read);
+    Ok(Bytes::from(piece))
 }
 
 #[cfg(test)]

@@ -79,17 +79,17 @@ impl Desk {
         }
     }
 
-    /// Where a recording is. Its name comes from the ledger, and leads nowhere else whatever the ledger says.
-    fn recording(&self, file: &str) -> std::io::Result<PathBuf> {
-        let mut parts = Path::new(file).components();
-        match (parts.next(), parts.next()) {
-            (Some(Component::Normal(name)), None) => Ok(self.recordings.join(name)),
-            _ => Err(Error::new(ErrorKind::InvalidInput, "the ledger names no file of the folder")),
-        }
-    }
-
     fn forget(&self, ticket: Ticket) {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner).remove(&ticket);
+    }
+}
+
+/// Where a recording is. Its name comes from the ledger, and leads nowhere else whatever the ledger says.
+fn inside(folder: &Path, file: &str) -> std::io::Result<PathBuf> {
+    let mut parts = Path::new(file).components();
+    match (parts.next(), parts.next()) {
+        (Some(Component::Normal(name)), None) => Ok(folder.join(name)),
+        _ => Err(Error::new(ErrorKind::InvalidInput, "the ledger names no file of the folder")),
     }
 }
 
@@ -199,7 +199,7 @@ impl Backend for Desk {
     }
 
     async fn open_recording(&self, file: &str) -> std::io::Result<(File, u64)> {
-        let file = File::open(self.recording(file)?).await?;
+        let file = File::open(inside(&self.recordings, file)?).await?;
         let about = file.metadata().await?;
         if !about.is_file() {
             return Err(Error::new(ErrorKind::InvalidInput, "it is no file"));
@@ -208,12 +208,26 @@ impl Backend for Desk {
     }
 
     async fn delete_recording(&self, file: &str) -> std::io::Result<()> {
-        tokio::fs::remove_file(self.recording(file)?).await?;
+        tokio::fs::remove_file(inside(&self.recordings, file)?).await?;
         // After a power cut it is not there again.
         File::open(&self.recordings).await?.sync_all().await
     }
 
     fn request_id(&self) -> String {
         random::uuid()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_recording_is_looked_for_in_its_folder_and_nowhere_else() {
+        let folder = Path::new("/state/recordings");
+        assert_eq!(inside(folder, "call_1.wav.age").unwrap(), folder.join("call_1.wav.age"));
+        for bad in ["", ".", "..", "../calls.db", "/etc/passwd", "a/b", "a/../../calls.db", "./a/b"] {
+            assert_eq!(inside(folder, bad).unwrap_err().kind(), ErrorKind::InvalidInput, "{bad}");
+        }
     }
 }
