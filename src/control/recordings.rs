@@ -308,14 +308,13 @@ impl Told {
     pub fn of(record: &Record, tape: Option<&TapeRow>, signer: &Signer<'_>) -> Told {
         let keep = signer.config.number(&record.number).and_then(|number| number.recording_as.keep_days);
         let keep_days = keep.unwrap_or(signer.config.recording.keep_days);
-        let expires_at = match tape.map(|tape| (tape.state, tape.local)) {
-            // The recorder counts from when the file is finished: that is now.
-            Some((TapeState::Running, _)) if keep_days > 0 => {
-                Some(Wall(record.ended_at.0.saturating_add(i64::from(keep_days).saturating_mul(DAY))))
-            }
-            Some((TapeState::Running, _)) => None,
-            Some((TapeState::Kept, true)) => tape.and_then(|tape| tape.expires_at),
-            Some((TapeState::Kept | TapeState::Failed | TapeState::Deleted, _)) | None => {
+        let from_now = (keep_days > 0)
+            .then(|| Wall(record.ended_at.0.saturating_add(i64::from(keep_days).saturating_mul(DAY))));
+        let expires_at = match tape.map(|tape| (tape.state, tape.local, tape.expires_at)) {
+            // It is kept from when it is finished on: that is now.
+            Some((TapeState::Running, _, known)) => known.or(from_now),
+            Some((TapeState::Kept, true, known)) => known,
+            Some((TapeState::Kept | TapeState::Failed | TapeState::Deleted, _, _)) | None => {
                 return Told::default();
             }
         };
