@@ -6,6 +6,7 @@ use std::cell::Cell;
 use std::sync::Arc;
 use std::time::Duration;
 use watrunk::clock::Tick;
+use watrunk::media::tap::{Said, WAITING};
 use watrunk::media::{
     Alone, Bridge, BridgeSettings, Clip, Codec, DtmfFormat, FarMedia, Outgoing, Seeds, UserPacket, g711,
 };
@@ -304,4 +305,63 @@ fn a_thousand_ticks_both_ways_allocate_nothing() {
     let counted = allocations();
     drop(std::hint::black_box(vec![1u8; 10]));
     assert_eq!(allocations(), counted + 1);
+}
+
+#[test]
+fn a_call_that_is_recorded_allocates_nothing_either() {
+    let opus = opus_packets(1_100);
+    let clip = Arc::new(Clip::new(vec![1_000; 8_000]).unwrap());
+    for codec in [Codec::Pcmu, Codec::Opus] {
+        let mut bridge = bridge();
+        bridge.set_far(if codec == Codec::Opus { last(codec) } else { media(codec, 0, true) }).unwrap();
+        let mut out = Outgoing::default();
+        let (slices, taken) = std::sync::mpsc::sync_channel(WAITING);
+        let (mut before, mut counted, mut full) = (0, 0, 0);
+        for n in 0..1_000usize {
+            let now = Tick::from_millis(1_000 + 20 * n as u64);
+            match n {
+                // The thread's first use of libopus is behind us.
+                100 => {
+                    before = allocations();
+                    bridge.announce(Arc::clone(&clip), true);
+                }
+                200 => {
+                    bridge.connect();
+                    bridge.open_tap(Some(250));
+                }
+                600 => assert!(bridge.pause_tap(true)),
+                650 => assert!(bridge.pause_tap(false)),
+                _ => {}
+            }
+            let (sequence, timestamp) = (n as u16, n as u32 * 960);
+            let user = UserPacket {
+                ssrc: 9,
+                payload_type: 111,
+                marker: false,
+                sequence,
+                timestamp,
+                payload: &opus[n],
+            };
+            if n % 40 != 11 {
+                bridge.from_user(&user, now);
+            }
+            let outside = allocations();
+            let datagram = if codec == Codec::Opus { opus_datagram(n, &opus[n]) } else { far_datagram(n) };
+            before += allocations() - outside;
+            bridge.from_far(&datagram, now).unwrap();
+            bridge.tick(now, &mut out);
+            // Nobody reads: after four seconds the recorder is one that does not keep up.
+            if let Some(slice) = out.tapped.take() {
+                counted += 1;
+                full += usize::from(slices.try_send(slice).is_err());
+            }
+        }
+        assert_eq!(
+            allocations() - before,
+            0,
+            "{codec:?}: allocations in 900 ticks with prompt, beep and tap"
+        );
+        assert_eq!((counted, full), (800, 800 - WAITING), "{codec:?}");
+        assert!(taken.try_iter().all(|slice| slice.user != Said::Nothing), "{codec:?}");
+    }
 }

@@ -1,5 +1,6 @@
 //! THE HEART: one call as a value. Two legs, one machine; direction is data.
 
+pub mod consent;
 pub mod leg;
 pub mod record;
 pub mod recording;

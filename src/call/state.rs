@@ -162,6 +162,11 @@ impl Call {
         self.why
     }
 
+    /// Whether the target has answered, and the origin is still to be told so or to confirm it.
+    pub fn answering(&self) -> bool {
+        matches!(self.state, State::Answering { .. })
+    }
+
     /// Whether both ends hear each other now.
     pub fn talking(&self) -> bool {
         matches!(self.state, State::Talking { .. })

@@ -107,7 +107,7 @@ impl Note {
         Note { line: place.line, column: place.column, key: place.key.clone(), what: what.into() }
     }
 
-    /// `watrunk.toml:12: recording: not in force in this version`
+    /// `watrunk.toml:12: media.stun: not in force in this version`
     pub fn in_file<'a>(&'a self, path: &'a Path) -> impl fmt::Display + 'a {
         Line { path: Some(path), line: self.line, key: &self.key, what: &self.what, hint: None }
     }
@@ -169,14 +169,19 @@ pub(super) fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) 
     known
         .into_iter()
         .map(|candidate| (distance(&word, &candidate.to_ascii_lowercase()), candidate))
-        // `listen` for `listen_ip` is a plain beginning, not a slip of the finger: it costs one.
+        // `listen` for `listen_ip` is a plain beginning, not a slip of the finger: it costs one. The other way round
+        // it costs two: `recording_consnt` is rather `recording_consent` than `recording`.
         .map(|(far, candidate)| {
-            let begins = word.len() >= 3 && (candidate.starts_with(&word) || word.starts_with(candidate));
-            (if begins { far.min(1) } else { far }, candidate)
+            let cost = match word.len() >= 3 {
+                true if candidate.starts_with(&word) => far.min(1),
+                true if word.starts_with(candidate) => far.min(2),
+                true | false => far,
+            };
+            (cost, far, candidate)
         })
-        .filter(|(far, candidate)| *far <= 1 + candidate.len().max(word.len()) / 4)
-        .min_by_key(|(far, _)| *far)
-        .map(|(_, candidate)| candidate)
+        .filter(|(cost, _, candidate)| *cost <= 1 + candidate.len().max(word.len()) / 4)
+        .min_by_key(|(cost, far, _)| (*cost, *far))
+        .map(|(_, _, candidate)| candidate)
 }
 
 /// Edit distance with swaps of neighbours counted as one (optimal string alignment).
@@ -209,6 +214,9 @@ mod tests {
         assert_eq!(nearest("lisen_ip", known), Some("listen_ip"));
         assert_eq!(nearest("listen", known), Some("listen_ip"));
         assert_eq!(nearest("sutn", known), Some("stun"));
+        assert_eq!(nearest("stun_server", known), Some("stun"));
+        assert_eq!(nearest("stun_servrs", ["stun", "stun_servers"]), Some("stun_servers"));
+        assert_eq!(nearest("stun_srvrs", ["stun", "stun_servers"]), Some("stun_servers"));
         assert_eq!(nearest("JITTER_MS", known), Some("jitter_ms"));
         assert_eq!(nearest("colour", known), None);
         assert_eq!(nearest(&"x".repeat(5_000), known), None);

@@ -92,6 +92,12 @@ pub(super) const NUMBER: &[&str] = &[
     "trunk",
     "caller_id",
     "recording",
+    "recording_consent",
+    "recording_prompt",
+    "recording_language",
+    "recording_announce_to",
+    "recording_beep_seconds",
+    "recording_keep_days",
     "max_call_seconds",
     "dialect",
     "agent_parameters",
@@ -112,7 +118,45 @@ pub(super) const NUMBER: &[&str] = &[
     "call_icon_countries",
 ];
 
-pub(super) const RECORDING: &[&str] = &["format", "consent_prompt", "keep_days", "max_mib", "per_minute_usd"];
+pub(super) const RECORDING: &[&str] = &[
+    "format",
+    "encoding",
+    "sample_rate",
+    "bitrate",
+    "consent",
+    "consent_prompt",
+    "consent_language",
+    "consent_key",
+    "consent_seconds",
+    "announce_to",
+    "pause_key",
+    "beep_seconds",
+    "keep_days",
+    "max_mib",
+    "min_free_mib",
+    "encrypt_to",
+    "upload",
+    "per_minute_usd",
+];
+
+pub(super) const RECORDING_UPLOAD: &[&str] = &[
+    "url",
+    "endpoint",
+    "region",
+    "access_key",
+    "access_key_file",
+    "access_key_env",
+    "secret_key",
+    "secret_key_file",
+    "secret_key_env",
+    "token",
+    "token_file",
+    "token_env",
+    "keep_local",
+    "timeout_seconds",
+    "max_tries",
+    "ca_file",
+];
 
 pub(super) const RATES: &[&str] = &["prefix", "meta_per_minute_usd", "carrier_per_minute_usd", "tiers"];
 
@@ -160,6 +204,7 @@ pub(super) const SECTIONS: &[(&str, &[&str])] = &[
     ("[[trunk]]", TRUNK),
     ("[[number]]", NUMBER),
     ("[recording]", RECORDING),
+    ("[recording.upload]", RECORDING_UPLOAD),
     ("[[rates]]", RATES),
     ("tiers", TIER),
     ("[[webhook]]", WEBHOOK),

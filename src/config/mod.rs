@@ -30,8 +30,8 @@ pub use board::{BOARD_PATH, Board, InForce, Origin};
 pub use fault::{Fault, Note};
 pub use private::{is_private, is_private_host};
 pub use recording::{
-    AnnounceTo, ConsentMode, ConsentPrompt, NumberRecording, RecordingConfig, TapeFormat, UploadConfig,
-    UploadTo,
+    AnnounceTo, ConsentMode, ConsentPrompt, LANGUAGES, NumberRecording, RecordingConfig, TapeFormat,
+    UploadConfig, UploadTo,
 };
 pub use secret::{FileBeside, KeySecret, NamedTexts, Secret, SecretSource, SystemSecrets};
 pub use sections::{

@@ -1,11 +1,10 @@
-//! What minutes cost: `[[rates]]` and the price of a recorded minute. Amounts are exact decimals.
+//! What minutes cost: `[[rates]]`. Amounts are exact decimals.
 
 use rust_decimal::Decimal;
 
 use super::fault::Fault;
 use super::known;
 use super::reader::{Reader, Section};
-use super::recording::RecordingConfig;
 use super::sections::{RateConfig, RateTier};
 
 /// Places behind the point that an amount may have.
@@ -89,18 +88,6 @@ pub(super) fn check(r: &mut Reader<'_>, sections: &[Section<'_>]) {
     if let Some(first) = sections.get(RATES) {
         let at = first.place().clone();
         r.fault(Fault::at(&at, format!("is one too many: at most {RATES} [[rates]]")));
-    }
-}
-
-/// Reads `[recording]`: all but the price belongs to a later version, and its keys are checked so that a slip is
-/// told today.
-pub(super) fn recording(r: &mut Reader<'_>, s: &Section<'_>) -> RecordingConfig {
-    if known::RECORDING.iter().any(|key| *key != "per_minute_usd" && s.has(key)) {
-        r.note(s.place(), "not in force in this version, but for per_minute_usd");
-    }
-    RecordingConfig {
-        per_minute_usd: r.amount(s, "per_minute_usd").unwrap_or_default(),
-        ..RecordingConfig::default()
     }
 }
 

@@ -107,13 +107,21 @@ fn count(text: &str, labels: &[&str]) -> Result<usize, Broken> {
     Ok(found)
 }
 
-/// A clip to be played: only its name is looked at, and that it can be read.
-pub(super) fn clip(r: &mut Reader<'_>, s: &Section<'_>, key: &str) -> Option<PathBuf> {
-    let Found { value: file, at } = r.file_beside(s, key, 1)?;
-    if !file.path.extension().is_some_and(|is| is.eq_ignore_ascii_case("wav")) {
-        let what = format!("must be a file whose name ends in .wav, is \"{}\"", file.path.display());
-        r.fault(Fault::at(&at, what));
-        return None;
-    }
-    Some(file.path)
+/// A clip to be played, whose name ends in one of these ways: only that is looked at, and that it can be read and
+/// begins as WAV and Ogg files do.
+pub(super) fn clip(r: &mut Reader<'_>, s: &Section<'_>, key: &str, ends: &[&str]) -> Option<PathBuf> {
+    let Found { value: file, at } = r.file_beside(s, key, 4)?;
+    let shown = file.path.display();
+    let fault =
+        if !file.path.extension().is_some_and(|is| ends.iter().any(|end| is.eq_ignore_ascii_case(end))) {
+            let ends: Vec<String> = ends.iter().map(|end| format!(".{end}")).collect();
+            Fault::at(&at, format!("must be a file whose name ends in {}, is \"{shown}\"", ends.join(" or ")))
+        } else if file.begins.is_some_and(|begins| begins != b"RIFF" && begins != b"OggS") {
+            Fault::at(&at, format!("\"{shown}\" is no sound file of this kind, whatever its name says"))
+                .hint("make one with: ffmpeg -i IN -ac 1 -ar 8000 OUT.wav")
+        } else {
+            return Some(file.path);
+        };
+    r.fault(fault);
+    None
 }

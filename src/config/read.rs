@@ -11,7 +11,7 @@ use super::sections::{
     Config, GatewayConfig, HttpConfig, HttpKey, MediaConfig, NumberConfig, WhatsAppConfig,
 };
 use super::units::{CallerId, Destination, DtlsRole, PortRange, Role, dialect, e164, url};
-use super::{cross, hooks, known, money, pem, sip, template};
+use super::{cross, hooks, known, money, pem, recording, sip, template};
 
 const NOT_SUPPORTED: &str = "not supported by this version";
 pub(super) const DAY: u64 = 86_400;
@@ -26,7 +26,7 @@ pub(super) fn config(r: &mut Reader<'_>, root: &Section<'_>, board: &Board) -> C
     let sip = r.section(root, "sip", known::SIP);
     let trunks = r.sections(root, "trunk", known::TRUNK);
     let numbers = r.sections(root, "number", known::NUMBER);
-    let recording = r.section(root, "recording", known::RECORDING);
+    let recording_at = r.section(root, "recording", known::RECORDING);
     let rates = r.sections(root, "rates", known::RATES);
     let webhooks = r.sections(root, "webhook", known::WEBHOOK);
     let agent = r.section(root, "agent", known::AGENT);
@@ -40,7 +40,7 @@ pub(super) fn config(r: &mut Reader<'_>, root: &Section<'_>, board: &Board) -> C
         trunks: trunks.iter().map(|s| sip::trunk(r, s)).collect(),
         numbers: numbers.iter().map(|s| read_number(r, s)).collect(),
         rates: rates.iter().map(|s| money::rate(r, s)).collect(),
-        recording: money::recording(r, &recording),
+        recording: recording::recording(r, &recording_at),
         webhooks: webhooks.iter().map(|s| hooks::webhook(r, s)).collect(),
         agent: hooks::agent(r, &agent),
     };
@@ -50,6 +50,7 @@ pub(super) fn config(r: &mut Reader<'_>, root: &Section<'_>, board: &Board) -> C
     let sections =
         cross::Sections { root, gateway, http, keys, media, sip, trunks, numbers, rates, webhooks };
     cross::check(r, &config, &sections);
+    recording::check(r, &config, &recording_at, &sections.numbers);
     config
 }
 
@@ -166,7 +167,7 @@ fn read_media(r: &mut Reader<'_>, s: &Section<'_>, default: MediaConfig) -> Medi
         opus_bitrate: r.whole(s, "opus_bitrate", 6_000..=64_000, "bit/s").unwrap_or(default.opus_bitrate),
         dscp: r.whole(s, "dscp", 0..=63, "46 is expedited forwarding").unwrap_or(default.dscp),
         threads: board::threads(r, s).or(default.threads),
-        hold_clip: pem::clip(r, s, "hold_clip"),
+        hold_clip: pem::clip(r, s, "hold_clip", &["wav"]),
     }
 }
 
@@ -182,11 +183,6 @@ fn read_number(r: &mut Reader<'_>, s: &Section<'_>) -> NumberConfig {
     let id: String = r.parsed(s, "id", token).unwrap_or_default();
     let forward_to = r.parsed(s, "forward_to", Destination::parse);
     let fallback_to = r.parsed(s, "fallback_to", Destination::parse);
-    let recording = r.flag(s, "recording").unwrap_or(false);
-    if recording {
-        let at = r.at(s, "recording");
-        r.fault(Fault::at(&at, format!("recording is {NOT_SUPPORTED}")).hint("set it to false"));
-    }
     NumberConfig {
         account_id: r.parsed(s, "account_id", token).unwrap_or_else(|| id.clone()),
         id,
@@ -197,8 +193,8 @@ fn read_number(r: &mut Reader<'_>, s: &Section<'_>) -> NumberConfig {
         fallback_to,
         trunk: r.text(s, "trunk").map(|found| found.value),
         caller_id: r.word(s, "caller_id", CallerId::WORDS).unwrap_or(CallerId::Caller),
-        recording,
-        recording_as: super::recording::NumberRecording::default(),
+        recording: r.flag(s, "recording").unwrap_or(false),
+        recording_as: recording::of_number(r, s),
         max_call_seconds: max_call_seconds(r, s),
         dialect: r.parsed(s, "dialect", dialect),
         agent_parameters: hooks::parameters(r, s, "agent_parameters"),

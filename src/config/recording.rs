@@ -7,6 +7,14 @@ use rust_decimal::Decimal;
 
 use super::secret::Secret;
 
+mod age;
+mod read;
+
+pub(super) use read::{check, of_number, recording};
+
+/// The languages of the built-in prompts (ISO 639-1).
+pub const LANGUAGES: &[&str] = &["en", "es", "pt", "fr", "de", "it", "nl", "id", "hi", "ar", "tr", "ru"];
+
 /// Whether the user is told or asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum ConsentMode {
@@ -110,6 +118,25 @@ impl Default for RecordingConfig {
             encrypt_to: Vec::new(),
             upload: None,
             per_minute_usd: Decimal::ZERO,
+        }
+    }
+}
+
+impl RecordingConfig {
+    /// What holds for the calls of a number.
+    pub fn for_number(&self, number: &NumberRecording) -> RecordingConfig {
+        let NumberRecording { consent, prompt, language, announce_to, beep_seconds, keep_days } = number;
+        RecordingConfig {
+            consent: consent.unwrap_or(self.consent),
+            consent_prompt: prompt.clone().unwrap_or_else(|| self.consent_prompt.clone()),
+            consent_language: language.clone().or_else(|| self.consent_language.clone()),
+            announce_to: announce_to.unwrap_or(self.announce_to),
+            beep_seconds: match beep_seconds {
+                Some(seconds) => Some(*seconds).filter(|seconds| *seconds > 0),
+                None => self.beep_seconds,
+            },
+            keep_days: keep_days.unwrap_or(self.keep_days),
+            ..self.clone()
         }
     }
 }

@@ -45,7 +45,7 @@ pub struct Config {
 pub struct GatewayConfig {
     /// The name in logs, metrics and the SIP User-Agent.
     pub name: String,
-    /// Where call history is kept.
+    /// Where call history and recordings are kept.
     pub state_dir: PathBuf,
     /// Calls at one time; the next one is refused.
     pub max_calls: usize,

@@ -11,6 +11,7 @@ mod agents;
 mod board;
 mod edit;
 mod outbound;
+mod recording;
 mod trunk;
 
 /// Files and variables out of a map.
@@ -62,6 +63,13 @@ fn files() -> Vault {
         ("/etc/watrunk/agents.pem", CERTIFICATE),
         ("/etc/watrunk/sip.key", KEY),
         ("/etc/watrunk/hold.wav", "RIFF"),
+        ("asked.ogg", "OggS\0"),
+        ("ASKED.OPUS", "OggS\0"),
+        ("told.wav", "RIFF...."),
+        ("renamed.wav", "ID3"),
+        ("told.mp3", "ID3"),
+        ("/etc/watrunk/store.pem", CERTIFICATE),
+        ("s3-secret", "store-s3cret\n"),
         ("hold.mp3", "ID3"),
     ];
     let files = files.map(|(path, text)| (PathBuf::from(path), text.to_owned())).into();
@@ -239,6 +247,11 @@ fn the_example_loads_as_it_is_and_names_every_key() {
     }
 }
 
+/// `[recording]` of a config whose built-in prompt is English for all.
+fn plain_as(config: &Config) -> RecordingConfig {
+    RecordingConfig { consent_language: Some("en".to_owned()), ..config.recording.clone() }
+}
+
 #[test]
 fn what_the_example_comments_out_as_defaults_are_the_defaults() {
     let uncommented: Vec<String> = EXAMPLE
@@ -273,6 +286,9 @@ fn what_the_example_comments_out_as_defaults_are_the_defaults() {
     whole.numbers[0].mint = None;
     whole.numbers[0].agent_parameters = NamedTexts::default();
     whole.numbers[0].sip_headers = NamedTexts::default();
+    // Nothing is the same as what [recording] says.
+    assert_eq!(whole.recording.for_number(&whole.numbers[0].recording_as), plain_as(&whole));
+    whole.numbers[0].recording_as = NumberRecording::default();
     assert_eq!(whole, plain);
     assert!(uncommented.iter().any(|line| line.starts_with("jitter_ms = 60")), "nothing was uncommented");
 }
@@ -555,7 +571,6 @@ fn what_this_version_can_not_do_is_refused_not_ignored() {
         (with(";transport=udp", ";lr"), 12, "trunk.server"),
         (with("sip:200@pbx", "sips:200@pbx"), 20, "number.forward_to"),
         (with("sip:200@pbx", "sip:200@10.0.0.1;transport=tcp"), 20, "number.forward_to"),
-        (with("id = \"support\"", "id = \"support\"\nrecording = true"), 18, "number.recording"),
         (plus("[http]\ntls_cert = \"a.pem\""), 22, "http.tls_cert"),
         (plus("[http]\ntls_key = \"a.pem\""), 22, "http.tls_key"),
     ];
@@ -571,12 +586,6 @@ fn what_this_version_can_not_do_is_refused_not_ignored() {
 fn what_this_version_leaves_out_is_noted() {
     let stun = notes(&with("[media]", "[media]\nstun = [\"stun:stun.example.com\"]"));
     assert!(stun[0].starts_with("w.toml:7: media.stun: not in force"), "{stun:?}");
-    let later = "[recording]\nkeep_days = 3\nper_minute_usd = 0.002\n[agent]\ndialect = \"twilio\"\n";
-    assert_eq!(
-        notes(&plus(later)),
-        ["w.toml:21: recording: not in force in this version, but for per_minute_usd",]
-    );
-    assert_eq!(notes(&plus("[recording]\nper_minute_usd = 0.002\n")), Vec::<String>::new());
 }
 
 #[test]

@@ -32,8 +32,11 @@ pub enum Capped {
         /// At least one.
         wait: u32,
     },
-    /// Not so many in a day.
-    Day,
+    /// Not so many in a day; how many seconds until the next (UTC) begins.
+    Day {
+        /// At least one.
+        wait: u32,
+    },
 }
 
 impl Capped {
@@ -42,7 +45,7 @@ impl Capped {
         match self {
             Capped::Number => (403, "this trunk may not dial this number (dial_allow)", None),
             Capped::Minute { wait } => (486, "too many calls in a minute (dial_per_minute)", Some(wait)),
-            Capped::Day => (486, "too many calls today (dial_per_day)", None),
+            Capped::Day { wait } => (486, "too many calls today (dial_per_day)", Some(wait)),
         }
     }
 }
@@ -79,13 +82,15 @@ impl Caps {
             return Err(Capped::Number);
         }
         let dialled = self.0.entry(trunk.to_owned()).or_default();
-        let day = now.wall.0 / DAY_MS;
+        let day = now.wall.0.div_euclid(DAY_MS);
         if dialled.day != day {
             dialled.day = day;
             dialled.today = 0;
         }
         if limits.per_day > 0 && dialled.today >= limits.per_day {
-            return Err(Capped::Day);
+            let left = DAY_MS - now.wall.0.rem_euclid(DAY_MS);
+            let left = Duration::from_millis(left.unsigned_abs());
+            return Err(Capped::Day { wait: whole_seconds(left) });
         }
         if limits.per_minute > 0 {
             while dialled.minute.front().is_some_and(|at| now.tick - *at >= MINUTE) {
@@ -93,14 +98,18 @@ impl Caps {
             }
             if dialled.minute.len() >= limits.per_minute {
                 let left = dialled.minute.front().map_or(MINUTE, |at| MINUTE.saturating_sub(now.tick - *at));
-                let wait = u32::try_from(left.as_secs()).unwrap_or(60).max(1);
-                return Err(Capped::Minute { wait });
+                return Err(Capped::Minute { wait: whole_seconds(left) });
             }
             dialled.minute.push_back(now.tick);
         }
         dialled.today += 1;
         Ok(())
     }
+}
+
+/// Rounded up: whoever tries again then is not a moment too early.
+fn whole_seconds(left: Duration) -> u32 {
+    u32::try_from(left.as_millis().div_ceil(1_000)).unwrap_or(u32::MAX).max(1)
 }
 
 #[cfg(test)]
@@ -139,6 +148,14 @@ mod tests {
         assert_eq!(caps.admit("a", &limits, &user, at(0)), Ok(()));
         assert_eq!(caps.admit("a", &limits, &user, at(30)), Ok(()));
         assert_eq!(caps.admit("a", &limits, &user, at(50)), Err(Capped::Minute { wait: 10 }));
+        let nearly = Now { tick: Tick::from_millis(59_500), ..at(59) };
+        assert_eq!(
+            caps.admit("a", &limits, &user, nearly),
+            Err(Capped::Minute { wait: 1 }),
+            "never too early"
+        );
+        let nearly = Now { tick: Tick::from_millis(50_500), ..at(50) };
+        assert_eq!(caps.admit("a", &limits, &user, nearly), Err(Capped::Minute { wait: 10 }));
         assert_eq!(caps.admit("b", &limits, &user, at(50)), Ok(()));
         assert_eq!(caps.admit("a", &limits, &user, at(60)), Ok(()), "the first is a minute ago");
         assert_eq!(caps.admit("a", &limits, &user, at(61)), Err(Capped::Minute { wait: 29 }));
@@ -150,7 +167,17 @@ mod tests {
         let mut caps = Caps::default();
         let user = phone("+4930123456");
         assert_eq!(caps.admit("a", &limits, &user, at(0)), Ok(()));
-        assert_eq!(caps.admit("a", &limits, &user, at(3_600)), Err(Capped::Day));
-        assert_eq!(caps.admit("a", &limits, &user, at(24 * 3_600)), Ok(()));
+        // 1 800 000 000 is 8 o'clock in the morning.
+        assert_eq!(caps.admit("a", &limits, &user, at(3_600)), Err(Capped::Day { wait: 15 * 3_600 }));
+        let moment = |mut now: Now, millis: i64| {
+            now.wall.0 += millis;
+            now
+        };
+        let midnight = at(16 * 3_600);
+        let last = moment(midnight, -1);
+        assert_eq!(caps.admit("a", &limits, &user, last), Err(Capped::Day { wait: 1 }));
+        assert_eq!(Capped::Day { wait: 7 }.answer().2, Some(7), "the PBX is told when to try again");
+        assert_eq!(caps.admit("a", &limits, &user, midnight), Ok(()));
+        assert_eq!(caps.admit("a", &limits, &user, at(40 * 3_600)), Ok(()), "the next midnight");
     }
 }

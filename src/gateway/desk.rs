@@ -267,7 +267,7 @@ impl Gateway {
             Command::Call(place) => return self.place_for(ticket, *place, now).map(|()| None),
             Command::HangUp { id } => return self.hang_up(&id, now).map(Some),
             Command::Transfer { id, to } => return self.transfer(&id, &to, now).map(Some),
-            Command::Record { .. } => return Err(Refusal::NotNow { state: "not recording" }),
+            Command::Record { id, on } => return self.pause_tape(&id, on).map(Some),
             Command::Calls => return Ok(Some(Answer::Calls(self.view_calls()))),
             Command::Trunks => return Ok(Some(Answer::Trunks(self.view_trunks()))),
             Command::Tracing { on } => {
@@ -310,7 +310,7 @@ impl Gateway {
         known.map(|known| known.phone_number_id.clone()).ok_or(Refusal::NoSuchNumber)
     }
 
-    fn find(&self, id: &str) -> Result<(CallKey, &Live), Refusal> {
+    pub(super) fn find(&self, id: &str) -> Result<(CallKey, &Live), Refusal> {
         let found = self.calls.iter().find(|(_, live)| live.is_named(id));
         found.map(|(key, live)| (*key, live)).ok_or(Refusal::NoSuchCall)
     }

@@ -1,5 +1,6 @@
 //! The hall's far side: the PBX is dialled, heard and hung up on.
 
+use super::hunt::Standing;
 use super::line::FarPath;
 use super::live::{FarState, LineState};
 use super::port::{FarSound, Secret};
@@ -71,7 +72,17 @@ impl Gateway {
             Some(Route::Agent(agent)) => return self.dial_agent(key, agent, now),
             None => return self.far_ended(key, Why::NotRouted, now),
         };
-        let Some(user) = self.user_for(key, user, now) else { return };
+        if self.settings.number(&live.phone_number_id).is_none() {
+            let said = "the number is not in the configuration any more";
+            self.unroutable(key, said);
+            return self.nobody_carries(key, now);
+        }
+        // Whom the PBX names is no template.
+        let user = match live.refer {
+            Some(_) => Some(user),
+            None => self.user_for(key, user, now),
+        };
+        let Some(user) = user else { return };
         while let Some((trunk, patience)) = self.next_trunk(key, &named) {
             let local = self.local_media(&trunk, rtp, secret);
             self.legs += 1;
@@ -185,26 +196,29 @@ impl Gateway {
                     }
                     Err(error) => {
                         let detail = format!("the PBX's answer can't be used: {error}");
-                        self.end(key, Why::FarUnreachable, &detail, now);
+                        if !self.take_back(key, leg, &detail, now) {
+                            self.end(key, Why::FarUnreachable, &detail, now);
+                        }
                     }
                 }
             }
             sip::Event::Changed { leg, ours, theirs } => {
                 let Some(key) = self.by_leg.get(&leg).copied() else { return };
                 match sdp::agreed(&ours, &theirs) {
-                    // Somebody who is being replaced changes nothing any more.
-                    Ok(media) if self.calls.get(&key).is_some_and(|live| live.far == FarState::Up(leg)) => {
-                        self.point_line(key, &media);
-                    }
-                    Ok(_) => {}
+                    Ok(media) => self.far_changed(key, leg, &media),
                     Err(error) => {
                         tracing::warn!(%error, "the PBX changed a call in a way that can't be followed");
                     }
                 }
             }
             sip::Event::Referred { leg, refer } => self.referred(leg, refer, now),
-            // Digits of the PBX have nowhere to go: WhatsApp takes none from a business.
-            sip::Event::Digit { .. } => {}
+            // WhatsApp takes no digits from a business: those of the PBX are for us.
+            sip::Event::Digit { leg, digit, .. } => {
+                let Some(key) = self.by_leg.get(&leg).copied() else { return };
+                if self.calls.get(&key).is_some_and(|live| live.far == FarState::Up(leg)) {
+                    self.far_digit(key, digit, now);
+                }
+            }
             sip::Event::Ended { leg, ending } => {
                 // A far end that was transferred away is nobody's any more.
                 let Some(key) = self.by_leg.remove(&leg) else { return };
@@ -233,12 +247,15 @@ impl Gateway {
 
     fn trunk_said(&mut self, trunk: String, state: &sip::TrunkState, now: Now) {
         let up = state.is_up();
-        let before = self.trunks_up.insert(trunk.clone(), up);
+        let before = self.heard_of.get(&trunk).copied();
+        let turned = before.is_none_or(|before| before.up != up);
         // A trunk that has never been up is told of too, once.
+        let told = before.is_some_and(|before| before.told);
         let fails = matches!(state, sip::TrunkState::Failed { .. });
-        let news = if fails { self.trunks_failed.insert(trunk.clone()) } else { before != Some(up) };
-        if up {
-            self.trunks_failed.remove(&trunk);
+        let news = if fails { !told } else { turned };
+        // One that is out of the configuration has its last word, and is not remembered.
+        if self.settings.trunk(&trunk).is_some() {
+            self.heard_of.insert(trunk.clone(), Standing { up, told: !up && (told || fails) });
         }
         if news {
             match state {
@@ -251,11 +268,8 @@ impl Gateway {
                 sip::TrunkState::Unresolved | sip::TrunkState::Trying | sip::TrunkState::Stopped => {}
             }
         }
-        if before != Some(up) {
-            self.outputs.push_back(Output::TrunkUp { trunk: trunk.clone(), up });
-            if !up {
-                self.trunk_lost(&trunk, now);
-            }
+        if turned && !up {
+            self.trunk_lost(&trunk, now);
         }
     }
 
@@ -281,6 +295,18 @@ impl Gateway {
         let trunk = live.trunk.as_deref().and_then(|trunk| self.settings.trunk(trunk));
         let sound = far_sound(remote, trunk);
         self.point(key, sound);
+    }
+
+    /// The far end has put its sound elsewhere, or holds. Of one that has handed the call over it is noted, in case that
+    /// it gets the call back.
+    fn far_changed(&mut self, key: CallKey, leg: LegId, remote: &sdp::RemoteMedia) {
+        let Some(live) = self.calls.get_mut(&key) else { return };
+        if live.far == FarState::Up(leg) {
+            self.point_line(key, remote);
+        } else if let Some(referrer) = live.referrer.as_mut().filter(|referrer| referrer.leg == leg) {
+            let trunk = referrer.trunk.as_deref().and_then(|trunk| self.settings.trunk(trunk));
+            referrer.sound = Some(far_sound(remote, trunk));
+        }
     }
 
     /// From now on the sound goes there.

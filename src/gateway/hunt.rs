@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use super::live::FarState;
+use super::live::{FarState, Live};
 use super::route::{Random, Settings, Trunk};
 use super::{CallKey, Gateway};
 use crate::call::leg::Why;
 use crate::clock::Now;
-use crate::sip::{DialError, Ending, LegId};
+use crate::sip::{DialError, EndedBy, Ending, LegId};
 
 /// How long a PBX may say nothing at all to an INVITE if there is another one to try. A lost INVITE is sent again
 /// three times in it (RFC 3261 T1).
@@ -39,12 +39,21 @@ pub fn candidates(settings: &Settings, name: &str, random: &mut Random) -> Vec<S
     order
 }
 
+/// What a trunk has said about itself.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Standing {
+    /// It can take calls.
+    pub up: bool,
+    /// An operator has been told that it failed, since it was last up.
+    pub told: bool,
+}
+
 impl Gateway {
     /// Whether any of the trunks that are meant by this name can take a call now.
     pub(super) fn can_carry(&self, name: &str) -> bool {
         let meant = |trunk: &&Trunk| trunk.answers_to(name);
         let mut meant = self.settings.trunks.iter().filter(meant);
-        meant.any(|trunk| self.trunks_up.get(&trunk.sip.name).copied().unwrap_or(false))
+        meant.any(|trunk| self.heard_of.get(&trunk.sip.name).is_some_and(|standing| standing.up))
     }
 
     /// The next trunk to be tried for this call, and how long it may say nothing at all.
@@ -65,11 +74,24 @@ impl Gateway {
         }
     }
 
-    /// No trunk takes the call.
+    /// No trunk can even be asked, and why.
+    pub(super) fn unroutable(&mut self, key: CallKey, why: &str) {
+        if let Some(live) = self.calls.get_mut(&key) {
+            live.unheard = Some((Why::NotRouted, why.to_owned()));
+        }
+    }
+
+    /// No trunk takes the call. Whoever has handed it over has it again.
     pub(super) fn nobody_carries(&mut self, key: CallKey, now: Now) {
         let Some(live) = self.calls.get_mut(&key) else { return };
         let (why, said) = live.unheard.take().unwrap_or((Why::NotRouted, "no trunk of that name".to_owned()));
-        live.explain(&said);
+        let nowhere =
+            Ending { by: EndedBy::Us, code: None, cause: None, answered: false, lost: true, text: said };
+        if self.give_back(key, &nowhere, now) {
+            return;
+        }
+        let Some(live) = self.calls.get_mut(&key) else { return };
+        live.explain(&nowhere.text);
         self.far_ended(key, why, now);
     }
 
@@ -107,6 +129,11 @@ impl Gateway {
             })
             .collect();
         for (key, leg) in ringing {
+            // The one before may have brought other news.
+            let rings = |live: &Live| live.far == FarState::Up(leg) && !live.call.ending();
+            if !self.calls.get(&key).is_some_and(rings) {
+                continue;
+            }
             self.by_leg.remove(&leg);
             self.agent.hang_up(leg, crate::sip::Cause { code: Some(503), text: "the trunk is down" }, now);
             if let Some(live) = self.calls.get_mut(&key) {

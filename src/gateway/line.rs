@@ -13,6 +13,11 @@ use crate::media::{
 };
 use std::sync::Arc;
 
+#[path = "line_tape.rs"]
+mod tape;
+
+pub use tape::{TapeNews, TapeTerms};
+
 /// For so long after an answer or a re-INVITE another address of the PBX may be learned.
 const LEARNING: Duration = Duration::from_secs(5);
 /// Meta cuts a leg that is silent for this long, and so do we.
@@ -113,6 +118,7 @@ pub struct Line {
     shield: Option<Box<Shield>>,
     shielded: bool,
     dropped: Dropped,
+    taping: tape::Taping,
 }
 
 impl Line {
@@ -137,6 +143,7 @@ impl Line {
             shield: None,
             shielded: false,
             dropped: Dropped::default(),
+            taping: tape::Taping::default(),
         })
     }
 
@@ -315,6 +322,7 @@ impl Line {
     /// Every 20 ms. What is to be sent is in `out`; a silence that has lasted too long is told once.
     pub fn tick(&mut self, now: Tick, out: &mut Outgoing) -> Option<Silence> {
         self.bridge.tick(now, out);
+        self.tape_tick(now, out);
         if let Some(shield) = self.shield.as_mut().filter(|_| self.shielded) {
             out.to_far.retain_mut(|datagram| shield.protect(datagram));
         }

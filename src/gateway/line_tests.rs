@@ -4,6 +4,9 @@ use super::*;
 use crate::media::srtp::{MasterKey, Suite};
 use crate::media::{Codec, DATAGRAM, DtmfFormat, Seeds};
 
+#[path = "line_tape_tests.rs"]
+mod tape;
+
 const PBX: &str = "192.0.2.10:12000";
 
 /// G.711 with digits.

@@ -7,6 +7,7 @@ use super::desk::Ticket;
 use super::port::{FarSound, Secret};
 use super::refer::Referrer;
 use super::route::Route;
+use super::taping::TapeState;
 use crate::call::leg::{Side, Why};
 use crate::call::record::{AgentPart, MAX_ERRORS, PlacedBy, Quality, Record, Running, TrunkPart};
 use crate::call::recording::RecordingPart;
@@ -123,6 +124,9 @@ pub struct Live {
     pub trunk_part: TrunkPart,
     /// What became of its recording, if it is to be recorded.
     pub tape: Option<Box<RecordingPart>>,
+    /// Where its recording is, and how long its end is waited for.
+    pub taping: TapeState,
+    pub tape_until: Option<Tick>,
     pub recorded: bool,
     /// What the voice agents of this call have done.
     pub agent: Option<Box<AgentPart>>,
@@ -177,6 +181,8 @@ impl Live {
             rang: false,
             trunk_part: TrunkPart::default(),
             tape: None,
+            taping: TapeState::None,
+            tape_until: None,
             recorded: false,
             agent: None,
             fell_back: None,
@@ -191,7 +197,7 @@ impl Live {
             LineState::None | LineState::Opening | LineState::Open { .. } | LineState::Closed => None,
         };
         let parting = self.parting.map(|(_, until)| until);
-        [self.call.deadline(), line, parting].into_iter().flatten().min()
+        [self.call.deadline(), line, parting, self.tape_deadline()].into_iter().flatten().min()
     }
 
     /// The call goes there from now on: nobody has been tried yet.
@@ -242,13 +248,14 @@ impl Live {
         {
             tracing::error!(call = %self.id, "a sound thread did not close a line in time: this is a bug");
             self.line = LineState::Closed;
+            self.tape_ends(now);
         }
     }
 
     /// Both legs are over and the sound has reported: only the record is missing.
     pub fn ready_to_record(&self) -> bool {
         let quiet = matches!(self.line, LineState::None | LineState::Closed);
-        self.call.over().is_some() && quiet && !self.recorded
+        self.call.over().is_some() && quiet && !self.recorded && !self.tape_pending()
     }
 
     /// What is known of it so far.

@@ -20,17 +20,19 @@ mod port;
 mod refer;
 mod requests;
 mod route;
+mod taping;
 #[cfg(test)]
 mod tests;
 mod trace;
 mod whatsapp;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 pub use live::CallKey;
 pub use port::{
-    AgentSetup, FarSound, Input, LineEvent, LineOrder, LineSetup, Output, RequestId, Secret, WebRtc,
+    AgentSetup, FarSound, Input, LineEvent, LineOrder, LineSetup, Output, RequestId, Secret, TapeEvent,
+    TapeSetup, WebRtc,
 };
 pub use route::Settings;
 pub use trace::Traced;
@@ -78,9 +80,8 @@ pub struct Gateway {
     drain_until: Option<Tick>,
     leaving: Option<Tick>,
     finished: bool,
-    trunks_up: BTreeMap<String, bool>,
-    /// Trunks whose failure has been told since they were last up.
-    trunks_failed: BTreeSet<String>,
+    /// The trunks that have said how they are.
+    heard_of: BTreeMap<String, hunt::Standing>,
     trace: trace::Trace,
 }
 
@@ -115,8 +116,7 @@ impl Gateway {
             drain_until: None,
             leaving: None,
             finished: false,
-            trunks_up: BTreeMap::new(),
-            trunks_failed: BTreeSet::new(),
+            heard_of: BTreeMap::new(),
             trace: trace::Trace::default(),
         };
         gateway.settle(now);
@@ -142,6 +142,7 @@ impl Gateway {
             }
             Input::GraphReplied { request, reply } => self.graph_replied(request, &reply, now),
             Input::Line { call, event } => self.line_said(call, event, now),
+            Input::Tape { call, event } => self.tape_event(call, event),
             Input::Minted { call, result } => self.minted(call, result, now),
             Input::Written { call } => self.written(call),
             Input::Asked { ticket, command } => self.asked(ticket, command, now),
@@ -155,6 +156,8 @@ impl Gateway {
     /// The time of [`Gateway::poll_timeout`] has come.
     pub fn handle_timeout(&mut self, now: Now) {
         self.agent.handle_timeout(now);
+        // What it has given up is heard before the calls' own deadlines: a transfer that comes to nothing is no end.
+        self.drain_agent(now);
         let due: Vec<RequestId> = self
             .requests
             .iter()
@@ -174,6 +177,7 @@ impl Gateway {
             let Some(live) = self.calls.get_mut(&key) else { continue };
             let steps = live.call.timeout(now);
             live.line_overdue(now);
+            live.tape_overdue(now);
             self.part(key, now);
             self.follow(key, steps, now);
         }
@@ -206,8 +210,7 @@ impl Gateway {
         for gone in before.iter().filter(|trunk| self.settings.trunk(&trunk.sip.name).is_none()) {
             tracing::info!(trunk = %gone.sip.name, "reload: a trunk is gone");
             self.agent.remove_trunk(&gone.sip.name, now);
-            self.trunks_up.remove(&gone.sip.name);
-            self.trunks_failed.remove(&gone.sip.name);
+            self.heard_of.remove(&gone.sip.name);
             self.outputs.push_back(Output::Forget { trunk: gone.sip.name.clone() });
         }
         for trunk in &self.settings.trunks {
@@ -310,16 +313,15 @@ impl Gateway {
         let steps = live.call.heard(side, event, now);
         self.follow(key, steps, now);
         self.refer_at_last(key, now);
+        self.ask_to_record(key);
     }
 
     /// Carries out what the call machine ordered.
     fn follow(&mut self, key: CallKey, steps: Vec<Step>, now: Now) {
-        let Some(live) = self.calls.get_mut(&key) else { return };
+        let Some(live) = self.calls.get(&key) else { return };
         if live.call.ending() {
-            if live.parting.is_some() {
-                self.part(key, now);
-                return self.follow(key, steps, now);
-            }
+            self.part(key, now);
+            let Some(live) = self.calls.get_mut(&key) else { return };
             if live.close_line(now, CLOSING) {
                 self.outputs.push_back(Output::Line { call: key, order: LineOrder::Close });
             }
@@ -368,16 +370,19 @@ impl Gateway {
                     self.drain_agent(now);
                 }
             }
+            LineEvent::Tape(news) => self.tape_said(key, news, now),
             LineEvent::Agent(event) => self.agent_event(key, event, now),
             LineEvent::AgentOver(summary) => self.agent_over(key, *summary),
             LineEvent::Fault(what) => {
                 tracing::error!(call = %live.id, what, "the sound of a call stopped: this is a bug");
                 live.line = LineState::Closed;
+                live.tape_ends(now);
                 self.end(key, Why::Fault, &what, now);
             }
             LineEvent::Closed { whatsapp, far } => {
                 live.quality = (whatsapp, far);
                 live.line = LineState::Closed;
+                live.tape_ends(now);
             }
         }
     }

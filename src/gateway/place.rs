@@ -28,6 +28,7 @@ struct Wanted {
     invited: Option<LegId>,
     diverted_from: Option<String>,
     limits: Limits,
+    record: bool,
 }
 
 impl Gateway {
@@ -84,6 +85,7 @@ impl Gateway {
             limits: self.outbound_limits(&number, crate::call::CONFIRMING),
             destination: format!("sip:{from}@{}", invite.trunk),
             route: route::Route::Sip { trunk: invite.trunk, user: invite.from_user },
+            record: number.recording,
             number,
             to,
             placed_by: PlacedBy::Pbx,
@@ -112,6 +114,7 @@ impl Gateway {
                 limits: self.outbound_limits(&number, self.settings.ring + Duration::from_secs(10)),
                 destination: route::shown(&destination),
                 route,
+                record: place.record.unwrap_or(number.recording),
                 number,
                 to: place.to,
                 placed_by: PlacedBy::Api,
@@ -177,6 +180,7 @@ impl Gateway {
             to: wanted.to.to_string(),
             user: route::user_of(&wanted.to),
             destination: wanted.destination,
+            recording: wanted.record,
             route: Some(wanted.route),
             callee: Some(wanted.to),
             waiting: steps,

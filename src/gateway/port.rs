@@ -5,13 +5,14 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::desk::{Answer, Command, Refusal, Ticket};
-use super::line::FarPath;
+use super::line::{FarPath, TapeNews, TapeTerms};
 use super::live::CallKey;
 use super::route::Settings;
 use crate::agent::{self, AgentEvent, Mint, Summary};
 use crate::call::leg::Why;
 use crate::call::record::{Quality, Record, Running, Speaker};
-use crate::config::DtlsRole;
+use crate::call::recording::{Finished, RecordingPart};
+use crate::config::{DtlsRole, RecordingConfig};
 use crate::media::{Alone, FarMedia};
 use crate::sip;
 use crate::whatsapp::graph::{Reply, Request};
@@ -61,6 +62,13 @@ pub enum Input {
         call: CallKey,
         /// What it says.
         event: LineEvent,
+    },
+    /// The recorder has something to say of a call's recording.
+    Tape {
+        /// The call.
+        call: CallKey,
+        /// What.
+        event: TapeEvent,
     },
     /// A service has made an id for a call, or has not: why.
     Minted {
@@ -121,6 +129,8 @@ pub enum LineEvent {
     AgentOver(Box<Summary>),
     /// A bug: this line is gone.
     Fault(String),
+    /// News of the recording.
+    Tape(TapeNews),
     /// Closed, after [`LineOrder::Close`].
     Closed {
         /// What was heard from WhatsApp.
@@ -229,8 +239,40 @@ pub enum LineOrder {
         /// The user has not answered yet: comfort noise keeps the path warm, and silence is no fault.
         early: bool,
     },
+    /// Both ends talk, and the call is to be recorded: ask.
+    Record(Box<TapeSetup>),
+    /// Silence is to be recorded instead of what is said, or no more.
+    PauseTape(bool),
+    /// A key was pressed on the destination's phone, told by signalling.
+    FarDigit(char),
     /// Stop, report, forget.
     Close,
+}
+
+/// What is needed to record a call.
+#[derive(Debug, Clone)]
+pub struct TapeSetup {
+    /// How the user is asked, and what happens while it is recorded.
+    pub terms: TapeTerms,
+    /// The language of a built-in prompt.
+    pub language: String,
+    /// The configured number's `id` and its account, for the file's description and the history.
+    pub number: String,
+    /// `account_id`
+    pub account: String,
+    /// What `[recording]` and the number say at this moment.
+    pub config: Box<RecordingConfig>,
+}
+
+/// What becomes of a recording's file.
+#[derive(Debug)]
+pub enum TapeEvent {
+    /// It is there.
+    Begun,
+    /// There is none, and why.
+    Failed(String),
+    /// It is finished.
+    Finished(Box<Finished>),
 }
 
 /// What the gateway asks for.
@@ -293,6 +335,13 @@ pub enum Output {
         /// Certificates (PEM) to believe beside the usual ones.
         ca: Option<PathBuf>,
     },
+    /// A user has agreed to be recorded: keep that where a power cut can't take it.
+    Agreed {
+        /// Our id of the call.
+        id: String,
+        /// What was played, and what was answered.
+        part: Box<RecordingPart>,
+    },
     /// Something was said in a call: for live screens.
     Spoken {
         /// The call.
@@ -318,13 +367,6 @@ pub enum Output {
     Find {
         /// Its name.
         trunk: String,
-    },
-    /// A trunk can take calls now, or can't.
-    TrunkUp {
-        /// Its name.
-        trunk: String,
-        /// Whether it can.
-        up: bool,
     },
     /// Drained: the process may exit.
     Finished,

@@ -13,9 +13,9 @@ use super::live::{FarState, LineState};
 use super::port::FarSound;
 use super::route::Route;
 use super::{CallKey, Gateway, LineOrder, Output};
-use crate::clock::Now;
+use crate::clock::{Now, Wall};
 use crate::media::Alone;
-use crate::sip::{self, Cause, Ending, Invite, LegId, Refer, Refusal, sdp};
+use crate::sip::{Cause, EndedBy, Ending, Invite, LegId, Refer, Refusal, sdp};
 
 /// How long whoever has handed a call over may take to hang up by itself (RFC 5589 §6.1).
 const PARTING: Duration = Duration::from_secs(2);
@@ -32,15 +32,18 @@ pub struct Referrer {
     /// Where the call went before.
     pub route: Option<Route>,
     pub destination: String,
+    /// When the call had been handed over before.
+    pub transferred: Option<Wall>,
 }
 
 impl Gateway {
     /// The PBX wants the user connected to somebody else.
     pub(super) fn referred(&mut self, leg: LegId, refer: Refer, now: Now) {
-        let Some(key) = self.by_leg.get(&leg).copied() else { return };
+        // Whoever is on its way out has nothing to hand over.
+        let Some(key) = self.by_leg.get(&leg).copied() else { return self.agent.refer_told(leg, 603, now) };
         let Some(live) = self.calls.get_mut(&key) else { return };
         // Meta has not confirmed the answer yet: it takes a moment.
-        if live.call.word() == "answering" && live.refer_waits.is_none() {
+        if live.call.answering() && live.refer_waits.is_none() {
             live.refer_waits = Some((leg, Box::new(refer)));
             return;
         }
@@ -58,10 +61,12 @@ impl Gateway {
             trunk: live.trunk.take(),
             route: live.route.take(),
             destination: std::mem::take(&mut live.destination),
+            transferred: live.transferred,
         });
         live.destination = format!("sip:{}@{trunk}", refer.to_user);
         live.route = Some(Route::Sip { trunk: trunk.clone(), user: refer.to_user.clone() });
         live.hunt = Some(vec![trunk]);
+        live.unheard = None;
         live.far = FarState::Idle;
         live.far_answered = false;
         live.refer = Some(refer);
@@ -89,17 +94,27 @@ impl Gateway {
         if code >= 200 {
             live.referrer = None;
             live.refer = None;
-            live.parting = Some((leg, now.tick + PARTING));
+            let before = live.parting.replace((leg, now.tick + PARTING));
             self.by_leg.remove(&leg);
+            // Two that hand over one after the other within these seconds: the first has had its time.
+            if let Some((before, _)) = before {
+                self.agent.hang_up(before, Cause::default(), now);
+            }
         }
         self.agent.refer_told(leg, code, now);
     }
 
-    /// Whoever has handed a call over, was told so and still doesn't hang up: we do.
+    /// Whoever has handed a call over, was told so and still doesn't hang up: we do. And if the call ends, whoever still
+    /// waits for its target leaves too.
     pub(super) fn part(&mut self, key: CallKey, now: Now) {
         let Some(live) = self.calls.get_mut(&key) else { return };
         let over = live.call.ending();
         if let Some((leg, _)) = live.parting.take_if(|(_, until)| over || *until <= now.tick) {
+            self.agent.hang_up(leg, Cause::default(), now);
+        }
+        if let Some(Referrer { leg, .. }) = live.referrer.take_if(|_| over) {
+            self.by_leg.remove(&leg);
+            self.agent.refer_told(leg, 487, now);
             self.agent.hang_up(leg, Cause::default(), now);
         }
     }
@@ -129,13 +144,28 @@ impl Gateway {
         live.route = referrer.route;
         live.destination = referrer.destination;
         live.refer = None;
+        live.transferred = referrer.transferred;
         live.far_sound = None;
         if let Some(sound) = referrer.sound {
             self.point(key, sound);
         }
-        let code = ending.code.unwrap_or(if ending.by == sip::EndedBy::Timeout { 408 } else { 503 });
+        let code = ending.code.unwrap_or(if ending.by == EndedBy::Timeout { 408 } else { 503 });
         self.agent.refer_told(referrer.leg, code, now);
         self.note(key, false);
+        true
+    }
+
+    /// The target came, and can't be understood: it is let go of, and whoever handed the call over has it again. False if
+    /// nobody is there who did.
+    pub(super) fn take_back(&mut self, key: CallKey, target: LegId, why: &str, now: Now) -> bool {
+        let text = why.to_owned();
+        let ending =
+            Ending { by: EndedBy::Us, code: Some(488), cause: None, answered: false, lost: false, text };
+        if !self.give_back(key, &ending, now) {
+            return false;
+        }
+        self.by_leg.remove(&target);
+        self.agent.hang_up(target, Cause { code: Some(488), text: "Not Acceptable Here" }, now);
         true
     }
 
@@ -146,6 +176,9 @@ impl Gateway {
                 self.agent.answer(leg, ours, now);
                 if self.by_leg.remove(&old).is_some() {
                     self.agent.hang_up(old, Cause::default(), now);
+                }
+                if let Some(id) = self.calls.get(&key).map(|live| live.id.clone()) {
+                    self.trace_leg(&id, leg);
                 }
                 self.note(key, false);
             }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::caps::DialLimits;
 use crate::agent::Dialect;
+use crate::config::RecordingConfig;
 use crate::config::{
     self, AgentConfig, CallerId, Codec, Config, Destination, DtlsRole, Dtmf, HostPort, NumberConfig, Srtp,
 };
@@ -72,6 +73,8 @@ pub struct Settings {
     pub agent: AgentConfig,
     /// Whether an agent may be on this machine or in a private network.
     pub allow_private: bool,
+    /// What holds for recordings.
+    pub recording: RecordingConfig,
 }
 
 /// Seconds without anything from the PBX that end a call, if the trunk doesn't say.
@@ -153,6 +156,7 @@ impl Settings {
             dtls_role: config.whatsapp.dtls_role,
             agent: config.agent.clone(),
             allow_private: config.http.allow_private,
+            recording: config.recording.clone(),
         }
     }
 

@@ -147,6 +147,7 @@ impl Gateway {
             to: number.phone_number.clone(),
             destination: destination.map(route::shown).unwrap_or_default(),
             route: route::route(&self.settings, &number),
+            recording: number.recording,
             payload: connect.payload,
             user: connect.user,
             offer: offer.ok(),

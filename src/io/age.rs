@@ -360,3 +360,150 @@ fn bech32(text: &str) -> Option<(String, [u8; 32])> {
     let key: Vec<u8> = checked.byte_iter().take(33).collect();
     Some((checked.hrp().as_str().to_ascii_lowercase(), key.try_into().ok()?))
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const PUBLIC: [&str; 3] = [
+        "age1l6vkmp2tarz5nehhhr69kdlcn8r755r4pf62dj7xnr3fhm48g3rs2an8l4",
+        "age1f5v8grwyvlmhd8sy3n9er57r4tfmfyzlkjv7ye0egt9afn2xna4qj68c49",
+        "age1sh6rh0leghx5036jdpvrvr746shzuv7jat6gh76686jsge09y3lspg9zge",
+    ];
+    /// As `age-keygen` 1.1.1 wrote it, but for the date.
+    const FIRST: &str = "# created: 2026-11-23T06:01:32Z
+# public key: age1l6vkmp2tarz5nehhhr69kdlcn8r755r4pf62dj7xnr3fhm48g3rs2an8l4
+AGE-SECRET-KEY-1523CDHHE5S6X4L5NEW2PQ0SD3CRL3UQXNQH42A84M72895F3Z28STPEZGK
+";
+    const SECOND: &str = "AGE-SECRET-KEY-1LK945AR6MDZJ0WJYFVUNLQXYJ34WUU30EZWZQELKUSAK2F000CUQ8EA23P";
+    const THIRD: &str = "AGE-SECRET-KEY-1VESSVRDK6UW6NYV7VXY77TPET8PMVTUUW5Z9FCD860AKYEXTZ63SJV8Q4M";
+    /// `age -r FIRST -r SECOND`, version 1.1.1 of the tool.
+    const STOCK: &str = concat!(
+        "YWdlLWVuY3J5cHRpb24ub3JnL3YxCi0+IFgyNTUxOSBJLzZJaVFXZU92WTY4Y2pjUC8rc2d3QjdpS1FvaWsxUUpaQktTQXlxVHdr",
+        "Cis5OGlQWXNpZjJsZnVwYU5ud0IySXpiZU8xMUs4ZTlKeGpxZkpEazhMMlkKLT4gWDI1NTE5IHVIMmg4V1lsbmhRaWM5b0x6WVQx",
+        "cnM3ZFpmaXRVTjNMc3hNN0ZLTWRsVXMKejErYXhqSE9sK2d3dFRUendhWDZsbTRoYmJGVUNLTDNNY2NnNVRsTFlaVQotLS0geUZT",
+        "QmtnMmYvZTl3NVRqTGFRazR0cEk1eUo0OWdQcGxLQXJ3aUJ2RkdtYwou/MgA4HcxmdP6vB/v/2ufvfErSCulfRscPKWoTWgCRQA2",
+        "AI7tdgmUVNujm5Y4n96NKiuWhm/g9WW7CA==",
+    );
+
+    fn to(which: &[usize]) -> Vec<Recipient> {
+        which.iter().map(|which| Recipient::parse(PUBLIC[*which]).unwrap()).collect()
+    }
+
+    fn identity(text: &str) -> Vec<Identity> {
+        Identity::parse_all(text).unwrap()
+    }
+
+    #[test]
+    fn a_message_of_the_stock_tool_is_opened_by_both_of_its_recipients() {
+        let message = base64::engine::general_purpose::STANDARD.decode(STOCK).unwrap();
+        for ours in [FIRST, SECOND] {
+            let opened = open(&identity(ours), &message).unwrap();
+            assert_eq!(String::from_utf8(opened.plain).unwrap(), "Hello from the stock tool.\n");
+            assert!(opened.notes.is_empty());
+        }
+        assert_eq!(open(&identity(THIRD), &message).unwrap_err(), Unopened::NotForUs);
+    }
+
+    #[test]
+    fn what_is_sealed_opens_with_each_recipients_key_and_with_no_other() {
+        let message = seal(&to(&[0, 1]), "some/note one 2", b"what was said").unwrap();
+        for ours in [FIRST, SECOND, &format!("{THIRD}\n{SECOND}")] {
+            let opened = open(&identity(ours), &message).unwrap();
+            assert_eq!(
+                opened,
+                Opened { plain: b"what was said".to_vec(), notes: vec!["some/note one 2".into()] }
+            );
+        }
+        assert_eq!(open(&identity(THIRD), &message).unwrap_err(), Unopened::NotForUs);
+        let again = seal(&to(&[0, 1]), "some/note one 2", b"what was said").unwrap();
+        assert_eq!(again.len(), message.len());
+        assert_ne!(again, message);
+        assert!(seal(&[], "", b"for nobody").is_err());
+    }
+
+    #[test]
+    fn a_message_of_which_any_bit_was_changed_or_the_end_is_missing_does_not_open() {
+        let message = seal(&to(&[0]), "some/note 1", b"sound").unwrap();
+        let ours = identity(FIRST);
+        for at in 0..message.len() {
+            for bit in [1, 2, 0x20, 0x80] {
+                let mut changed = message.clone();
+                changed[at] ^= bit;
+                assert!(open(&ours, &changed).is_err(), "bit {bit} of byte {at}");
+            }
+            assert!(open(&ours, &message[..at]).is_err(), "cut at {at}");
+        }
+        assert!(open(&ours, &[message, vec![0]].concat()).is_err());
+    }
+
+    #[test]
+    fn long_messages_go_in_chunks_of_which_none_can_be_left_out() {
+        let ours = identity(FIRST);
+        for length in [0, 1, CHUNK - 1, CHUNK, CHUNK + 1, 2 * CHUNK, 2 * CHUNK + 9] {
+            let plain: Vec<u8> = (0..length).map(|at| (at % 251) as u8).collect();
+            let message = seal(&to(&[0]), "", &plain).unwrap();
+            assert!(open(&ours, &message).unwrap().plain == plain, "{length} bytes");
+            let last = if length == 0 { 0 } else { (length - 1) % CHUNK + 1 };
+            assert!(
+                open(&ours, &message[..message.len() - last - TAG]).is_err(),
+                "without the last chunk of {length}"
+            );
+        }
+    }
+
+    #[test]
+    fn keys_that_are_none_are_refused_in_words_that_do_not_repeat_them() {
+        let mistyped = PUBLIC[0].replace("mp2t", "mp3t");
+        for (text, says) in [
+            ("", "no public key"),
+            (mistyped.as_str(), "a character is wrong"),
+            ("AGE-SECRET-KEY-1523CDHHE5S6X4L5NEW2PQ0SD3CRL3UQXNQH42A84M72895F3Z28STPEZGK", "no public key"),
+            ("age1pq1x34nzsvr0rxjsgdn8zgyhfe8j7ceq5r9rdelkjuh3y235jz", "not supported"),
+            ("ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ", "no public key"),
+        ] {
+            let why = Recipient::parse(text).unwrap_err();
+            assert!(why.contains(says), "{text}: {why}");
+        }
+        for (text, says) in [
+            ("", "holds no private key"),
+            ("# nothing\n", "holds no private key"),
+            (PUBLIC[0], "line 1"),
+            ("# a comment\nAGE-SECRET-KEY-1AAAA", "line 2"),
+            ("age-encryption.org/v1\n-> scrypt", "encrypted itself"),
+        ] {
+            let why = Identity::parse_all(text).err().unwrap();
+            assert!(why.contains(says), "{text}: {why}");
+        }
+        assert_eq!(Recipient::parse(&PUBLIC[0].to_uppercase()), Recipient::parse(PUBLIC[0]));
+    }
+
+    #[test]
+    fn a_public_key_that_nothing_can_be_kept_secret_with_is_refused() {
+        // The point of order 2: every agreement with it is zero.
+        assert!(seal(&[Recipient([0; 32])], "", b"sound").is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn no_message_makes_it_panic(
+            cut in 0..400usize,
+            at in 0..400usize,
+            with in prop::collection::vec(any::<u8>(), 0..40),
+        ) {
+            let mut message = seal(&to(&[0]), "some/note 1", &[7; 100]).unwrap();
+            message.truncate(cut.min(message.len()));
+            let at = at.min(message.len());
+            let end = (at + with.len()).min(message.len());
+            message.splice(at..end, with);
+            let _ = open(&identity(FIRST), &message);
+        }
+
+        #[test]
+        fn no_text_makes_it_panic_as_a_key(text in "(age1|AGE-SECRET-KEY-1)?[ -~\u{e9}]{0,80}") {
+            let _ = (Recipient::parse(&text), Identity::parse_all(&text));
+        }
+    }
+}

@@ -19,7 +19,10 @@ mod mint;
 pub mod mux;
 mod outbox;
 pub mod peer;
+mod prompts;
 pub mod random;
+mod recorder;
+mod s3;
 pub mod seal;
 mod sip;
 pub mod sock;
@@ -27,6 +30,7 @@ mod sound;
 mod sparing;
 mod stun;
 mod trunks;
+mod upload;
 mod wss;
 
 use std::collections::BTreeMap;
@@ -39,7 +43,7 @@ use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 
 use crate::config::Config;
 use crate::gateway::{CallKey, Gateway, Input, Output, Settings};
@@ -99,6 +103,8 @@ pub struct Running {
     sound: sound::Sound,
     disk: disk::Disk,
     disk_threads: disk::Threads,
+    recorder: recorder::Recorder,
+    recorder_threads: recorder::Threads,
     news: Arc<live::Newsroom>,
     desk: Arc<backend::Desk>,
     ready: Arc<AtomicBool>,
@@ -151,17 +157,26 @@ impl Running {
             admits(Arc::clone(&admitted)),
         )?;
         let capture = Arc::new(capture::Capture::default());
+        let news = Arc::new(live::Newsroom::new(config.clone()));
+        let (disk, disk_threads) = disk::Disk::start(ledger, reader, Arc::clone(&news), to_gateway.clone())?;
+        let uploads = Arc::new(Notify::new());
+        let (recorder, recorder_threads) = recorder::Recorder::start(
+            state_dir,
+            recorder::RecorderSettings::of(&config.recording),
+            disk.clone(),
+            to_gateway.clone(),
+            Arc::clone(&uploads),
+        )?;
         let sound = sound::Sound::start(
             sound::SoundSettings {
                 media: config.media.clone(),
                 sip_public_ip: config.sip.public_ip,
                 capture: Arc::clone(&capture),
                 hold_clip: config.media.hold_clip.as_deref().map(clip::read).transpose()?.map(Arc::new),
+                recorder: recorder.clone(),
             },
             to_gateway.clone(),
         )?;
-        let news = Arc::new(live::Newsroom::new(config.clone()));
-        let (disk, disk_threads) = disk::Disk::start(ledger, reader, Arc::clone(&news), to_gateway.clone())?;
         let graph = graph::Graph::new(&config.whatsapp, to_gateway.clone())?;
         let ready = Arc::new(AtomicBool::new(false));
         let door = http::Door::new(config.whatsapp.clone(), to_gateway.clone(), Arc::clone(&ready));
@@ -180,6 +195,7 @@ impl Running {
             tokio::spawn(http::serve(listener, door, Arc::clone(&desk))),
             tokio::spawn(post.deliver()),
             tokio::spawn(disk::forget(disk.clone())),
+            tokio::spawn(upload::deliver(disk.clone(), Arc::clone(&news), state_dir.clone(), uploads)),
         ];
         let targets = settings.targets(&config);
         let mut gateway = Gateway::new(settings, random::seed(), clock::now());
@@ -196,6 +212,8 @@ impl Running {
             sound,
             disk,
             disk_threads,
+            recorder,
+            recorder_threads,
             news,
             desk,
             ready,
@@ -270,6 +288,7 @@ impl Running {
                         self.step(|gateway| gateway.handle(input, clock::now()));
                         if moves {
                             self.admit();
+                            self.recorder.set(recorder::RecorderSettings::of(&self.news.config().recording));
                         }
                     }
                     None => break,
@@ -297,6 +316,8 @@ impl Running {
         }
         // Nobody listens any more: a record that is still being written must not wait for that.
         drop(self.inputs);
+        // What the recorder has still to say to the ledger comes before the ledger is closed.
+        self.recorder_threads.close();
         self.disk_threads.close();
         tracing::info!("stopped");
     }
@@ -378,6 +399,14 @@ impl Running {
                 Output::Graph { id, request, patience } => self.graph.send(id, request, patience),
                 Output::Line { call, order } => self.sound.order(call, order),
                 Output::Record { call, record } => self.disk.record(call, record),
+                Output::Agreed { id, part } => {
+                    let now = clock::now().wall;
+                    self.disk.later(move |ledger| {
+                        if let Err(error) = ledger.tape_agreed(&id, &part, now) {
+                            tracing::warn!(%error, "a user's consent to be recorded was not written down");
+                        }
+                    });
+                }
                 Output::Spoken { running, who, text } => self.news.publish_speech(&running, who, &text),
                 Output::Mint { call, mint, patience, allow_private, ca } => {
                     self.mint(call, *mint, patience, allow_private, ca);
@@ -391,7 +420,6 @@ impl Running {
                         lookup.abort();
                     }
                 }
-                Output::TrunkUp { .. } => {}
                 Output::Finished => finished = true,
             }
         }

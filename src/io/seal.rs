@@ -259,3 +259,209 @@ pub fn mend(file: &mut (impl Read + Write + Seek)) -> io::Result<bool> {
     }
     Ok(false)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Cursor;
+
+    use super::*;
+
+    const PUBLIC: &str = "age1l6vkmp2tarz5nehhhr69kdlcn8r755r4pf62dj7xnr3fhm48g3rs2an8l4";
+    const SECRET: &str = "AGE-SECRET-KEY-1523CDHHE5S6X4L5NEW2PQ0SD3CRL3UQXNQH42A84M72895F3Z28STPEZGK";
+    const OTHER: &str = "AGE-SECRET-KEY-1LK945AR6MDZJ0WJYFVUNLQXYJ34WUU30EZWZQELKUSAK2F000CUQ8EA23P";
+    const SECONDS: u32 = 5;
+    /// One second of two channels of A-law.
+    const SECOND: usize = 16_000;
+
+    fn seal() -> Seal {
+        Seal::new(&[PUBLIC.to_owned()], "call_1").unwrap()
+    }
+
+    /// A WAV head whose sizes are as given.
+    fn head(data: u32) -> Vec<u8> {
+        let mut head = b"RIFF".to_vec();
+        head.extend(data.saturating_add(36).to_le_bytes());
+        head.extend(b"WAVEfmt \x10\0\0\0\x06\0\x02\0\x40\x1f\0\0\x80\x3e\0\0\x02\0\x08\0data");
+        head.extend(data.to_le_bytes());
+        head
+    }
+
+    fn sound(number: u32) -> Vec<u8> {
+        (0..SECOND).map(|at| (at as u32).wrapping_mul(number).to_le_bytes()[1]).collect()
+    }
+
+    /// The blocks of a recording, block 0 as it was at first and at last.
+    fn blocks(seal: &Seal) -> (Vec<u8>, Vec<Vec<u8>>) {
+        let first = seal.head(&head(u32::MAX), 0).unwrap();
+        let mut blocks = vec![seal.head(&head(SECONDS * SECOND as u32), SECONDS).unwrap()];
+        blocks.extend((1..=SECONDS).map(|number| seal.block(number, &sound(number), 50).unwrap()));
+        (first, blocks)
+    }
+
+    fn file(blocks: &[Vec<u8>]) -> Vec<u8> {
+        [MAGIC.to_vec(), blocks.concat()].concat()
+    }
+
+    fn plain(seconds: u32, data: u32) -> Vec<u8> {
+        [head(data), (1..=seconds).flat_map(sound).collect()].concat()
+    }
+
+    fn opened(identity: &str, mut file: &[u8]) -> (Result<Opened, String>, Vec<u8>) {
+        let mut out = Vec::new();
+        (open(identity, &mut file, &mut out), out)
+    }
+
+    #[test]
+    fn a_finished_recording_opens_to_the_bytes_that_were_sealed() {
+        let (first, blocks) = blocks(&seal());
+        assert_eq!(first.len(), blocks[0].len(), "the head can't be sealed in place");
+        let (said, out) = opened(SECRET, &file(&blocks));
+        let expected = Opened { call: "call_1".into(), blocks: SECONDS, ticks: 250, missing: None };
+        assert_eq!(said, Ok(expected));
+        assert!(out == plain(SECONDS, SECONDS * SECOND as u32));
+        assert!(
+            !file(&blocks).windows(8).any(|bytes| bytes == &sound(3)[100..108]),
+            "the sound lies in the clear"
+        );
+    }
+
+    #[test]
+    fn a_recording_that_is_cut_anywhere_plays_up_to_the_last_whole_second() {
+        let (first, mut blocks) = blocks(&seal());
+        for finished in [true, false] {
+            if !finished {
+                blocks[0] = first.clone();
+            }
+            let file = file(&blocks);
+            let mut ends = vec![MAGIC.len()];
+            for block in &blocks {
+                ends.push(ends[ends.len() - 1] + block.len());
+            }
+            // What precedes a cut is opened over and over: every byte of the fronts and heads, some of the others.
+            let cuts = (0..file.len()).filter(|cut| {
+                ends.iter().any(|end| cut.abs_diff(*end) < 12) || *cut < ends[1] || cut % 977 == 0
+            });
+            for cut in cuts {
+                let whole_blocks = ends.iter().filter(|end| **end <= cut).count().saturating_sub(2);
+                let whole = whole(&mut &file[..cut]).unwrap();
+                let seconds = u32::try_from(whole_blocks).unwrap();
+                assert_eq!((whole.blocks, whole.ticks), (seconds, u64::from(seconds) * 50), "cut at {cut}");
+                let kept = ends.iter().filter(|end| **end <= cut).skip(1).max().copied().unwrap_or(0);
+                assert_eq!(whole.bytes, kept as u64, "cut at {cut}");
+                let (said, out) = opened(SECRET, &file[..cut]);
+                if cut < ends[1] {
+                    assert!(said.unwrap_err().contains("no sound"), "cut at {cut}");
+                    continue;
+                }
+                let data = if finished { SECONDS * SECOND as u32 } else { u32::MAX };
+                assert!(out == plain(seconds, data), "cut at {cut}");
+                let said = said.unwrap();
+                let says =
+                    if finished { format!("{seconds} of {SECONDS} blocks") } else { "never finished".into() };
+                assert_eq!((said.blocks, said.ticks), (seconds, u64::from(seconds) * 50));
+                assert!(said.missing.unwrap().contains(&says), "cut at {cut}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_disk_that_shows_zeros_behind_the_last_block_does_not_lengthen_the_recording() {
+        let (first, mut blocks) = blocks(&seal());
+        blocks[0] = first;
+        let whole_file = file(&blocks);
+        for behind in [
+            vec![0; 4_096],
+            vec![0xff; 4_096],
+            blocks[2][..FRONT].iter().copied().chain([0; 40_000]).collect(),
+        ] {
+            let file = [whole_file.clone(), behind].concat();
+            let seen = whole(&mut file.as_slice()).unwrap();
+            assert_eq!(seen, Whole { bytes: whole_file.len() as u64, blocks: SECONDS, ticks: 250 });
+            let (said, out) = opened(SECRET, &file);
+            assert_eq!(said.unwrap().blocks, SECONDS);
+            assert!(out == plain(SECONDS, u32::MAX));
+        }
+    }
+
+    #[test]
+    fn blocks_that_were_exchanged_left_out_or_taken_from_another_call_are_noticed() {
+        let (_, ours) = blocks(&seal());
+        let (_, theirs) = blocks(&Seal::new(&[PUBLIC.to_owned()], "call_2").unwrap());
+        let mut exchanged = ours.clone();
+        exchanged.swap(2, 3);
+        let mut left_out = ours.clone();
+        left_out.remove(2);
+        let mut twice = ours.clone();
+        twice.insert(2, ours[2].clone());
+        let mut foreign = ours.clone();
+        foreign[2] = theirs[2].clone();
+        let mut ticks = ours.clone();
+        ticks[2][7] ^= 1;
+        let mut longer = ours.clone();
+        longer.push(seal().block(SECONDS + 1, &sound(9), 50).unwrap());
+        let mut changed = ours.clone();
+        changed[2][4_000] ^= 1;
+        for (blocks, says) in [
+            (exchanged, "block 3 stands in the place of block 2"),
+            (left_out, "block 3 stands in the place of block 2"),
+            (twice, "block 2 stands in the place of block 3"),
+            (foreign, "that of call call_2"),
+            (ticks, "block 2 does not fit"),
+            (longer, "block 6 does not fit"),
+            (changed, "block 2 does not open"),
+        ] {
+            let why = opened(SECRET, &file(&blocks)).0.unwrap_err();
+            assert!(why.contains(says), "{why}");
+        }
+    }
+
+    #[test]
+    fn the_wrong_key_and_a_file_of_another_kind_are_told_apart() {
+        let (_, blocks) = blocks(&seal());
+        let (said, out) = opened(OTHER, &file(&blocks));
+        assert!(said.unwrap_err().contains("the key does not fit"));
+        assert!(out.is_empty());
+        for other in [b"age-encryption.org/v1\n".as_slice(), b"RIFF....WAVEfmt ", b"x"] {
+            assert!(opened(SECRET, other).0.unwrap_err().contains("no encrypted recording"));
+            assert_eq!(whole(&mut &*other).unwrap_err().kind(), ErrorKind::InvalidData);
+        }
+    }
+
+    #[test]
+    fn two_recipients_open_it_each_alone() {
+        let both =
+            [PUBLIC.to_owned(), "age1f5v8grwyvlmhd8sy3n9er57r4tfmfyzlkjv7ye0egt9afn2xna4qj68c49".to_owned()];
+        let (_, blocks) = blocks(&Seal::new(&both, "call_1").unwrap());
+        for identity in [SECRET, OTHER] {
+            assert!(opened(identity, &file(&blocks)).1 == plain(SECONDS, SECONDS * SECOND as u32));
+        }
+        let why = Seal::new(&[PUBLIC.to_owned(), "age1f5v8g".to_owned()], "call_1").unwrap_err();
+        assert!(why.contains("public key 2"), "{why}");
+        assert!(Seal::new(&[], "call_1").is_err());
+    }
+
+    #[test]
+    fn a_call_id_of_any_characters_makes_a_message_that_opens() {
+        for call in ["", "wacid.HBg=", "a b\n-> X25519 c", "\u{e9}", &"x".repeat(500)] {
+            let seal = Seal::new(&[PUBLIC.to_owned()], call).unwrap();
+            let file = file(&[seal.head(&head(0), 0).unwrap(), seal.block(1, b"sound", 50).unwrap()]);
+            assert_eq!(opened(SECRET, &file).0.unwrap().blocks, 1, "{call:?}");
+        }
+    }
+
+    #[test]
+    fn a_wav_file_that_was_cut_off_gets_the_sizes_of_what_is_there() {
+        let mut file = Cursor::new(plain(3, u32::MAX));
+        assert!(mend(&mut file).unwrap());
+        assert!(file.get_ref() == &plain(3, 3 * SECOND as u32));
+        // Nothing to do, and nothing that is no WAV file is touched.
+        assert!(!mend(&mut file).unwrap());
+        for other in
+            [Vec::new(), b"OggS".to_vec(), b"RIFF\xff\xff\xff\xffWAVE".to_vec(), head(9)[..30].to_vec()]
+        {
+            let mut file = Cursor::new(other.clone());
+            assert!(!mend(&mut file).unwrap());
+            assert_eq!(file.into_inner(), other);
+        }
+    }
+}

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -19,13 +20,19 @@ use super::capture::Capture;
 use super::host::{self, Beat};
 use super::mux::{Port, Seat};
 use super::peer::{Dtls, Mouth, Peer, PeerEvent, PeerSettings};
+use super::prompts::Prompts;
+use super::recorder::{Begin, Recorder};
 use super::{clock, random, sock};
 use crate::agent::AgentEvent;
 use crate::call::record::Quality;
 use crate::config::DtlsRole;
 use crate::config::{MediaConfig, PortRange};
-use crate::gateway::line::{Line, Silence};
-use crate::gateway::{CallKey, FarSound, Input, LineEvent, LineOrder, LineSetup, Secret, WebRtc};
+use crate::gateway::line::{Line, Silence, TapeNews};
+use crate::gateway::{
+    CallKey, FarSound, Input, LineEvent, LineOrder, LineSetup, Secret, TapeEvent, TapeSetup, WebRtc,
+};
+use crate::media::tap::{self, Slice};
+use crate::media::tape::Form;
 use crate::media::{BridgeSettings, Clip, Outgoing, Seeds, UserPacket};
 use crate::whatsapp::sdp::{Kind, Place};
 
@@ -55,6 +62,8 @@ pub struct SoundSettings {
     pub capture: Arc<Capture>,
     /// What WhatsApp hears while the PBX holds a call; `None`: comfort noise.
     pub hold_clip: Option<Arc<Clip>>,
+    /// Who writes recordings.
+    pub recorder: Recorder,
 }
 
 struct Shared {
@@ -67,14 +76,22 @@ struct Shared {
 pub struct Sound {
     threads: Vec<mpsc::UnboundedSender<Job>>,
     loads: Vec<Arc<AtomicUsize>>,
-    placed: BTreeMap<CallKey, mpsc::Sender<LineOrder>>,
+    placed: BTreeMap<CallKey, mpsc::Sender<Told>>,
     shared: Arc<Shared>,
     bound: Vec<SocketAddr>,
     beats: Vec<Beat>,
+    prompts: Prompts,
+}
+
+/// What a line is told.
+enum Told {
+    Order(LineOrder),
+    /// Record, and this is what is played before.
+    Record(Box<TapeSetup>, Arc<Clip>),
 }
 
 enum Job {
-    Open { call: CallKey, setup: Box<LineSetup>, orders: mpsc::Receiver<LineOrder>, load: Load },
+    Open { call: CallKey, setup: Box<LineSetup>, orders: mpsc::Receiver<Told>, load: Load },
 }
 
 /// Counts a line on its thread for as long as it lives.
@@ -111,6 +128,7 @@ impl Sound {
             shared: Arc::clone(&shared),
             bound: Vec::new(),
             beats: Vec::new(),
+            prompts: Prompts::default(),
         };
         for index in 0..count {
             let (jobs_in, jobs) = mpsc::unbounded_channel();
@@ -150,21 +168,33 @@ impl Sound {
             LineOrder::Close => {
                 // The sender goes with it: the line's last order.
                 if let Some(orders) = self.placed.remove(&call) {
-                    let _ = orders.try_send(LineOrder::Close);
+                    let _ = orders.try_send(Told::Order(LineOrder::Close));
                 }
             }
+            LineOrder::Record(setup) => match self.prompts.get(&setup) {
+                Ok(clip) => self.tell(call, Told::Record(setup, clip)),
+                Err(why) => {
+                    tracing::warn!(why, "a call is not recorded: there is no prompt to ask with");
+                    let event = TapeEvent::Failed(why);
+                    let _ = self.shared.to_gateway.try_send(Input::Tape { call, event });
+                }
+            },
             order @ (LineOrder::Far(_)
             | LineOrder::Remote { .. }
             | LineOrder::Alone(_)
             | LineOrder::Agent(_)
             | LineOrder::AgentEnd(_)
-            | LineOrder::OpenGate { .. }) => {
-                if let Some(orders) = self.placed.get(&call)
-                    && orders.try_send(order).is_err()
-                {
-                    tracing::debug!("a line no longer takes orders");
-                }
-            }
+            | LineOrder::PauseTape(_)
+            | LineOrder::FarDigit(_)
+            | LineOrder::OpenGate { .. }) => self.tell(call, Told::Order(order)),
+        }
+    }
+
+    fn tell(&self, call: CallKey, told: Told) {
+        if let Some(orders) = self.placed.get(&call)
+            && orders.try_send(told).is_err()
+        {
+            tracing::debug!("a line no longer takes orders");
         }
     }
 
@@ -302,7 +332,7 @@ async fn line(
     ports: Arc<Mutex<Ports>>,
     call: CallKey,
     setup: LineSetup,
-    mut orders: mpsc::Receiver<LineOrder>,
+    mut orders: mpsc::Receiver<Told>,
 ) -> LineEvent {
     let tell = |event: LineEvent| {
         let to_gateway = shared.to_gateway.clone();
@@ -314,7 +344,7 @@ async fn line(
         Ok(open) => open,
         Err(what) => return LineEvent::OpenFailed(what),
     };
-    let (whatsapp, far) = run(&shared.settings, &mut open, &mut orders, &tell).await;
+    let (whatsapp, far) = run(&shared, call, &mut open, &mut orders, &tell).await;
     let Open { peer, line, .. } = open;
     tracing::debug!(dropped = ?line.dropped(), "a line is closed");
     peer.close().await;
@@ -472,17 +502,20 @@ fn pair(shared: &Shared, media: &MediaConfig) -> Result<(UdpSocket, UdpSocket), 
 
 /// The loop of a line: orders, ticks and packets, until it is told to close.
 async fn run<F: Future<Output = ()>>(
-    settings: &SoundSettings,
+    shared: &Shared,
+    call: CallKey,
     open: &mut Open,
-    orders: &mut mpsc::Receiver<LineOrder>,
+    orders: &mut mpsc::Receiver<Told>,
     tell: &impl Fn(LineEvent) -> F,
 ) -> (Quality, Quality) {
-    let (listen_ip, seen) = (settings.media.listen_ip, &settings.capture);
+    let (listen_ip, seen) = (shared.settings.media.listen_ip, &shared.settings.capture);
     let bound = SocketAddr::new(listen_ip, 0);
     let Open { line, peer, mouth, seat, rtp, rtcp, id, here } = open;
     let beside = SocketAddr::new(here.ip(), here.port().saturating_add(1));
     let mut track: Option<Arc<dyn TrackRemote>> = None;
     let mut agent: Option<Agent> = None;
+    let mut tape: Option<Box<TapeSetup>> = None;
+    let mut slices: Option<SyncSender<Slice>> = None;
     let mut connected = false;
     let mut stack_lives = true;
     let mut ticker = interval(FRAME);
@@ -496,25 +529,25 @@ async fn run<F: Future<Output = ()>>(
         tokio::select! {
             biased;
             order = orders.recv() => match order {
-                Some(LineOrder::Far(FarSound { media, path })) => {
+                Some(Told::Order(LineOrder::Far(FarSound { media, path }))) => {
                     if let Err(error) = line.set_far(media, &path, clock::tick()) {
                         tell(LineEvent::Fault(error.to_string())).await;
                     }
                 }
-                Some(LineOrder::Remote { sdp, remotes }) => {
+                Some(Told::Order(LineOrder::Remote { sdp, remotes })) => {
                     if let Some(what) = take_answer(peer, seat, listen_ip, sdp, &remotes).await {
                         tell(LineEvent::Lost(what)).await;
                     }
                 }
-                Some(LineOrder::Alone(heard)) => line.alone(heard, clock::tick()),
-                Some(LineOrder::OpenGate { early: true }) => line.warm(),
-                Some(LineOrder::OpenGate { early: false }) => {
+                Some(Told::Order(LineOrder::Alone(heard))) => line.alone(heard, clock::tick()),
+                Some(Told::Order(LineOrder::OpenGate { early: true })) => line.warm(),
+                Some(Told::Order(LineOrder::OpenGate { early: false })) => {
                     line.open_gate(clock::tick());
                     if let Some(agent) = &mut agent {
                         agent.answered();
                     }
                 }
-                Some(LineOrder::Agent(setup)) => {
+                Some(Told::Order(LineOrder::Agent(setup))) => {
                     let called = Agent::call(*setup);
                     match line.set_agent(called.rate(), clock::tick()) {
                         Ok(()) => agent = Some(called),
@@ -524,12 +557,18 @@ async fn run<F: Future<Output = ()>>(
                         }
                     }
                 }
-                Some(LineOrder::AgentEnd(why)) => {
+                Some(Told::Order(LineOrder::AgentEnd(why))) => {
                     if let Some(over) = part_from(agent.take(), why.as_str()) {
                         tell(over).await;
                     }
                 }
-                Some(LineOrder::Close | LineOrder::Open(_)) | None => {
+                Some(Told::Record(setup, clip)) => {
+                    line.record(setup.terms, clip);
+                    tape = Some(setup);
+                }
+                Some(Told::Order(LineOrder::PauseTape(paused))) => line.pause(paused),
+                Some(Told::Order(LineOrder::FarDigit(digit))) => line.far_pressed(digit),
+                Some(Told::Order(LineOrder::Close | LineOrder::Open(_) | LineOrder::Record(_))) | None => {
                     if let Some(over) = part_from(agent.take(), "the call is over") {
                         tell(over).await;
                     }
@@ -541,8 +580,10 @@ async fn run<F: Future<Output = ()>>(
                 if seat.media_seen() {
                     line.user_lives(now);
                 }
-                // What an agent says before there is a way to the user waits for it.
-                if let Some(frame) = agent.as_mut().filter(|_| connected).and_then(Agent::says) {
+                // What an agent says before there is a way to the user waits for it, and so does what it says while the
+                // user hears that the call is recorded.
+                let heard = connected && !line.is_apart();
+                if let Some(frame) = agent.as_mut().filter(|_| heard).and_then(Agent::says) {
                     line.agent_says(frame);
                 }
                 if let Some(silence) = line.tick(now, &mut out) {
@@ -565,8 +606,12 @@ async fn run<F: Future<Output = ()>>(
                 }
                 if let Some(agent) = &mut agent {
                     // Nor does it hear anything before: what it says to silence would only pile up.
-                    let heard: &[i16] = if connected { &out.to_agent } else { &[] };
+                    let heard: &[i16] = if heard { &out.to_agent } else { &[] };
                     agent.hears(heard, out.digit);
+                }
+                // A recorder that does not keep up loses sound of the recording: the next slice shows how much.
+                if let Some((slice, slices)) = out.tapped.take().zip(slices.as_ref()) {
+                    let _ = slices.try_send(slice);
                 }
                 report.clear();
                 if let Some(to) = line.rtcp_due(now, clock::ntp(), &mut report) {
@@ -625,10 +670,34 @@ async fn run<F: Future<Output = ()>>(
                 }
             }
         }
+        while let Some(news) = line.tape_news() {
+            if let (TapeNews::Answered(consent), Some(setup)) = (news, tape.as_deref()) {
+                slices = consent.given().then(|| begin(&shared.settings.recorder, call, id, setup));
+            }
+            tell(LineEvent::Tape(news)).await;
+        }
         while let Some(event) = agent.as_mut().and_then(Agent::event) {
             tell(LineEvent::Agent(event)).await;
         }
     }
+}
+
+/// The recorder takes down what comes by this.
+fn begin(recorder: &Recorder, call: CallKey, id: &str, setup: &TapeSetup) -> SyncSender<Slice> {
+    let (slices, taken) = sync_channel(tap::WAITING);
+    recorder.begin(Begin {
+        call,
+        id: id.to_owned(),
+        number: setup.number.clone(),
+        account: setup.account.clone(),
+        form: Form::of(&setup.config),
+        encrypt_to: setup.config.encrypt_to.clone(),
+        keep_days: setup.config.keep_days,
+        upload: setup.config.upload.is_some(),
+        began: clock::now().wall,
+        slices: taken,
+    });
+    slices
 }
 
 /// What happens next on the agent's socket; never, as long as there is no agent.

@@ -8,6 +8,7 @@ mod audit;
 pub mod cost;
 pub mod country;
 mod deliver;
+mod expiry;
 mod fault;
 mod once;
 mod permit;
@@ -253,6 +254,7 @@ fn open_file(path: &Path) -> Result<Connection, LedgerError> {
     schema::migrate(&mut connection).map_err(strange)?;
     connection.prepare(&schema::close()).map_err(strange)?;
     connection.prepare(&schema::select(schema::VERSION)).map_err(strange)?;
+    connection.prepare(&tape::select()).map_err(strange)?;
     Ok(connection)
 }
 

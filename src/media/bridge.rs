@@ -28,6 +28,8 @@ mod agent;
 mod far;
 #[path = "bridge_pass.rs"]
 mod pass;
+#[path = "bridge_tape.rs"]
+mod tape;
 
 /// The time between two ticks.
 const TICK: Duration = Duration::from_millis(20);
@@ -111,6 +113,7 @@ pub struct Bridge {
     user_sent: u64,
 
     sending: far::Sending,
+    taping: tape::Taping,
 }
 
 /// How long the PBX has been holding us in silence, and where the clip is.
@@ -154,6 +157,7 @@ impl Bridge {
             user_timestamp: seeds.user_timestamp,
             user_sent: 0,
             sending: far::Sending::new(seeds),
+            taping: tape::Taping::default(),
             settings,
         })
     }
@@ -266,38 +270,62 @@ impl Bridge {
         out.to_agent.clear();
         out.digit = None;
         out.far_digit = None;
+        out.tapped = None;
         if !self.open {
             return;
         }
         self.keep_time(now);
+        out.tapped = self.taping.slice();
         self.digits.pass_time(now);
         self.far_digits.pass_time(now);
         let mut room = [0i16; WIDEST];
         let frame = &mut room[..self.from_user.voice.rate().frame()];
         let mut packet = Vec::new();
-        let passes = match self.far {
-            Far::Pbx(far) => {
-                out.far_digit = self.far_digits.released(far.dtmf.map_or(1, |dtmf| dtmf.ratio()));
-                self.say_to_pbx(far, frame, out);
-                self.hear_pbx(far, frame, &mut packet)
+        if let Far::Pbx(far) = self.far {
+            out.far_digit = self.far_digits.released(far.dtmf.map_or(1, |dtmf| dtmf.ratio()));
+        }
+        let beep = self.taping.beeps();
+        // Who is heard by the PBX as well: the prompt, or a beep that can't be mixed into what goes through.
+        let mut apart = self.taping.apart();
+        let passes = match (self.far, beep) {
+            _ if apart => {
+                self.tick_apart(frame, out);
+                false
             }
-            Far::Agent => {
+            (Far::Pbx(far), Some(nth)) if self.passing.goes_through(far.codec) => {
+                self.tick_beep(nth, frame, out);
+                apart = true;
+                false
+            }
+            (Far::Pbx(far), beep) => {
+                self.say_to_pbx(far, beep, frame, out);
+                let passes = self.hear_pbx(far, frame, &mut packet);
+                out.tap_far(|| if passes { tape::opus(&packet) } else { tape::linear(frame) });
+                passes
+            }
+            (Far::Agent, _) => {
                 self.from_user.next(frame);
+                out.tap_user(|| tape::linear(frame));
                 self.sending.skip(1);
                 self.say_to_agent(frame, out);
                 if !self.hear_agent(frame) || is_dead(frame) {
                     self.noise.fill(frame);
                 }
+                out.tap_far(|| tape::linear(frame));
                 false
             }
-            Far::Nobody => {
+            (Far::Nobody, _) => {
                 self.from_user.next(frame);
+                out.tap_user(|| tape::linear(frame));
                 self.sending.skip(1);
                 self.digits.forget();
                 self.waiting.next(&mut self.noise, frame);
                 false
             }
         };
+        if let Some(nth) = beep.filter(|_| !apart && !passes) {
+            tape::add_beep(nth, frame);
+        }
         if passes {
             self.seam = Seam::new();
         } else {
@@ -308,7 +336,15 @@ impl Bridge {
             self.seam.close(frame);
             self.encode(frame, &mut packet);
         }
+        if let Far::Pbx(far) = self.far
+            && apart
+        {
+            self.say_apart(far, frame, &packet, out);
+        }
         self.passing.to_user = passes;
+        if let Some(slice) = out.tapped.as_mut() {
+            slice.offset = self.offset(now);
+        }
         out.to_user = Some(self.say_to_user(packet));
     }
 
@@ -318,6 +354,7 @@ impl Bridge {
             let missed = ((now - due).as_micros() / TICK.as_micros()) as u64;
             self.user_timestamp = self.user_timestamp.wrapping_add((missed as u32).wrapping_mul(OPUS_FRAME));
             self.sending.skip(missed as u32);
+            self.taping.skip(missed as u32);
             due += TICK * u32::try_from(missed).unwrap_or(u32::MAX);
         } else if due > now + STALL {
             due = now;

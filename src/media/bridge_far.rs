@@ -15,6 +15,7 @@ use heapless::Vec;
 use std::time::Duration;
 
 use super::pass::ToFar;
+use super::tape;
 
 /// Between two reports to the PBX (RFC 3550 §6.2 for a session of two).
 const REPORT_EVERY: Duration = Duration::from_secs(5);
@@ -116,7 +117,7 @@ impl Sending {
     }
 
     /// The time of the next tick on a clock of so many hertz.
-    fn stamp(&self, clock: u32) -> u32 {
+    pub(super) fn stamp(&self, clock: u32) -> u32 {
         if clock > 8_000 { self.wide } else { self.narrow }
     }
 
@@ -154,6 +155,36 @@ impl Sending {
             self.sent += 1;
             self.octets = self.octets.wrapping_add(payload.len() as u32);
         }
+    }
+
+    /// 20 ms of sound in the PBX's codec: `frame`, or where that is Opus `packet`.
+    pub(super) fn say(
+        &mut self,
+        far: FarMedia,
+        timestamp: u32,
+        frame: &[i16],
+        packet: &[u8],
+        out: &mut Outgoing,
+    ) {
+        let mut room = [0u8; FRAME];
+        let coded: &[u8] = match far.codec {
+            Codec::Opus => packet,
+            Codec::G722 => {
+                self.encoder.encode(frame, &mut room);
+                &room
+            }
+            Codec::Pcma => {
+                g711::encode(frame, &mut room, g711::to_pcma);
+                &room
+            }
+            Codec::Pcmu => {
+                g711::encode(frame, &mut room, g711::to_pcmu);
+                &room
+            }
+        };
+        let marker = self.marker;
+        self.marker = false;
+        self.send(far.pt, marker, timestamp, coded, out);
     }
 }
 
@@ -338,7 +369,13 @@ impl Bridge {
     }
 
     /// The PBX's half of a tick that goes out to it. `frame` is room for what the user says.
-    pub(super) fn say_to_pbx(&mut self, far: FarMedia, frame: &mut [i16], out: &mut Outgoing) {
+    pub(super) fn say_to_pbx(
+        &mut self,
+        far: FarMedia,
+        beep: Option<u32>,
+        frame: &mut [i16],
+        out: &mut Outgoing,
+    ) {
         let mut packet = Vec::new();
         let passed = match far.codec {
             Codec::Opus => self.passing.hear_user(&mut self.from_user.jitter, &mut packet),
@@ -347,6 +384,13 @@ impl Bridge {
                 ToFar::Packet
             }
         };
+        out.tap_user(|| match far.codec {
+            Codec::Opus => tape::said_by_user(passed, &packet),
+            Codec::G722 | Codec::Pcma | Codec::Pcmu => tape::linear(frame),
+        });
+        if let Some(nth) = beep {
+            tape::add_beep(nth, frame);
+        }
         let timestamp = self.sending.stamp(far.codec.clock());
         let event_at = far.dtmf.map(|dtmf| (dtmf, self.sending.stamp(dtmf.clock)));
         self.sending.skip(1);
@@ -372,25 +416,7 @@ impl Bridge {
             }
             ToFar::Wait => return,
         }
-        let mut room = [0u8; FRAME];
-        let coded: &[u8] = match far.codec {
-            Codec::Opus => &packet,
-            Codec::G722 => {
-                self.sending.encoder.encode(frame, &mut room);
-                &room
-            }
-            Codec::Pcma => {
-                g711::encode(frame, &mut room, g711::to_pcma);
-                &room
-            }
-            Codec::Pcmu => {
-                g711::encode(frame, &mut room, g711::to_pcmu);
-                &room
-            }
-        };
-        let marker = self.sending.marker;
-        self.sending.marker = false;
-        self.sending.send(far.pt, marker, timestamp, coded, out);
+        self.sending.say(far, timestamp, frame, &packet, out);
     }
 
     /// Writes a compound report to the PBX into `out` if one is due: every 5 s once the gate is

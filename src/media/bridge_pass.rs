@@ -6,6 +6,7 @@
 //! in the sequence numbers, so that the PBX makes use of it.
 
 use super::{FAR_PAYLOAD, FAR_RING, OPUS_PAYLOAD, USER_RING};
+use crate::clock::Tick;
 use crate::media::OPUS_FRAME;
 use crate::media::depth::Adjust;
 use crate::media::jitter::{Frame, Jitter};
@@ -106,6 +107,11 @@ impl Way {
         Some(packed.units)
     }
 
+    /// How long ago what was last taken was said, in µs.
+    fn lag<const N: usize, const P: usize>(&self, jitter: &Jitter<N, P>, now: Tick) -> Option<i64> {
+        jitter.lag(self.packing.units() + (self.owed + 1) * OPUS_FRAME, now)
+    }
+
     /// One tick's worth is left out, or put in.
     fn adjust<const N: usize, const P: usize>(&mut self, jitter: &mut Jitter<N, P>, to_pbx: bool) {
         match jitter.adjust(self.quiet) {
@@ -147,6 +153,16 @@ impl Passing {
     /// Whether what the PBX says goes to WhatsApp as it is.
     pub(super) fn goes_through(&self, codec: Codec) -> bool {
         codec == Codec::Opus && self.whole == 0
+    }
+
+    /// How long ago what each side said last was said, the user first, in µs.
+    pub(super) fn lags(
+        &self,
+        user: &Jitter<USER_RING, OPUS_PAYLOAD>,
+        far: &Jitter<FAR_RING, FAR_PAYLOAD>,
+        now: Tick,
+    ) -> (Option<i64>, Option<i64>) {
+        (self.user.lag(user, now), self.far.lag(far, now))
     }
 
     /// What WhatsApp hears of the PBX in this tick; false if the PBX has been silent for long.

@@ -5,6 +5,7 @@ use super::*;
 use crate::media::ports::{DtmfFormat, Seeds};
 use crate::media::rtcp::{self, Report, Sent};
 use crate::media::rtp::{self, NotRtp, Packet};
+use crate::media::tap::{Said, Slice};
 use crate::media::{FRAME, g711};
 use proptest::prelude::*;
 use std::collections::VecDeque;
@@ -22,6 +23,8 @@ mod digit;
 mod hold;
 #[path = "bridge_sound_tests.rs"]
 mod sound;
+#[path = "bridge_tape_tests.rs"]
+mod tape;
 
 const OPUS_PT: u8 = 111;
 const DTMF_PT: u8 = 126;
@@ -88,6 +91,7 @@ struct Story {
     out: Outgoing,
     user_frames: Vec<UserFrame>,
     far_datagrams: Vec<Vec<u8>>,
+    slices: Vec<Slice>,
     user_sequence: u16,
     user_timestamp: u32,
     far_sequence: u16,
@@ -107,6 +111,7 @@ impl Story {
             out: Outgoing::default(),
             user_frames: Vec::new(),
             far_datagrams: Vec::new(),
+            slices: Vec::new(),
             user_sequence: 65_000,
             user_timestamp: 77,
             far_sequence: 3,
@@ -193,6 +198,7 @@ impl Story {
         self.bridge.tick(self.now, &mut self.out);
         self.user_frames.extend(self.out.to_user.take());
         self.far_datagrams.extend(self.out.to_far.iter().map(|datagram| datagram.to_vec()));
+        self.slices.extend(self.out.tapped.take());
         self.now += TICK;
     }
 

@@ -24,6 +24,7 @@
 //! What the clocks differ by is taken out by dropping or putting in a frame: see `depth`.
 
 use super::depth::{Adjust, Steering};
+use super::lag::Lag;
 use crate::clock::Tick;
 use heapless::Vec;
 use std::time::Duration;
@@ -108,6 +109,7 @@ pub struct Jitter<const N: usize, const P: usize = 400> {
     target: u32,
     steering: Steering,
     counts: Counts,
+    lag: Lag,
 }
 
 /// `a - b` where both may have wrapped.
@@ -153,6 +155,7 @@ impl<const N: usize, const P: usize> Jitter<N, P> {
             target,
             steering: Steering::new(target, frame),
             counts: Counts::default(),
+            lag: Lag::new(frame),
         }
     }
 
@@ -168,6 +171,7 @@ impl<const N: usize, const P: usize> Jitter<N, P> {
         self.concealed_in_a_row = 0;
         self.paused = false;
         self.steering = Steering::new(self.target, self.frame);
+        self.lag = Lag::new(self.frame);
     }
 
     /// As [`Jitter::forget`], for a sender whose clock makes so many units in 20 ms.
@@ -192,6 +196,11 @@ impl<const N: usize, const P: usize> Jitter<N, P> {
             }
             _ => 0,
         }
+    }
+
+    /// How long ago was said what is so many units before the next frame, in µs, if it begins to be played now.
+    pub fn lag(&self, before: u32, now: Tick) -> Option<i64> {
+        self.lag.of(self.next_ts.wrapping_sub(before), now)
     }
 
     /// Takes one packet in.
@@ -240,6 +249,7 @@ impl<const N: usize, const P: usize> Jitter<N, P> {
         if self.is_held(sequence) {
             return Pushed::Duplicate;
         }
+        self.lag.heard(timestamp, now);
         if ahead(sequence, self.next_seq) < 0 {
             // Before the first packet has sounded, an earlier one may still take its place.
             if self.begun || apart(timestamp, self.next_ts) < 0 || self.held >= N / 2 {

@@ -7,6 +7,7 @@
 use super::WIDEST;
 use super::depth::Adjust;
 use super::jitter::{COMFORT_NOISE_PT, Frame, Jitter};
+use crate::clock::Tick;
 
 /// A decoder as the playout sees it. Sound is mono, at the decoder's own rate.
 pub(super) trait Voice {
@@ -120,6 +121,12 @@ impl<V: Voice, const N: usize, const P: usize, const W: usize> Playout<V, N, P, 
     /// What waits was decoded long ago: it becomes noise of the same length.
     pub(super) fn wake(&mut self) {
         self.noise.fill(&mut self.waiting[..self.length]);
+    }
+
+    /// How long ago what was last played was said, in µs.
+    pub(super) fn lag(&self, now: Tick) -> Option<i64> {
+        let waits = (self.length + self.voice.frame()) * self.voice.units() as usize / self.voice.frame();
+        self.jitter.lag(waits as u32, now)
     }
 
     /// The next 20 ms: `out` is as long as the decoder's frame.

@@ -1,5 +1,6 @@
 //! What goes into a bridge and comes out of it: settings, what was agreed on, packets, errors.
 
+use super::tap::{Said, Slice};
 use super::{WIDEST, dtmf};
 use heapless::Vec;
 
@@ -182,6 +183,24 @@ pub struct Outgoing {
     pub digit: Option<(char, u32)>,
     /// A key that was released at the PBX's end (RFC 4733), and how long it was pressed, in ms. Told once.
     pub far_digit: Option<(char, u32)>,
+    /// What both sides said, while the tap is open.
+    pub tapped: Option<Slice>,
+}
+
+impl Outgoing {
+    /// Takes down what the user says, unless the recording is paused.
+    pub(super) fn tap_user(&mut self, said: impl FnOnce() -> Said) {
+        if let Some(slice) = self.tapped.as_mut().filter(|slice| !slice.paused) {
+            slice.user = said();
+        }
+    }
+
+    /// Likewise the far end.
+    pub(super) fn tap_far(&mut self, said: impl FnOnce() -> Said) {
+        if let Some(slice) = self.tapped.as_mut().filter(|slice| !slice.paused) {
+            slice.far = said();
+        }
+    }
 }
 
 /// Which side of the bridge was heard.

@@ -32,6 +32,9 @@ pub struct Slice {
     pub at: u32,
     /// The recording is paused: both sides are [`Said::Nothing`].
     pub paused: bool,
+    /// By how many samples at 48 kHz what the user says here is older than what the destination says here: it has
+    /// waited longer for its turn. `None`: nobody knows.
+    pub offset: Option<i16>,
     /// The WhatsApp user: the left channel.
     pub user: Said,
     /// The destination: the right channel.

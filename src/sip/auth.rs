@@ -48,6 +48,25 @@ pub(super) enum Qop {
     AuthInt,
 }
 
+/// The parameters of a challenge, or of an answer to one (RFC 7616 §3.3, §3.4).
+pub(super) struct Parameters(Vec<(String, Option<String>)>);
+
+impl Parameters {
+    /// `None`: of another scheme than Digest, or a quote without its end.
+    pub(super) fn read(value: &str) -> Option<Parameters> {
+        let (scheme, rest) = value.trim().split_once(|c: char| c.is_whitespace())?;
+        if !scheme.eq_ignore_ascii_case("Digest") {
+            return None;
+        }
+        Some(Parameters(split_outside_quotes(rest, ',')?.into_iter().map(parameter).collect()))
+    }
+
+    /// The value of the first of that name, which is given in lower case.
+    pub(super) fn get(&self, wanted: &str) -> Option<String> {
+        self.0.iter().find(|(name, _)| name == wanted).and_then(|(_, value)| value.clone())
+    }
+}
+
 /// One challenge that we can meet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Challenge {
@@ -65,15 +84,8 @@ pub(super) struct Challenge {
 impl Challenge {
     /// Reads the value of WWW-Authenticate or Proxy-Authenticate; `None` if we cannot meet it.
     fn read(value: &str) -> Option<Challenge> {
-        let (scheme, rest) = value.trim().split_once(|c: char| c.is_whitespace())?;
-        if !scheme.eq_ignore_ascii_case("Digest") {
-            return None;
-        }
-        let params: Vec<(String, Option<String>)> =
-            split_outside_quotes(rest, ',')?.into_iter().map(parameter).collect();
-        let get = |wanted: &str| {
-            params.iter().find(|(name, _)| name == wanted).and_then(|(_, value)| value.clone())
-        };
+        let params = Parameters::read(value)?;
+        let get = |wanted: &str| params.get(wanted);
         let algorithm = get("algorithm");
         let (hash, session) = match algorithm.as_deref().unwrap_or("MD5").to_ascii_uppercase().as_str() {
             "MD5" => (Hash::Md5, false),

@@ -69,6 +69,8 @@ pub(crate) struct Call {
     answered: bool,
     /// The PBX was not reached.
     pub lost: bool,
+    /// The PBX has said BYE: the dialog is no more.
+    gone: bool,
     pub phase: Phase,
     pub role: Role,
     /// Credentials of this call alone.
@@ -154,6 +156,7 @@ impl Call {
             live: true,
             answered: false,
             lost: false,
+            gone: false,
             phase,
             role,
             credentials: None,
@@ -181,6 +184,12 @@ impl Call {
     /// Whether Ended is still to come.
     pub fn live(&self) -> bool {
         self.live
+    }
+
+    /// Whether a request of the PBX comes too late: its dialog is no more, and it is answered with 481 (§12.2.2). Only a
+    /// BYE that crosses ours is agreed to.
+    pub fn too_late(&self, request: &Request) -> bool {
+        self.gone || (self.phase == Phase::Over && request.method != "BYE")
     }
 
     pub fn talking(&self) -> bool {
@@ -290,6 +299,7 @@ impl Call {
     /// The PBX hangs up.
     pub fn hung_up(&mut self, request: &Request, trunk: &Trunk, core: &mut Core, now: Now) {
         let mut code = None;
+        self.gone = true;
         match self.phase {
             // All its 200s were lost, so the INVITE is still open here: not for ever.
             Phase::Calling { .. } | Phase::Cancelling { .. } => {

@@ -15,9 +15,9 @@ use subtle::ConstantTimeEq as _;
 use crate::clock::{Now, Tick};
 
 use super::Core;
-use super::auth::{Ask, Challenge, Credentials, Hash, Qop};
+use super::auth::{Ask, Challenge, Credentials, Hash, Parameters, Qop};
 use super::chance::hex;
-use super::header::{Uri, parameter, split_outside_quotes};
+use super::header::Uri;
 use super::serve::{Asked, warning};
 use super::trunk::Trunk;
 use super::wire::Request;
@@ -157,15 +157,8 @@ struct Answer {
 impl Answer {
     /// `None`: it answers no challenge that we make.
     fn read(value: &str) -> Option<Answer> {
-        let (scheme, rest) = value.trim().split_once(|c: char| c.is_whitespace())?;
-        if !scheme.eq_ignore_ascii_case("Digest") {
-            return None;
-        }
-        let params: Vec<(String, Option<String>)> =
-            split_outside_quotes(rest, ',')?.into_iter().map(parameter).collect();
-        let get = |wanted: &str| {
-            params.iter().find(|(name, _)| name == wanted).and_then(|(_, value)| value.clone())
-        };
+        let params = Parameters::read(value)?;
+        let get = |wanted: &str| params.get(wanted);
         let hash = match get("algorithm").unwrap_or_default().to_ascii_uppercase().as_str() {
             "" | "MD5" => Hash::Md5,
             "SHA-256" => Hash::Sha256,

@@ -152,12 +152,18 @@ fn digit(request: &Request) -> Option<(char, u32)> {
         Some("application/dtmf-relay") => {
             (value("Signal")?, value("Duration").and_then(|millis| millis.parse().ok()))
         }
-        Some("application/dtmf") => (body.trim().to_owned(), None),
+        // Some senders confuse the two.
+        Some("application/dtmf") => (value("Signal").unwrap_or_else(|| body.trim().to_owned()), None),
         Some(_) | None => return None,
     };
+    // Numbers above 9 are the events of RFC 4733 §3.2.
     let digit = match signal.as_str() {
         "10" => '*',
         "11" => '#',
+        "12" => 'A',
+        "13" => 'B',
+        "14" => 'C',
+        "15" => 'D',
         one => {
             let mut chars = one.chars();
             chars.next().filter(|_| chars.next().is_none())?.to_ascii_uppercase()

@@ -77,10 +77,6 @@ impl Call {
         if (invite || offers) && !pending {
             self.implicitly_acknowledged(request, core);
         }
-        // RFC 5407 §3.2.2: our BYE is under way.
-        if self.phase == Phase::Over {
-            return asked.reply(481, core, now, |_| {});
-        }
         // §14.2, RFC 3311 §5.2: the PBX's own INVITE is still waiting for our answer.
         if self.phase == Phase::Called && (invite || offers) {
             return asked.reply(500, core, now, |draft| draft.push("Retry-After", "2"));

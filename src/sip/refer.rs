@@ -10,7 +10,7 @@ use std::time::Duration;
 use crate::clock::{Now, Tick};
 
 use super::Core;
-use super::call::{Asking, Call, Phase};
+use super::call::{Asking, Call};
 use super::header::{NameAddr, Uri, clean, parameter, percent_decoded, without_headers};
 use super::serve::{Asked, warning};
 use super::transaction::Owner;
@@ -118,9 +118,6 @@ impl Call {
     /// REFER in this call.
     pub(crate) fn referred(&mut self, asked: &Asked<'_>, trunk: &Trunk, core: &mut Core, now: Now) {
         let headers = &asked.request.headers;
-        if self.phase == Phase::Over {
-            return asked.reply(481, core, now, |_| {});
-        }
         // One transfer at a time, and none before the call stands.
         if !self.talking() || self.referring.is_some() {
             let why = if self.talking() { "a transfer is under way" } else { "the call does not stand yet" };

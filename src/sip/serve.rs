@@ -159,6 +159,9 @@ fn capabilities(draft: &mut Draft) {
 /// A request in a call.
 fn inside(call: &mut Call, trunk: &Trunk, core: &mut Core, asked: &Asked<'_>, now: Now) {
     let request = asked.request;
+    if call.too_late(request) {
+        return asked.reply(481, core, now, |_| {});
+    }
     match request.method.as_str() {
         "INVITE" | "UPDATE" => call.modified(asked, trunk, core, now),
         "BYE" => {

@@ -98,7 +98,11 @@ fn the_sections_that_the_example_leaves_out_load_too() {
     let short = good(&plus("[[webhook]]\nurl = \"https://example.com/hook\"\n"));
     let short = &short.webhooks[0];
     assert_eq!((&short.name, &short.events, short.active), (&hook.name, &hook.events, hook.active));
-    assert_eq!(config.recording, good(GOOD).recording);
+    let recording = RecordingConfig { upload: None, ..config.recording.clone() };
+    assert_eq!(recording, good(GOOD).recording, "the example shows the defaults");
+    let upload = config.recording.upload.unwrap();
+    assert_eq!((upload.keep_local, upload.timeout_seconds, upload.max_tries), (true, 60, 50));
+    assert!(matches!(upload.to, UploadTo::S3 { region, .. } if region == "us-east-1"));
 }
 
 #[test]

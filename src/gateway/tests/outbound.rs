@@ -156,7 +156,7 @@ impl Story {
         );
     }
 
-    fn expect_line(&mut self) -> LineOrder {
+    pub(super) fn expect_line(&mut self) -> LineOrder {
         self.lines.pop_front().expect("an order to the line").1
     }
 
@@ -178,7 +178,7 @@ impl Story {
     }
 
     /// … and both talk. The text is our 200.
-    fn talking_out() -> (Story, CallKey, String) {
+    pub(super) fn talking_out() -> (Story, CallKey, String) {
         let (mut story, call, _) = Story::ringing_out();
         story.wait(Duration::from_secs(5));
         story.step(ID, "ACCEPTED");

@@ -1,6 +1,7 @@
 //! Stories of several trunks, of calls that are handed over by the PBX, and of what a trunk may not do.
 
 use super::*;
+use crate::gateway::FarSound;
 
 const OTHER: &str = "192.0.2.11:5060";
 
@@ -19,7 +20,7 @@ fn other() -> SocketAddr {
 impl Story {
     /// Two trunks of one group, both up; the spare one comes second.
     fn with_a_spare_trunk() -> Story {
-        let mut story = Story::with(&group());
+        let mut story = Story::with(&group().replace("max_calls = 2", "max_calls = 9"));
         let local = "192.0.2.1:5060".parse().unwrap();
         let found = vec![Found { way: Way::udp(other()), local }];
         let options = story.expect_sip("OPTIONS");
@@ -37,19 +38,27 @@ impl Story {
         (call, self.expect_sip("INVITE"))
     }
 
-    /// The PBX asks for something in the dialog of this INVITE of ours.
-    fn pbx_requests(&mut self, invite: &str, method: &str, cseq: u32, more: &str) {
+    /// The PBX asks for something in the dialog of this INVITE of ours, or of this 200 to one of its own.
+    fn pbx_requests(&mut self, message: &str, method: &str, cseq: u32, more: &str) {
+        self.pbx_requests_with(message, method, cseq, more, "");
+    }
+
+    /// The same with a body.
+    fn pbx_requests_with(&mut self, message: &str, method: &str, cseq: u32, more: &str, body: &str) {
         let find = |name: &str| {
             let prefix = format!("{name}: ");
-            invite.lines().find_map(|line| line.strip_prefix(&prefix)).unwrap_or_default().to_owned()
+            message.lines().find_map(|line| line.strip_prefix(&prefix)).unwrap_or_default().to_owned()
+        };
+        let (from, to) = match message.starts_with("INVITE") {
+            true => (format!("{};tag=pbx1", find("To")), find("From")),
+            false => (find("From"), find("To")),
         };
         let request = format!(
             "{method} sip:gw@192.0.2.1:5060 SIP/2.0\r\nVia: SIP/2.0/UDP 192.0.2.10:5060;branch=z9hG4bK{method}{cseq}\r\n\
-             From: {};tag=pbx1\r\nTo: {}\r\nCall-ID: {}\r\nCSeq: {cseq} {method}\r\nMax-Forwards: 70\r\n\
-             Contact: <sip:200@192.0.2.10:5060>\r\n{more}Content-Length: 0\r\n\r\n",
-            find("To"),
-            find("From"),
-            find("Call-ID")
+             From: {from}\r\nTo: {to}\r\nCall-ID: {}\r\nCSeq: {cseq} {method}\r\nMax-Forwards: 70\r\n\
+             Contact: <sip:200@192.0.2.10:5060>\r\n{more}Content-Length: {}\r\n\r\n{body}",
+            find("Call-ID"),
+            body.len()
         );
         let from = Way::udp(self.pbx);
         self.tell(Input::Sip { from, bytes: request.into_bytes() });
@@ -147,6 +156,24 @@ fn a_trunk_that_dies_while_it_rings_loses_the_call_to_the_next_within_seconds() 
 }
 
 #[test]
+fn calls_that_ring_where_the_connection_breaks_are_each_called_once_at_the_next_trunk() {
+    let mut story = Story::with_a_spare_trunk();
+    for count in 1..=6 {
+        story.connect(&format!("wacid.{count}"));
+        story.line_opens();
+        story.graph_agrees("pre_accept");
+        let invite = story.next_sip("INVITE");
+        story.pbx_says(&invite, "180 Ringing", "");
+    }
+    story.went.clear();
+    let way = Way::udp(story.pbx);
+    story.tell(Input::SipUnreachable { way, why: "the connection broke".into() });
+    let invites = story.sip.iter().filter(|message| message.starts_with("INVITE"));
+    assert_eq!((invites.count(), story.gateway.view_calls().len()), (6, 6));
+    assert!(story.gateway.view_calls().iter().all(|call| call.state == "ringing"));
+}
+
+#[test]
 fn when_no_trunk_takes_a_call_the_last_word_is_on_the_record() {
     let mut story = Story::with_a_spare_trunk();
     let (call, invite) = story.invited();
@@ -235,6 +262,180 @@ fn a_target_that_does_not_come_gives_the_call_back_to_whoever_handed_it_over() {
         record.errors.iter().any(|(code, said)| *code == 486 && said.starts_with("transfer")),
         "{record:?}"
     );
+    assert_eq!(record.transferred_at, None, "nobody else ever had it");
+}
+
+/// The header that tells the dialogs of a story apart.
+fn call_id(message: &str) -> String {
+    message.lines().find(|line| line.starts_with("Call-ID")).unwrap_or_default().to_owned()
+}
+
+impl Story {
+    /// A BYE in the dialog of this message; the PBX agrees.
+    fn expect_bye(&mut self, message: &str) -> String {
+        let is_it = |sent: &String| sent.starts_with("BYE") && sent.contains(&call_id(message));
+        let at = self.sip.iter().position(is_it).expect("a BYE of that dialog");
+        let bye = self.sip.remove(at).unwrap_or_default();
+        self.pbx_says(&bye, "200 OK", "");
+        bye
+    }
+
+    /// The two who talked before talk again: the PBX hears it, and the sound goes there.
+    fn given_back(&mut self, status: &str) -> FarSound {
+        self.expect_notify(status);
+        let Some((_, LineOrder::Far(sound))) = self.lines.pop_front() else { panic!("no sound") };
+        let view = &self.gateway.view_calls()[0];
+        assert_eq!((view.state, view.destination.as_str()), ("talking", "sip:200@pbx"));
+        sound
+    }
+}
+
+#[test]
+fn a_user_who_hangs_up_while_a_call_is_handed_over_is_gone_for_both_ends_at_the_pbx() {
+    let (mut story, call, first) = Story::talking("wacid.1");
+    story.pbx_requests(&first, "REFER", 7, BLIND);
+    assert!(matches!(story.expect_line(), LineOrder::Alone(_)));
+    let second = story.next_sip("INVITE");
+    story.expect_notify("SIP/2.0 100");
+    story.pbx_says(&second, "180 Ringing", "");
+    story.expect_notify("SIP/2.0 180");
+    story.terminate("wacid.1", true);
+    story.expect_notify("SIP/2.0 487");
+    story.expect_bye(&first);
+    let cancel = story.next_sip("CANCEL");
+    story.pbx_says(&cancel, "200 OK", "");
+    story.pbx_says(&second, "487 Request Terminated", "");
+    story.line_closes(call);
+    story.over(Why::UserHungUp);
+}
+
+#[test]
+fn a_call_that_no_trunk_takes_to_its_target_goes_back_to_whoever_handed_it_over() {
+    let (mut story, call, first) = Story::talking("wacid.1");
+    story.dead.push(story.pbx);
+    story.wait(Duration::from_secs(180));
+    assert!(!story.gateway.ready(), "the trunk does not answer any more");
+    story.sip.clear();
+    story.pbx_requests(&first, "REFER", 7, BLIND);
+    assert!(matches!(story.expect_line(), LineOrder::Alone(_)));
+    assert!(!story.sip.iter().any(|message| message.starts_with("INVITE")), "{:?}", story.sip);
+    story.expect_notify("SIP/2.0 100");
+    story.given_back("SIP/2.0 503");
+    story.pbx_requests(&first, "BYE", 8, "");
+    story.graph_agrees("terminate");
+    story.terminate("wacid.1", true);
+    story.line_closes(call);
+    story.over(Why::FarHungUp);
+}
+
+#[test]
+fn a_target_that_rings_in_vain_gives_the_call_back_in_a_call_that_the_pbx_began_too() {
+    let (mut story, _, ok) = Story::talking_out();
+    story.pbx_requests(&ok, "REFER", 2, BLIND);
+    assert!(matches!(story.expect_line(), LineOrder::Alone(_)));
+    let second = story.next_sip("INVITE");
+    story.expect_notify("SIP/2.0 100");
+    story.pbx_says(&second, "180 Ringing", "");
+    story.expect_notify("SIP/2.0 180");
+    story.wait(Duration::from_secs(60));
+    story.next_sip("CANCEL");
+    story.expect_notify("SIP/2.0 408");
+    assert_eq!(story.gateway.view_calls()[0].state, "talking");
+}
+
+#[test]
+fn a_target_whose_answer_cannot_be_used_gives_the_call_back() {
+    let (mut story, _, first) = Story::talking("wacid.1");
+    story.pbx_requests(&first, "REFER", 7, BLIND);
+    assert!(matches!(story.expect_line(), LineOrder::Alone(_)));
+    let second = story.next_sip("INVITE");
+    story.expect_notify("SIP/2.0 100");
+    story.pbx_says(
+        &second,
+        "200 OK",
+        &PBX_SDP.replace("RTP/AVP 0 101", "RTP/AVP 97").replace(":0 PCMU", ":97 X"),
+    );
+    let bye = story.expect_bye(&second);
+    assert!(bye.contains("cause=488"), "{bye}");
+    story.given_back("SIP/2.0 488");
+    story.terminate("wacid.1", true);
+    story.expect_bye(&first);
+}
+
+#[test]
+fn whoever_gets_a_call_back_is_heard_where_it_wanted_to_be_in_the_meantime() {
+    let (mut story, _, first) = Story::talking("wacid.1");
+    let describe = |direction: &str| format!("{PBX_SDP}a={direction}\r\n");
+    let kind = "Content-Type: application/sdp\r\n";
+    story.pbx_requests_with(&first, "UPDATE", 7, kind, &describe("sendonly"));
+    let LineOrder::Far(held) = story.expect_line() else { panic!("on hold") };
+    assert!(!held.media.sends);
+    story.pbx_requests(&first, "REFER", 8, BLIND);
+    assert!(matches!(story.expect_line(), LineOrder::Alone(_)));
+    let second = story.next_sip("INVITE");
+    story.expect_notify("SIP/2.0 100");
+    story.pbx_requests_with(&first, "UPDATE", 9, kind, &describe("sendrecv"));
+    assert!(story.lines.is_empty(), "the user goes on hearing ring-back");
+    story.pbx_says(&second, "486 Busy Here", "");
+    assert!(story.given_back("SIP/2.0 486").media.sends, "it took the call from hold");
+}
+
+#[test]
+fn two_who_hand_a_call_over_one_after_the_other_are_both_let_go() {
+    let (mut story, call, first) = Story::talking("wacid.1");
+    let mut at = first.clone();
+    let mut was = Vec::new();
+    for cseq in [7, 8] {
+        story.pbx_requests(&at, "REFER", cseq, BLIND);
+        let next = story.next_sip("INVITE");
+        story.expect_notify("SIP/2.0 100");
+        story.pbx_says(&next, "200 OK", PBX_SDP);
+        story.expect_notify("SIP/2.0 200");
+        was.push(std::mem::replace(&mut at, next));
+        story.wait(Duration::from_secs(1));
+    }
+    story.wait(Duration::from_secs(5));
+    for gone in &was {
+        story.expect_bye(gone);
+    }
+    story.lines.clear();
+    story.terminate("wacid.1", true);
+    story.expect_bye(&at);
+    story.line_closes(call);
+    story.over(Why::UserHungUp);
+}
+
+#[test]
+fn a_target_is_called_by_its_very_name_even_if_that_looks_like_a_template() {
+    let (mut story, _, first) = Story::talking("wacid.1");
+    story.pbx_requests(&first, "REFER", 7, "Refer-To: <sip:%7Bminted%7D@192.0.2.10>\r\n");
+    let second = story.next_sip("INVITE");
+    assert!(second.starts_with("INVITE sip:%7Bminted%7D@192.0.2.10"), "{second}");
+}
+
+#[test]
+fn a_number_that_is_taken_out_while_its_call_is_set_up_leaves_nobody_waiting() {
+    let mut story = Story::with_trunk_up();
+    story.connect("wacid.1");
+    let text = CONFIG.replace("phone_number_id = \"1001\"", "phone_number_id = \"1002\"");
+    let (config, _) = Config::parse(&text, &SystemSecrets::beside("/tmp")).unwrap();
+    story.tell(Input::Reload(Box::new(Settings::from_config(&config))));
+    let call = story.line_opens();
+    story.graph_agrees("pre_accept");
+    story.graph_agrees("terminate");
+    story.line_closes(call);
+    let record = story.over(Why::NotRouted);
+    assert!(record.detail.contains("not in the configuration"), "{}", record.detail);
+}
+
+#[test]
+fn nothing_is_remembered_of_a_trunk_that_is_taken_out() {
+    let mut story = Story::with_a_spare_trunk();
+    assert_eq!(story.gateway.heard_of.len(), 2);
+    let (config, _) = Config::parse(CONFIG, &SystemSecrets::beside("/tmp")).unwrap();
+    story.tell(Input::Reload(Box::new(Settings::from_config(&config))));
+    assert_eq!(story.gateway.heard_of.keys().collect::<Vec<_>>(), ["pbx"]);
+    assert!(story.gateway.ready());
 }
 
 #[test]
@@ -264,6 +465,8 @@ fn an_attended_transfer_calls_the_target_in_the_place_of_the_dialog_that_is_name
 #[test]
 fn a_telephone_that_replaces_another_has_the_user_and_the_other_is_let_go() {
     let (mut story, call, first) = Story::talking("wacid.1");
+    let command = crate::gateway::desk::Command::Tracing { on: Some(true) };
+    story.tell(Input::Asked { ticket: Ticket(1), command });
     let find = |name: &str| {
         let prefix = format!("{name}: ");
         first.lines().find_map(|line| line.strip_prefix(&prefix)).unwrap_or_default().to_owned()
@@ -294,6 +497,12 @@ fn a_telephone_that_replaces_another_has_the_user_and_the_other_is_let_go() {
     story.tell(Input::Sip { from, bytes: ack.into_bytes() });
     assert!(matches!(story.lines.pop_front(), Some((_, LineOrder::Far(_)))));
     assert_eq!(story.gateway.view_calls()[0].state, "talking");
+    let id = story.gateway.view_calls()[0].id.clone();
+    let command = crate::gateway::desk::Command::Trace { id };
+    story.tell(Input::Asked { ticket: Ticket(2), command });
+    let Some((_, Ok(Answer::Trace(trace)))) = story.told.pop_back() else { panic!("a trace") };
+    let new = |bytes: &[u8]| String::from_utf8_lossy(bytes).contains("Call-ID: new@pbx");
+    assert!(trace.iter().any(|traced| new(&traced.bytes)), "what the new one says can be seen");
     story.terminate("wacid.1", true);
     let bye = story.next_sip("BYE");
     assert!(bye.contains("Call-ID: new@pbx"), "{bye}");
@@ -305,7 +514,8 @@ fn a_telephone_that_replaces_another_has_the_user_and_the_other_is_let_go() {
 #[test]
 fn a_trunk_dials_only_whom_it_may_and_not_too_often() {
     let limits = "register = false\ndial_allow = [\"+49\"]\ndial_per_minute = 2\n";
-    let mut story = Story::with(&CONFIG.replace("register = false\n", limits));
+    let config = CONFIG.replace("register = false\n", limits).replace("max_calls = 2", "max_calls = 9");
+    let mut story = Story::with(&config);
     let options = story.expect_sip("OPTIONS");
     story.answers_options = true;
     story.pbx_says(&options, "200 OK", "");
@@ -324,7 +534,22 @@ fn a_trunk_dials_only_whom_it_may_and_not_too_often() {
     story.wait(Duration::from_secs(20));
     story.sip.clear();
     let refused = answer(&mut story, "+4915112345670", "d").unwrap();
-    assert!(refused.starts_with("SIP/2.0 486"), "{refused}");
+    assert!(refused.contains("dial_per_minute") && refused.contains("\r\nRetry-After: 40\r\n"), "{refused}");
+}
+
+#[test]
+fn a_trunk_that_has_dialled_enough_for_today_is_told_when_tomorrow_begins() {
+    let mut story =
+        Story::with(&CONFIG.replace("register = false\n", "register = false\ndial_per_day = 1\n"));
+    let options = story.expect_sip("OPTIONS");
+    story.pbx_says(&options, "200 OK", "");
+    story.pbx_calls("+4915112345678", "", "a");
+    story.expect_sip("SIP/2.0 100");
+    story.pbx_calls("+4915112345679", "", "b");
+    story.expect_sip("SIP/2.0 100");
+    let refused = story.expect_sip("SIP/2.0 486");
+    assert!(refused.contains("dial_per_day"), "{refused}");
+    assert!(refused.contains("\r\nRetry-After: 57600\r\n"), "16 hours: {refused}");
 }
 
 #[test]

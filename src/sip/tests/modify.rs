@@ -173,6 +173,14 @@ fn digits_by_info_are_told() {
         lab.take("415");
     }
     lab.no_event();
+    let plain = "Content-Type: application/dtmf\r\n";
+    for (cseq, body, pressed) in [(8, "d\r\n", 'D'), (9, "13", 'B'), (10, "Signal=0\r\n", '0')] {
+        lab.ask(&invite, "INFO", cseq, plain, body);
+        lab.take("200");
+        lab.ask(&invite, "INFO", cseq, plain, body);
+        assert!(lab.sent_kinds().iter().all(|(_, kind)| kind == "200"), "a repeat");
+        assert_eq!(lab.take_events(), [digit(pressed, 160)], "one key, one digit");
+    }
 }
 
 #[test]

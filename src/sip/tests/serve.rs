@@ -157,3 +157,59 @@ fn keep_alives_are_counted_and_not_answered() {
     assert!(lab.sent.is_empty());
     assert_eq!((lab.ua.counters().not_sip, lab.ua.counters().malformed), (3, 0));
 }
+
+const LATE: [(&str, &str); 7] = [
+    ("INFO", "Content-Type: application/dtmf\r\n"),
+    ("OPTIONS", ""),
+    ("UPDATE", ""),
+    ("INVITE", ""),
+    ("PRACK", "RAck: 1 1 INVITE\r\n"),
+    ("REFER", "Refer-To: <sip:300@pbx.example>\r\n"),
+    ("NOTIFY", "Event: refer\r\n"),
+];
+
+#[test]
+fn whatever_the_pbx_asks_in_a_call_after_its_bye_comes_too_late() {
+    let mut lab = Lab::up();
+    let (invite, _) = lab.talking();
+    lab.ask(&invite, "BYE", 2, "", "");
+    lab.take("200");
+    lab.take_events();
+    for (cseq, (method, headers)) in (3..).zip(LATE) {
+        lab.ask(&invite, method, cseq, headers, if method == "INFO" { "5" } else { "" });
+        assert_eq!(lab.sent_kinds()[0].1, "481", "{method}");
+    }
+    lab.ask(&invite, "BYE", 20, "", "");
+    assert!(lab.find("481").has("CSeq: 20 BYE"), "a second one too");
+    lab.no_event();
+}
+
+#[test]
+fn after_our_own_bye_only_the_bye_that_crosses_it_is_agreed_to() {
+    let mut lab = Lab::up();
+    let answer = lab.taken();
+    lab.ua.hang_up(LegId(1 << 63 | 1), Cause::default(), lab.now);
+    lab.drain();
+    lab.take("BYE");
+    lab.take_events();
+    for (cseq, (method, headers)) in (8..).zip(LATE) {
+        lab.ask_in(&answer, method, cseq, headers, if method == "INFO" { "5" } else { "" });
+        assert_eq!(lab.sent_kinds()[0].1, "481", "{method}");
+    }
+    lab.ask_in(&answer, "BYE", 20, "", "");
+    assert!(lab.find("200").has("CSeq: 20 BYE"));
+    lab.no_event();
+}
+
+#[test]
+fn a_key_pressed_after_a_bye_that_came_before_the_answer_comes_too_late() {
+    let mut lab = Lab::up();
+    let invite = lab.dialled();
+    lab.answer(&invite, "180 Ringing", "", "");
+    lab.ask(&invite, "BYE", 1, "", "");
+    lab.take("200");
+    lab.take_events();
+    lab.ask(&invite, "INFO", 2, LATE[0].1, "5");
+    lab.take("481");
+    lab.no_event();
+}

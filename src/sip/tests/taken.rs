@@ -63,7 +63,7 @@ fn digits_by_info_are_told_until_the_call_is_over() {
     lab.take("BYE");
     lab.ending();
     lab.ask_in(&ok, "INFO", 10, relay, "Signal=5\r\n");
-    lab.take("200");
+    lab.take("481");
     lab.no_event();
 }
 
@@ -93,7 +93,7 @@ fn the_pbx_hangs_up_a_call_it_began() {
         Ending { by: EndedBy::Peer, code: None, cause: Some(16), answered: true, lost: false, text }
     );
     lab.ask_in(&ok, "BYE", 9, "", "");
-    lab.take("200");
+    lab.take("481");
     lab.leave(LEG, None, "");
     lab.no_event();
 }
