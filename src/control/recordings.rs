@@ -121,18 +121,23 @@ async fn delete<B: Backend>(backend: &B, ask: &Ask, found: Found) -> Outcome {
 
 /// `PATCH /v1/whatsapp/calls/{id}/recording`
 pub async fn pause_of_account<B: Backend>(backend: &B, ask: &Ask) -> Outcome {
+    let paused = wanted(ask)?;
     let found = found_of_account(backend, ask).await?;
-    pause(backend, ask, found).await
+    pause(backend, found, paused).await
 }
 
 /// `PATCH /v1/calls/{id}/recording`
 pub async fn pause_any<B: Backend>(backend: &B, ask: &Ask) -> Outcome {
+    let paused = wanted(ask)?;
     let found = found(backend, ask).await?;
-    pause(backend, ask, found).await
+    pause(backend, found, paused).await
 }
 
-async fn pause<B: Backend>(backend: &B, ask: &Ask, found: Found) -> Outcome {
-    let paused = ask.fields.boolean("paused")?.value().ok_or_else(|| Fault::missing("paused"))?;
+fn wanted(ask: &Ask) -> Result<bool, Fault> {
+    ask.fields.boolean("paused")?.value().ok_or_else(|| Fault::missing("paused"))
+}
+
+async fn pause<B: Backend>(backend: &B, found: Found, paused: bool) -> Outcome {
     match backend.command(Command::Record { id: found.id, on: !paused }).await {
         Ok(Answer::Recording { id, paused }) => Ok(Reply::ok(json!({ "id": id, "paused": paused }))),
         Ok(other) => Err(strange(&other)),
