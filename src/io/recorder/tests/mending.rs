@@ -46,7 +46,7 @@ fn a_file_that_was_cut_off_anywhere_plays_up_to_there() {
                 continue;
             }
             assert_eq!((row.state, row.finished.outcome), (TapeState::Kept, Outcome::Interrupted));
-            assert_eq!(story.card.names(), [row.file.clone()]);
+            assert_eq!(story.card.names(), std::slice::from_ref(&row.file));
             assert_eq!(row.finished.millis, about.ticks * 20);
             assert_eq!((row.expires_at, row.upload), (Some(Wall(TODAY.0 + 7 * DAY)), UploadState::Waiting));
             let file = story.card.bytes(&row.file);
