@@ -74,7 +74,7 @@ impl Link {
     }
 
     /// The same as seen from an operation that is so many steps below `/v1`: it holds behind every proxy.
-    pub fn from_below(&self, steps: usize) -> String {
+    pub fn relative(&self, steps: usize) -> String {
         format!("{}{}", "../".repeat(steps), self.path)
     }
 }

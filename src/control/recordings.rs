@@ -82,7 +82,7 @@ fn link<B: Backend>(backend: &B, ask: &Ask, found: &Found, steps: usize) -> Outc
         let url = link.address(&ask.config);
         return Ok(Reply::ok(json!({ "url": url, "expiresAt": iso(link.expires_at) })));
     }
-    Ok(Reply::Found(link.from_below(steps)))
+    Ok(Reply::Found(link.relative(steps)))
 }
 
 /// `DELETE /v1/whatsapp/calls/{id}/recording`
