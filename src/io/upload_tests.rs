@@ -159,6 +159,10 @@ async fn store(acts: Vec<Act>) -> (u16, JoinHandle<Vec<Asked>>) {
             }
             all.push(Asked { head, body });
         }
+        if !held.is_empty() {
+            // The connections stay open as long as the test runs.
+            std::future::pending::<()>().await;
+        }
         all
     });
     (port, serving)
