@@ -26,7 +26,7 @@ impl Home {
     fn new(name: &str) -> Home {
         let home = std::env::temp_dir().join(format!("watrunk-upload-{name}-{}", std::process::id()));
         let _ = std::fs::remove_dir_all(&home);
-        std::fs::create_dir_all(home.join(RECORDINGS)).unwrap();
+        std::fs::create_dir_all(home.join(FOLDER)).unwrap();
         Home(home)
     }
 
@@ -37,7 +37,7 @@ impl Home {
     }
 
     fn folder(&self) -> PathBuf {
-        self.0.join(RECORDINGS)
+        self.0.join(FOLDER)
     }
 
     fn file(&self) -> PathBuf {
@@ -160,7 +160,7 @@ async fn store(acts: Vec<Act>) -> (u16, JoinHandle<Vec<Asked>>) {
             all.push(Asked { head, body });
         }
         if !held.is_empty() {
-            // Who says nothing does not hang up either.
+            // The connections stay open as long as the test runs.
             std::future::pending::<()>().await;
         }
         all
