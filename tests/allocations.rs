@@ -317,7 +317,7 @@ fn a_call_that_is_recorded_allocates_nothing_either() {
         let mut out = Outgoing::default();
         let (slices, taken) = std::sync::mpsc::sync_channel(WAITING);
         let (mut before, mut counted, mut full) = (0, 0, 0);
-        for n in 0..1_000usize {
+        for (n, packet) in opus.iter().enumerate().take(1_000) {
             let now = Tick::from_millis(1_000 + 20 * n as u64);
             match n {
                 // The thread's first use of libopus is behind us.
@@ -340,13 +340,13 @@ fn a_call_that_is_recorded_allocates_nothing_either() {
                 marker: false,
                 sequence,
                 timestamp,
-                payload: &opus[n],
+                payload: packet,
             };
             if n % 40 != 11 {
                 bridge.from_user(&user, now);
             }
             let outside = allocations();
-            let datagram = if codec == Codec::Opus { opus_datagram(n, &opus[n]) } else { far_datagram(n) };
+            let datagram = if codec == Codec::Opus { opus_datagram(n, packet) } else { far_datagram(n) };
             before += allocations() - outside;
             bridge.from_far(&datagram, now).unwrap();
             bridge.tick(now, &mut out);

@@ -45,7 +45,7 @@ use super::{clock, host};
 use crate::clock::{Tick, Wall};
 use crate::config::RecordingConfig;
 use crate::gateway::{CallKey, Input, TapeEvent};
-use crate::ledger::{Ledger, LedgerError};
+use crate::ledger::{Ledger, LedgerError, RECORDINGS};
 use crate::media::tap::Slice;
 use crate::media::tape::Form;
 
@@ -53,9 +53,6 @@ use drain::Drain;
 use keep::Keeper;
 use store::{Folder, Store};
 use write::Writer;
-
-/// The folder in the state folder.
-pub const FOLDER: &str = "recordings";
 
 /// Recordings at once.
 const MOST: usize = 512;
@@ -159,7 +156,7 @@ impl Recorder {
         uploads: Arc<Notify>,
     ) -> Result<(Recorder, Threads), String> {
         let books = Books::new(move |work| disk.later(work));
-        let store = Arc::new(Folder::new(state_dir.join(FOLDER)));
+        let store = Arc::new(Folder::new(state_dir.join(RECORDINGS)));
         Recorder::with(store, Shared::new(settings, Hall(to_gateway), books, uploads))
     }
 
@@ -304,10 +301,6 @@ enum Cause {
     Write,
     /// The disk is too slow.
     Slow,
-    /// The file can't be finished.
-    Finish,
-    /// The file can't be read again.
-    Read,
     /// The file can't be deleted.
     Delete,
     /// The ledger does not answer.

@@ -29,10 +29,8 @@ use super::wss::{reach, trust};
 use super::{clock, graph, random, s3};
 use crate::clock::Wall;
 use crate::config::{UploadConfig, UploadTo};
-use crate::ledger::TapeRow;
+use crate::ledger::{RECORDINGS, TapeRow};
 
-/// Where finished recordings lie in the state directory.
-const FOLDER: &str = "recordings";
 /// What is due is looked for this often, whether or not somebody rings.
 const LOOK: Duration = Duration::from_secs(10);
 /// Recordings that are taken from the queue at once.
@@ -47,7 +45,7 @@ const ANSWER: usize = 64 * 1024;
 
 /// Sends what is to be uploaded for as long as the process lives. `woken` rings when a recording is finished.
 pub async fn deliver(disk: Disk, news: Arc<Newsroom>, state_dir: PathBuf, woken: Arc<Notify>) {
-    let folder = state_dir.join(FOLDER);
+    let folder = state_dir.join(RECORDINGS);
     loop {
         let mut again = false;
         // Each try by the configuration of its time.
@@ -370,3 +368,7 @@ impl Body for Sending {
         SizeHint::with_exact(self.left)
     }
 }
+
+#[cfg(test)]
+#[path = "upload_tests.rs"]
+mod tests;

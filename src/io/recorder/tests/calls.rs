@@ -7,7 +7,7 @@ use sha2::{Digest as _, Sha256};
 use tokio::sync::{Notify, mpsc};
 
 use super::super::store::Folder;
-use super::super::{Begin, FOLDER, Hall, Recorder, Shared};
+use super::super::{Begin, Hall, RECORDINGS, Recorder, Shared};
 use super::*;
 use crate::io::seal;
 
@@ -189,7 +189,7 @@ fn the_threads_finish_every_recording_when_the_process_ends() {
     let (books, ledger) = books(&temp.0);
     let (to_hall, mut hall) = mpsc::channel(100);
     let shared = Shared::new(SETTINGS, Hall(to_hall), books, Arc::new(Notify::new()));
-    let store = Arc::new(Folder::new(temp.0.join(FOLDER)));
+    let store = Arc::new(Folder::new(temp.0.join(RECORDINGS)));
     let (recorder, threads) = Recorder::with(store, shared).unwrap();
     let mut senders = Vec::new();
     for (call, form) in [PCM, ALAW, OGG].into_iter().enumerate() {
@@ -231,7 +231,7 @@ fn the_threads_finish_every_recording_when_the_process_ends() {
         (2, (Outcome::Interrupted, 3_000)),
     ];
     assert_eq!(outcomes, BTreeMap::from(expected));
-    let folder = temp.0.join(FOLDER);
+    let folder = temp.0.join(RECORDINGS);
     let mode = |path: &std::path::Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
     assert_eq!(mode(&folder), 0o700);
     let wav = folder.join("call_0.wav");
@@ -250,7 +250,7 @@ fn the_threads_finish_every_recording_when_the_process_ends() {
 fn a_link_in_the_place_of_a_file_is_not_followed() {
     let temp = Temp::new();
     let (books, ledger) = books(&temp.0);
-    let folder = temp.0.join(FOLDER);
+    let folder = temp.0.join(RECORDINGS);
     std::fs::create_dir(&folder).unwrap();
     let elsewhere = temp.0.join("elsewhere");
     std::fs::write(&elsewhere, b"precious").unwrap();
