@@ -301,6 +301,10 @@ enum Cause {
     Write,
     /// The disk is too slow.
     Slow,
+    /// The file can't be finished.
+    Finish,
+    /// The file can't be read again.
+    Read,
     /// The file can't be deleted.
     Delete,
     /// The ledger does not answer.

@@ -164,7 +164,9 @@ impl Keeper {
                 // The process ends: there is no time for it.
                 Ok(None) => {}
                 Err(error) => {
-                    tracing::warn!(call = %kept.row.call, %error, "a recording can't be read again");
+                    if self.shared.may_say(Cause::Read) {
+                        tracing::warn!(call = %kept.row.call, %error, "a recording can't be read again");
+                    }
                 }
             }
         }
@@ -225,7 +227,9 @@ impl Keeper {
             Chore::CloseRows => self.close_rows(now),
             Chore::Compare => self.compare(now),
         };
-        if let Err(error) = done {
+        if let Err(error) = done
+            && self.shared.may_say(Cause::Read)
+        {
             tracing::warn!(%error, "recordings that were cut off are not mended now, but at the next start");
         }
     }
@@ -351,7 +355,9 @@ impl Keeper {
             tracing::warn!("the folder of recordings is empty, but it should not be: is its disk mounted?");
         }
         for row in gone {
-            tracing::warn!(call = %row.call, "a recording's file is gone");
+            if self.shared.may_say(Cause::Delete) {
+                tracing::warn!(call = %row.call, "a recording's file is gone");
+            }
             self.forget(row, "missing", "the file was not there any more", now);
         }
         Ok(())

@@ -367,8 +367,10 @@ impl Writer {
         let end = open.end.clone().unwrap_or_default();
         let closed = self.shorten(open).and_then(|()| self.close(open, &end, now));
         if let Err(error) = closed {
-            let call = &open.of.label.id;
-            tracing::warn!(%call, %error, "a recording can't be finished: it is mended at the next start");
+            if self.shared.may_say(Cause::Finish) {
+                let call = &open.of.label.id;
+                tracing::warn!(%call, %error, "a recording can't be finished: it is mended at the next start");
+            }
             let error =
                 format!("the disk does not take it, what it has is mended at the next start: {error}");
             let finished = Finished { outcome: Outcome::Failed, error: Some(error), ..Finished::default() };
