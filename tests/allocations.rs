@@ -350,7 +350,7 @@ fn a_call_that_is_recorded_allocates_nothing_either() {
             before += allocations() - outside;
             bridge.from_far(&datagram, now).unwrap();
             bridge.tick(now, &mut out);
-            // Nobody reads: after four seconds the recorder is one that does not keep up.
+            // Nobody reads: after two seconds the recorder is one that does not keep up.
             if let Some(slice) = out.tapped.take() {
                 counted += 1;
                 full += usize::from(slices.try_send(slice).is_err());

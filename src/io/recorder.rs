@@ -7,7 +7,7 @@
 //! Three threads of low priority for all recordings together, because each waits for something else:
 //!
 //! * `drain` only computes. It empties every queue each 100 ms, whatever the disk does: a queue of a sound thread holds
-//!   4 s, and a memory card may well take longer than that for one `fdatasync`.
+//!   2 s, and a memory card may well take longer than that for one `fdatasync`.
 //! * `write` waits for the disk. What it has not written yet lies in memory, at most 30 s of a recording and 32 MiB of
 //!   all. Beyond that sound is dropped before it is encoded, and the tape fills the hole with silence when the disk is
 //!   back: a recording is as long as what it recorded. All recordings lie in one folder, on one device: a second

@@ -26,7 +26,7 @@ impl Home {
     fn new(name: &str) -> Home {
         let home = std::env::temp_dir().join(format!("watrunk-upload-{name}-{}", std::process::id()));
         let _ = std::fs::remove_dir_all(&home);
-        std::fs::create_dir_all(home.join(FOLDER)).unwrap();
+        std::fs::create_dir_all(home.join(RECORDINGS)).unwrap();
         Home(home)
     }
 
@@ -37,7 +37,7 @@ impl Home {
     }
 
     fn folder(&self) -> PathBuf {
-        self.0.join(FOLDER)
+        self.0.join(RECORDINGS)
     }
 
     fn file(&self) -> PathBuf {

@@ -6,8 +6,8 @@ use super::WIDEST;
 use super::ports::OPUS_PAYLOAD;
 use heapless::Vec;
 
-/// Ticks that may wait for the recorder: 4 s. What does not fit is missing in the recording, never in the call.
-pub const WAITING: usize = 200;
+/// Ticks that may wait for the recorder: 2 s. What does not fit is missing in the recording, never in the call.
+pub const WAITING: usize = 100;
 
 /// What one side said in 20 ms.
 // On the sound threads nothing may be allocated, so the largest one sets the size of all.
