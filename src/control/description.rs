@@ -9,12 +9,12 @@ const WRITTEN: &[u8] = include_bytes!("openapi.json");
 
 /// The description, without the spaces between its words: a fifth of it that the binary need not carry. Which
 /// operations there are is in [`super::operations`]; a test compares both.
-pub const TEXT: &str = match std::str::from_utf8(&SQUEEZED) {
+pub static TEXT: &str = match std::str::from_utf8(&SQUEEZED) {
     Ok(text) => text,
     Err(_) => "{}",
 };
 
-const SQUEEZED: [u8; squeeze::<0>(WRITTEN).1] = squeeze(WRITTEN).0;
+static SQUEEZED: [u8; squeeze::<0>(WRITTEN).1] = squeeze(WRITTEN).0;
 
 /// The first `N` bytes that count, and how many there are: all but spaces and line ends outside of strings.
 #[allow(long_running_const_eval)] // Once for each byte of the file, when the program is compiled.
