@@ -97,11 +97,24 @@ pub enum Given<T> {
 }
 
 impl<T> Given<T> {
-    /// The value, if there is one.
+    /// The value, if there is one. For fields that may be `null`.
     pub fn value(self) -> Option<T> {
         match self {
             Given::Value(value) => Some(value),
             Given::Absent | Given::Null => None,
+        }
+    }
+
+    /// The value, if the field is there; for fields that may not be `null`. `what` is what the field must be, in words
+    /// that go on after its name.
+    ///
+    /// # Errors
+    /// 400 for a `null`.
+    pub fn never_null(self, name: &str, what: &str) -> Result<Option<T>, Fault> {
+        match self {
+            Given::Absent => Ok(None),
+            Given::Null => Err(Fault::invalid(name, what)),
+            Given::Value(value) => Ok(Some(value)),
         }
     }
 }
@@ -290,6 +303,10 @@ mod tests {
         assert_eq!(body.text("a", 9).unwrap(), Given::Null);
         assert_eq!(body.text("b", 9).unwrap(), Given::Value("x".to_owned()));
         assert_eq!(body.text("c", 9).unwrap(), Given::Absent);
+        let fault = body.text("a", 9).unwrap().never_null("a", "must be a string").unwrap_err();
+        assert_eq!((fault.param.as_deref(), fault.error.as_str()), (Some("a"), "a must be a string"));
+        assert_eq!(body.text("b", 9).unwrap().never_null("b", "").unwrap().as_deref(), Some("x"));
+        assert_eq!(body.text("c", 9).unwrap().never_null("c", "").unwrap(), None);
     }
 
     #[test]

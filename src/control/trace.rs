@@ -37,7 +37,7 @@ pub async fn switch<B: Backend>(backend: &B, ask: &Ask) -> Outcome {
         .boolean("enabled")?
         .value()
         .ok_or_else(|| Fault::invalid("enabled", "is needed: true or false"))?;
-    let sound = ask.fields.boolean("sound")?.value().unwrap_or(false);
+    let sound = ask.fields.boolean("sound")?.never_null("sound", "must be true or false")?.unwrap_or(false);
     tell(backend, Some(on), Some(on && sound)).await
 }
 

@@ -11,6 +11,8 @@ import time
 
 import numpy as np
 
+import lateness
+
 
 def _mulaw(x):
     """Samples (-1 to 1) as mu-law bytes, ITU-T G.711."""
@@ -119,6 +121,7 @@ class Caller:
                 x = np.sin(2 * np.pi * hertz * np.arange(i * 160, i * 160 + 160) / 8000) * 10 ** (-10 / 20)
                 head, body = struct.pack("!BBHII", 128, 0, self.seq, i * 160, 7), _mulaw(x)
             self.seq = (self.seq + 1) & 0xFFFF
+            lateness.note(lateness.PBX, t + i * 0.02)
             self.rtp.sendto(head + body, self.target)
             time.sleep(max(0, t + (i + 1) * 0.02 - time.monotonic()))
             try:

@@ -30,12 +30,12 @@ class Gateway:
     `command` starts another binary, or one under an emulator; `media`, `http`, `sip` and `whatsapp` are text for those
     sections, `more` is text for the end of the file. `trunks` are made by `section()` and stand in place of the one named
     "pbx". `own` are keys of single numbers that are not as usual, a value of None leaves one out. `apart`: only webhooks of
-    its own numbers come to it.
+    its own numbers come to it. `environment` are more variables.
     """
 
     def __init__(self, folder, cloud, pbx, host, numbers, trunk=("gw", "gw-secret"), ring_seconds=6, max_calls=50,
                  drain_seconds=30, codecs=("pcma", "pcmu"), command=(BINARY,), media="", http="", whatsapp="", more="",
-                 own=None, apart=False, sip="", trunks=None):
+                 own=None, apart=False, sip="", trunks=None, environment=None):
         self.folder = pathlib.Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
         self.cloud, self.pbx = cloud, pbx
@@ -44,7 +44,7 @@ class Gateway:
         self.secrets = [cloud.token, cloud.app_secret, VERIFY_TOKEN, API_KEY, trunk[1]]
         self.config = self.folder / "watrunk.toml"
         assert pathlib.Path(command[-1]).exists(), f"{command[-1]} is missing: build it first"
-        self.command = [str(word) for word in command]
+        self.command, self.environment = [str(word) for word in command], environment or {}
         self.process = None
         self.out, self.err = [], []
         if trunks is None:
@@ -105,6 +105,7 @@ ring_seconds = {ring_seconds}
         """Returns once it has printed its ready line, whether or not its trunks are up."""
         environment = {k: v for k, v in os.environ.items() if not k.startswith("WATRUNK_")}
         environment["RUST_LOG"] = environment["WATRUNK_LOG"] = "info,watrunk=debug"
+        environment |= self.environment
         self.process = subprocess.Popen([*self.command, "run", "--config", str(self.config)], env=environment,
                                         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         for pipe, lines in ((self.process.stdout, self.out), (self.process.stderr, self.err)):

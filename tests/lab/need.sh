@@ -20,6 +20,7 @@ for purpose in "$@"; do
             ;;
         test)
             need python3-venv python
+            need gcc has cc
             need iproute2 has ip
             need perl perl -MGetopt::Long -MPod::Usage -MIO::Select -e1
             need libgomp1 sh -c 'ls /usr/lib/*/libgomp.so.1'

@@ -1,4 +1,4 @@
-"""A network of our own for one test run: nothing in it can leave it.
+"""A network of our own for one test run: nothing in it can leave it. And mounts of our own.
 
 ICE agents skip 127/8, so the run gets a network namespace with a pair of veth devices and ordinary
 addresses on them. The namespace has no name: it goes away with the process, there is nothing to clean up.
@@ -9,6 +9,8 @@ import os
 import subprocess
 
 CLONE_NEWNET = 0x40000000
+CLONE_NEWNS = 0x00020000
+MS_REC, MS_SLAVE = 1 << 14, 1 << 19
 PREFIX = "10.99.0"
 
 
@@ -27,8 +29,11 @@ def enter(hosts=range(1, 61)):
     if os.geteuid() != 0:
         raise PermissionError("the tests need root for a network namespace: run them by `make test`")
     libc = ctypes.CDLL(None, use_errno=True)
-    if libc.unshare(CLONE_NEWNET) != 0:
+    if libc.unshare(CLONE_NEWNET | CLONE_NEWNS) != 0:
         raise OSError(ctypes.get_errno(), "no network namespace: " + os.strerror(ctypes.get_errno()))
+    # What is mounted from here on is gone with the run, however that ends.
+    if libc.mount(None, b"/", None, MS_REC | MS_SLAVE, None) != 0:
+        raise OSError(ctypes.get_errno(), "no mount namespace: " + os.strerror(ctypes.get_errno()))
     lines = ["link set lo up", "link add wa0 type veth peer name wa1"]
     lines += [f"addr add {address(h)}/24 dev wa0" for h in hosts]
     lines += ["link set wa0 up", "link set wa1 up"]

@@ -17,6 +17,7 @@ from aioice import stun
 from aiortc.rtcdtlstransport import RTCCertificate, RTCDtlsFingerprint, RTCDtlsParameters, RTCDtlsTransport
 from aiortc.rtp import RtcpByePacket, RtcpPacket, RtcpReceiverInfo, RtcpRrPacket, RtcpSenderInfo, RtcpSrPacket
 
+import lateness
 import sdp
 import sound
 
@@ -309,12 +310,13 @@ class Peer:
     def _start(self):
         if self._sending is None and not self._closed and not self.ringing:
             self._at = 0
-            self._due = self._loop.time()
+            self._due = self._loop.time()       # the monotonic clock
             self._sending = self._loop.call_soon(self._tick)
 
     def _tick(self):
         if self._closed:
             return
+        lateness.note(lateness.USER, self._due)
         self._due += sound.FRAME
         self._sending = self._loop.call_at(self._due, self._tick)
         if self._keys:

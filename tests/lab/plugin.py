@@ -1,18 +1,25 @@
-"""What every pytest run here shares: a network of our own, and the measured numbers in the report."""
+"""What every pytest run here shares: a network of our own, a watch on how late the lab is, and the measured numbers in the report."""
 
 import time
 
 import pytest
 
+import lateness
 import network
 
-pytest_plugins = ["trunklab"]
+pytest_plugins = ["trunklab", "again", "disk"]
+
 
 def pytest_configure(config):
     try:
         network.enter()
     except OSError as error:
         pytest.exit(f"no test was run: {error}", returncode=1)
+    lateness.watch()
+
+
+def pytest_unconfigure():
+    lateness.stop()
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ import av
 import numpy as np
 from pylibsrtp import Policy, Session
 
+import lateness
 import sound
 from caller import _mulaw
 
@@ -123,6 +124,7 @@ class Voice:
         self.sent = 0
         self.codec = self.target = self.suite = self._tx = self._rx = None
         self.muted = False
+        self.made = time.monotonic()
         self._theirs = None
         self._keys = []
         self._seq, self._ts, self._ssrc = secrets.randbits(15), secrets.randbits(31), secrets.randbits(32)
@@ -212,9 +214,12 @@ class Voice:
         self.sock.sendto(data, target or self.target)
 
     def _speak(self):
+        lateness.ahead()
+        packets(self.codec, self.hertz, self.dbfs, self.ptime)      # encoding takes its time: before the first is due
         due, i, row = time.monotonic(), 0, 0
         while self._running:
             step = CODECS[self.codec][2] * self.ptime // 1000
+            lateness.note(lateness.PBX, due)
             if self._keys:
                 row = self._key(row, step)
             elif not self.muted:
@@ -294,15 +299,17 @@ class Voice:
         return [(k, d * 1000 // self.event_rate) for k, d in found.values()]
 
     def tone(self, hertz, dbfs, within_db=3.0, gap=0.04, since=0.0, skip=0.5):
-        """Fails unless this tone came in, at this level and whole; a line with the numbers."""
+        """Fails unless this tone came in, at this level and whole; a line with the numbers. What the lab's users send
+        late is missing here: that is not the gateway's gap."""
         x, rate = decoded(self.codec, self.audio(since))
         x = x[int(skip * rate):]
         f, level, longest = sound.frequency(x, rate), sound.level(x), sound.longest_gap(x, rate)
         pure = sound.purity(x, rate, hertz) if len(x) else 0
+        late = lateness.allowance(self.made)
         line = (f"{self.codec}: {f:.1f} Hz at {level:.1f} dBFS, purity {pure:.4f}, longest gap {1000 * longest:.0f} ms, "
-                f"{len(x) / rate:.1f} s")
+                f"{len(x) / rate:.1f} s" + (f", the lab up to {1000 * late:.0f} ms late" if late else ""))
         assert len(x) > rate / 2, line
         assert abs(f - hertz) <= hertz * 0.01, line
         assert abs(level - dbfs) <= within_db, line
-        assert longest <= gap, line
+        assert longest <= gap + late, line
         return line

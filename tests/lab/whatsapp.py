@@ -17,6 +17,7 @@ import time
 import aiohttp
 from aiohttp import web
 
+import lateness
 from calls import Call
 from graph import PATH, WABA, Fault, Graph, refusal  # noqa: F401 (Fault and refusal are for the tests)
 from people import Awaited, Manner, Person  # noqa: F401
@@ -72,6 +73,7 @@ class Cloud(Awaited):
         self._thread.join(5)
 
     def _run(self):
+        lateness.ahead()
         asyncio.set_event_loop(self._loop)
         self._loop.run_forever()
 

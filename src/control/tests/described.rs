@@ -4,12 +4,12 @@ use std::collections::BTreeSet;
 use std::sync::OnceLock;
 
 use axum::http::Method;
-use serde_json::Value;
+use serde_json::{Map, Value, json};
 
-use super::fake::Got;
+use super::fake::{ADMIN, Got, House};
 use crate::control::auth::Need;
 use crate::control::description::TEXT;
-use crate::control::operations::{self, Credentials};
+use crate::control::operations::{self, Credentials, Form};
 
 fn description() -> &'static Value {
     static READ: OnceLock<Value> = OnceLock::new();
@@ -178,4 +178,64 @@ fn every_reference_in_the_description_leads_somewhere() {
         }
     }
     walk(description());
+}
+
+/// What fields of a body are when they are right: enough for every operation to get to the field that is wrong.
+fn right(name: &str) -> Option<Value> {
+    Some(match name {
+        "accountId" => json!("acme"),
+        "forwardTo" => json!("sip:200@pbx"),
+        "to" => json!("+4915112345678"),
+        "code" => json!("123456"),
+        "_id" | "webhookId" => json!("crm"),
+        "eventId" => json!("evt_1"),
+        "name" => json!("crm"),
+        "url" => json!("https://a.example/hook"),
+        "events" => json!(["call.ended"]),
+        "enabled" => json!(false),
+        _ => return None,
+    })
+}
+
+#[tokio::test]
+async fn a_field_whose_type_or_null_is_not_described_is_refused_by_its_name() {
+    let mut tried = 0;
+    for row in operations::ALL.iter().filter(|row| row.form == Form::Json) {
+        let operation = &description()["paths"][row.path][row.verb.as_str()];
+        let schema = follow(&operation["requestBody"]["content"]["application/json"]["schema"]);
+        let required: Map<String, Value> = schema["required"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .map(|name| name.as_str().unwrap())
+            .map(|name| (name.to_owned(), right(name).unwrap_or_else(|| panic!("{name} of {}", row.id))))
+            .collect();
+        for (name, field) in schema["properties"].as_object().into_iter().flatten() {
+            for wrong in [
+                json!(null),
+                json!(true),
+                json!(7),
+                json!("\n"),
+                json!([7]),
+                json!([null]),
+                json!({ "a": null }),
+            ] {
+                if faults(field, &wrong, "").is_empty() {
+                    continue;
+                }
+                let house = House::new();
+                let mut body = required.clone();
+                body.insert(name.clone(), wrong);
+                let (path, body) = (row.path.replace("{id}", "support"), Value::Object(body));
+                let got = house
+                    .ask(ADMIN, &row.verb.as_str().to_ascii_uppercase(), &path, Some(body.clone()))
+                    .await;
+                assert_eq!(got.status, 400, "{}: {body} is not described: {}", row.id, got.text);
+                let param = got.fault().2;
+                assert!(param.starts_with(name.as_str()), "{}: {body} is refused for \"{param}\"", row.id);
+                tried += 1;
+            }
+        }
+    }
+    assert!(tried > 200, "{tried} fields of a wrong type");
 }
