@@ -1,7 +1,7 @@
 //! Sound as a dialect carries it, and the two ends of the pipe: bytes to samples and back.
 
-use super::resample::Resampler;
 use crate::media::g711;
+use crate::media::resample::Resampler;
 
 /// How a sample is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

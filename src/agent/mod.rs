@@ -19,7 +19,6 @@ mod leg;
 mod mint;
 mod queue;
 mod record;
-mod resample;
 mod session;
 #[cfg(test)]
 mod tests;

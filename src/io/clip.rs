@@ -1,27 +1,32 @@
-//! The clip that WhatsApp hears while the PBX holds a call: a WAV file, read once at start.
+//! Sound from the operator's own files: the clip for held calls, and the prompt before a recording. Read once at start.
 
+use std::fs::File;
+use std::io::Read as _;
 use std::path::Path;
 
 use crate::media::Clip;
+use crate::media::prompt::{MOST_BYTES, read_clip};
 
-/// The one rate that is taken, in Hz.
-const RATE: u32 = 8_000;
-
-/// The sound of this file: mono, 8 kHz, 16-bit PCM.
+/// The sound that `media.hold_clip` names.
 ///
 /// # Errors
-/// What is wrong with it, in words.
+/// What is wrong with the file, in words.
 pub fn read(path: &Path) -> Result<Clip, String> {
-    let said = |what: String| format!("media.hold_clip {}: {what}", path.display());
-    let mut file = hound::WavReader::open(path).map_err(|error| said(error.to_string()))?;
-    let spec = file.spec();
-    if (spec.channels, spec.sample_rate, spec.bits_per_sample) != (1, RATE, 16) {
-        let hint = "make one with: sox IN.wav -r 8000 -c 1 -b 16 OUT.wav";
-        return Err(said(format!(
-            "it must be mono, {RATE} Hz and 16-bit, and has {} channels, {} Hz and {} bits ({hint})",
-            spec.channels, spec.sample_rate, spec.bits_per_sample
-        )));
+    read_for("media.hold_clip", path)
+}
+
+/// The sound that this key of the configuration names.
+///
+/// # Errors
+/// What is wrong with the file, in words that begin with the key and the path.
+pub fn read_for(key: &str, path: &Path) -> Result<Clip, String> {
+    let said = |what: String| format!("{key} {}: {what}", path.display());
+    let mut bytes = Vec::new();
+    File::open(path)
+        .and_then(|file| file.take(MOST_BYTES + 1).read_to_end(&mut bytes))
+        .map_err(|error| said(error.to_string()))?;
+    if bytes.len() as u64 > MOST_BYTES {
+        return Err(said(format!("it has more than {} MiB", MOST_BYTES / 1024 / 1024)));
     }
-    let samples: Result<Vec<i16>, _> = file.samples::<i16>().collect();
-    Clip::new(samples.map_err(|error| said(error.to_string()))?).map_err(|error| said(error.to_string()))
+    read_clip(&bytes).map_err(said)
 }

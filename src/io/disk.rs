@@ -1,7 +1,8 @@
 //! The disk's two threads: one writes the ledger, one reads it. Neither signalling nor sound ever waits for them.
 
-use std::sync::Arc;
+use std::collections::VecDeque;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
@@ -17,11 +18,14 @@ use crate::control::{self, events};
 use crate::gateway::{CallKey, Input};
 use crate::ledger::Spooled;
 use crate::ledger::cost::{Billing, Priced};
-use crate::ledger::{Keep, Ledger, LedgerError, Permission};
+use crate::ledger::{Keep, Ledger, LedgerError, Permission, recorded};
 use crate::whatsapp::notice::PermissionReply;
 
 /// Jobs that may wait for a slow disk.
 const WAITING: usize = 1_024;
+
+/// Work of threads that don't wait, beyond those.
+const BACKLOG: usize = 4_096;
 
 /// Questions that may wait for their turn.
 const QUESTIONS: usize = 64;
@@ -52,10 +56,14 @@ enum Job {
     Close,
 }
 
+/// What [`Disk::later`] was given while the queue was full, in its order; `None`: the thread has ended.
+type Backlog = Arc<Mutex<Option<VecDeque<Work>>>>;
+
 /// The handle to both threads: cheap to clone.
 #[derive(Clone)]
 pub struct Disk {
     jobs: SyncSender<Job>,
+    backlog: Backlog,
     questions: SyncSender<Question>,
     to_gateway: mpsc::Sender<Input>,
 }
@@ -95,9 +103,11 @@ impl Disk {
         let (jobs, waiting) = sync_channel(WAITING);
         let (questions, asked) = sync_channel::<Question>(QUESTIONS);
         let written = to_gateway.clone();
+        let backlog: Backlog = Arc::new(Mutex::new(Some(VecDeque::new())));
+        let rest = Arc::clone(&backlog);
         let write = std::thread::Builder::new()
             .name("disk".to_owned())
-            .spawn(move || write(writer, &waiting, &news, &written))
+            .spawn(move || write(writer, &waiting, &rest, &news, &written))
             .map_err(said)?;
         let read = std::thread::Builder::new()
             .name("history".to_owned())
@@ -107,7 +117,7 @@ impl Disk {
                 }
             })
             .map_err(said)?;
-        let disk = Disk { jobs, questions, to_gateway };
+        let disk = Disk { jobs, backlog, questions, to_gateway };
         Ok((disk.clone(), Threads { disk, threads: vec![write, read] }))
     }
 
@@ -151,6 +161,31 @@ impl Disk {
         told.await.unwrap_or_else(|_| Err(gone()))
     }
 
+    /// Has something written, and does not wait for it: for threads that can't, such as the recorder's. What is given
+    /// by one thread is done in that order, also when the disk does not keep up for a while. False if it will not be
+    /// done: far too much waits, or the disk's thread has ended.
+    pub fn later(&self, work: impl FnOnce(&mut Ledger) + Send + 'static) -> bool {
+        let mut guard = locked(&self.backlog);
+        let Some(backlog) = guard.as_mut() else { return false };
+        let work: Work = Box::new(work);
+        let work = if backlog.is_empty() {
+            match self.jobs.try_send(Job::Work(work)) {
+                Ok(()) => return true,
+                Err(TrySendError::Full(Job::Work(work))) => work,
+                Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => return false,
+            }
+        } else {
+            work
+        };
+        // The lock is held since the queue was found full, and the thread looks here after each of its jobs: it will
+        // look again.
+        if backlog.len() >= BACKLOG {
+            return false;
+        }
+        backlog.push_back(work);
+        true
+    }
+
     /// Has something read, and waits for it.
     ///
     /// # Errors
@@ -179,22 +214,54 @@ fn gone() -> LedgerError {
     LedgerError::Refused("the disk's thread is gone".to_owned())
 }
 
-fn write(mut ledger: Ledger, waiting: &Receiver<Job>, news: &Newsroom, written: &mpsc::Sender<Input>) {
+/// A lock that is held for moves only, so nothing can have broken off under it.
+fn locked(backlog: &Backlog) -> MutexGuard<'_, Option<VecDeque<Work>>> {
+    backlog.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn write(
+    mut ledger: Ledger,
+    waiting: &Receiver<Job>,
+    backlog: &Backlog,
+    news: &Newsroom,
+    written: &mpsc::Sender<Input>,
+) {
     while let Ok(job) = waiting.recv() {
-        match job {
-            Job::Close => return,
-            Job::Work(work) => work(&mut ledger),
-            Job::Note { running, received } => note(&mut ledger, &running, received, news),
-            Job::Consent { number, reply } => consent(&mut ledger, &number, &reply, news),
-            Job::Record { call, record } => {
-                close(&mut ledger, &record, news);
-                if written.blocking_send(Input::Written { call }).is_err() {
-                    // The gateway has stopped: what is left is still written.
-                    tracing::debug!("nobody waits for a record any more");
-                }
+        let mut over = perform(&mut ledger, job, news, written);
+        if !over && locked(backlog).as_ref().is_some_and(|backlog| !backlog.is_empty()) {
+            // First what was in the queue before: while there is a backlog, no work goes past it into the queue.
+            over = waiting.try_iter().take(WAITING).any(|job| perform(&mut ledger, job, news, written));
+            for work in locked(backlog).replace(VecDeque::new()).into_iter().flatten() {
+                work(&mut ledger);
+            }
+        }
+        if over {
+            for work in locked(backlog).take().into_iter().flatten() {
+                work(&mut ledger);
+            }
+            return;
+        }
+    }
+}
+
+/// One job; true if it was the last.
+fn perform(ledger: &mut Ledger, job: Job, news: &Newsroom, written: &mpsc::Sender<Input>) -> bool {
+    // A recording that is finished after its call costs what recordings cost now.
+    ledger.charge(news.config().recording.per_minute_usd);
+    match job {
+        Job::Close => return true,
+        Job::Work(work) => work(ledger),
+        Job::Note { running, received } => note(ledger, &running, received, news),
+        Job::Consent { number, reply } => consent(ledger, &number, &reply, news),
+        Job::Record { call, mut record } => {
+            close(ledger, &mut record, news);
+            if written.blocking_send(Input::Written { call }).is_err() {
+                // The gateway has stopped: what is left is still written.
+                tracing::debug!("nobody waits for a record any more");
             }
         }
     }
+    false
 }
 
 fn note(ledger: &mut Ledger, running: &Running, received: bool, news: &Newsroom) {
@@ -247,8 +314,13 @@ fn consent(ledger: &mut Ledger, number: &str, reply: &PermissionReply, news: &Ne
 }
 
 /// Closes a call: its price, its row and its event, at once or not at all.
-fn close(ledger: &mut Ledger, record: &Record, news: &Newsroom) {
+fn close(ledger: &mut Ledger, record: &mut Record, news: &Newsroom) {
     let config = news.config();
+    // The recording may have been finished before the record was made.
+    match ledger.taped(record) {
+        Ok(tape) => record.tape = tape,
+        Err(error) => tracing::warn!(call = %record.id, %error, "what is known of a recording can't be read"),
+    }
     let billing = price(ledger, record, &config);
     let now = clock::now().wall;
     let event = events::over(random::uuid(), record, &billing, now);
@@ -285,7 +357,7 @@ fn price(ledger: &Ledger, record: &Record, config: &Config) -> Billing {
         answered: record.connected_at.is_some(),
         billed,
         to,
-        recorded: if record.recording { billed } else { Duration::ZERO },
+        recorded: record.tape.as_ref().map_or(Duration::ZERO, |tape| recorded(&tape.file)),
         month_to_date_minutes: month,
     })
 }
@@ -309,6 +381,169 @@ pub async fn forget(disk: Disk) {
                     break;
                 }
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::{Path, PathBuf};
+    use std::sync::mpsc::channel;
+
+    use super::*;
+    use crate::call::record::PlacedBy;
+    use crate::call::recording::{Finished, Outcome, RecordingPart};
+    use crate::ledger::{TapeRow, TapeState, UploadState};
+    use rust_decimal::Decimal;
+
+    /// A disk in a folder of its own, and how a recorded minute is priced there: two cents.
+    struct Home(PathBuf);
+
+    impl Home {
+        fn new(name: &str) -> Home {
+            let folder = std::env::temp_dir().join(format!("watrunk-disk-{name}-{}", std::process::id()));
+            let _ = std::fs::remove_dir_all(&folder);
+            Home(folder)
+        }
+
+        fn start(&self) -> (Disk, Threads, mpsc::Receiver<Input>) {
+            let mut config = Config::parse_as(crate::config::EXAMPLE, Path::new("watrunk.toml"))
+                .expect("the example loads");
+            config.recording.per_minute_usd = Decimal::new(2, 2);
+            let writer = Ledger::open(&self.0, Wall(0)).unwrap();
+            let reader = Ledger::open_read_only(&self.0).unwrap();
+            let (to_gateway, told) = mpsc::channel(4_096);
+            let news = Arc::new(Newsroom::new(config));
+            let (disk, threads) = Disk::start(writer, reader, news, to_gateway).unwrap();
+            (disk, threads, told)
+        }
+    }
+
+    impl Drop for Home {
+        fn drop(&mut self) {
+            let _ = std::fs::remove_dir_all(&self.0);
+        }
+    }
+
+    /// Keeps the disk busy until what it returns is dropped.
+    fn occupy(disk: &Disk) -> std::sync::mpsc::Sender<()> {
+        let (go, wait) = channel::<()>();
+        let (begin, begun) = channel();
+        assert!(disk.later(move |_| {
+            let _ = begin.send(());
+            let _ = wait.recv();
+        }));
+        begun.recv().unwrap();
+        go
+    }
+
+    #[test]
+    fn what_nobody_waits_for_is_done_in_its_order_however_far_behind_the_disk_is() {
+        let home = Home::new("order");
+        let (disk, threads, _told) = home.start();
+        let (note, noted) = channel();
+        let busy = occupy(&disk);
+        let all = WAITING + BACKLOG;
+        for n in 0..all {
+            let note = note.clone();
+            assert!(disk.later(move |_| note.send(n).unwrap_or_default()), "{n}");
+        }
+        assert!(!disk.later(|_| ()), "there is an end to patience");
+        drop(busy);
+        // It keeps up again, and nothing overtakes what waited.
+        for n in all..all + 10 {
+            while !disk.later({
+                let note = note.clone();
+                move |_| note.send(n).unwrap_or_default()
+            }) {
+                std::thread::yield_now();
+            }
+        }
+        let last = disk.clone();
+        threads.close();
+        drop(note);
+        assert!(noted.into_iter().eq(0..all + 10));
+        assert!(!last.later(|_| ()), "nobody is there any more");
+    }
+
+    fn ended(n: u32) -> Record {
+        let running = Running {
+            id: format!("call_{n:024x}"),
+            wacid: String::new(),
+            number: "support".to_owned(),
+            account: "acme".to_owned(),
+            phone_number_id: "106540352242922".to_owned(),
+            direction: Direction::Inbound,
+            from: "+15550100200".to_owned(),
+            profile_name: None,
+            user_id: None,
+            to: "+15550100100".to_owned(),
+            destination: "sip:200@pbx".to_owned(),
+            offered_at: Wall(1_700_000_000_000 + i64::from(n)),
+            ringing: false,
+            answered_at: Some(Wall(1_700_000_004_000)),
+            transferred_at: None,
+            recording: true,
+            placed_by: PlacedBy::User,
+        };
+        let file = Finished { outcome: Outcome::Running, ..Finished::default() };
+        let tape = RecordingPart { prompt: "builtin:en".to_owned(), file, ..RecordingPart::default() };
+        Record { tape: Some(Box::new(tape)), ..Record::interrupted(running, Wall(1_700_000_064_000)) }
+    }
+
+    fn begin(disk: &Disk, call: &Record) -> bool {
+        let row = TapeRow {
+            call: call.id.clone(),
+            number: call.number.clone(),
+            account: call.account.clone(),
+            file: format!("{}.wav", call.id),
+            form: "wav-pcm-8000".to_owned(),
+            encrypted: false,
+            began_at: call.offered_at,
+            state: TapeState::Running,
+            finished: Finished { outcome: Outcome::Running, ..Finished::default() },
+            expires_at: None,
+            upload: UploadState::None,
+            upload_tries: 0,
+            upload_next: None,
+            upload_error: None,
+            uploaded_at: None,
+            uploaded_to: None,
+            local: true,
+            deleted_at: None,
+            deleted_by: None,
+        };
+        disk.later(move |ledger| ledger.tape_begun(&row).unwrap())
+    }
+
+    fn finish(disk: &Disk, call: &Record) -> bool {
+        let id = call.id.clone();
+        let facts = Finished { outcome: Outcome::Complete, millis: 45_000, ..Finished::default() };
+        disk.later(move |ledger| {
+            assert!(ledger.tape_finished(&id, &facts, TapeState::Kept, None, false, Wall(1)).unwrap());
+        })
+    }
+
+    #[test]
+    fn a_recording_is_on_the_bill_whether_its_end_is_written_before_the_calls_or_after() {
+        let home = Home::new("bill");
+        let (disk, threads, mut told) = home.start();
+        let [early, late] = [ended(1), ended(2)];
+        assert!(begin(&disk, &early) && begin(&disk, &late));
+        assert!(finish(&disk, &early));
+        disk.record(CallKey(1), Box::new(early.clone()));
+        disk.record(CallKey(2), Box::new(late.clone()));
+        assert!(finish(&disk, &late));
+        threads.close();
+        let written = |input| matches!(input, Input::Written { .. });
+        assert!(told.blocking_recv().is_some_and(written) && told.blocking_recv().is_some_and(written));
+        let ledger = Ledger::open_read_only(&home.0).unwrap();
+        for record in [early, late] {
+            let row = ledger.call(&record.id).unwrap().unwrap();
+            let billing = row.billing.unwrap();
+            assert_eq!((billing.recording_seconds, billing.recording_cost), (45, Decimal::new(15, 3)));
+            let tape = row.end.unwrap().tape.unwrap();
+            assert_eq!((tape.prompt.as_str(), tape.file.millis), ("builtin:en", 45_000));
         }
     }
 }

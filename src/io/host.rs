@@ -51,6 +51,19 @@ fn real_time(priority: i32) -> std::io::Result<()> {
     if result == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
 }
 
+/// Puts the calling thread behind ordinary work: `nice` from 1 to 19. Its reading and writing of disks goes behind, too.
+#[allow(unsafe_code)]
+pub fn defer_this_thread(nice: i32) {
+    let (this, nice): (libc::c_int, libc::c_int) = (0, nice);
+    // SAFETY: the call takes three integers. On Linux, 0 is the calling thread alone, which POSIX does not promise
+    // and nix has no binding for; the type of the first differs between musl and glibc, hence the system call itself.
+    let result = unsafe { libc::syscall(libc::SYS_setpriority, libc::PRIO_PROCESS, this, nice) };
+    if result != 0 {
+        let error = std::io::Error::last_os_error();
+        tracing::debug!(%error, "a thread keeps its ordinary priority");
+    }
+}
+
 /// Keeps the whole process in memory, so that sound never waits for a page: only if there is no limit to
 /// it, because a limit that is met later would be an allocation that fails.
 pub fn lock_memory() {

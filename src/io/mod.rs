@@ -1,5 +1,6 @@
 //! The edge: the only room with tokio, nix, sockets, files, clocks and randomness.
 
+mod age;
 mod agent;
 mod backend;
 mod capture;
@@ -18,13 +19,18 @@ mod mint;
 pub mod mux;
 mod outbox;
 pub mod peer;
+mod prompts;
 pub mod random;
+mod recorder;
+mod s3;
+pub mod seal;
 mod sip;
 pub mod sock;
 mod sound;
 mod sparing;
 mod stun;
 mod trunks;
+mod upload;
 mod wss;
 
 use std::collections::BTreeMap;
@@ -37,7 +43,7 @@ use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 
 use crate::config::Config;
 use crate::gateway::{CallKey, Gateway, Input, Output, Settings};
@@ -97,6 +103,8 @@ pub struct Running {
     sound: sound::Sound,
     disk: disk::Disk,
     disk_threads: disk::Threads,
+    recorder: recorder::Recorder,
+    recorder_threads: recorder::Threads,
     news: Arc<live::Newsroom>,
     desk: Arc<backend::Desk>,
     ready: Arc<AtomicBool>,
@@ -149,17 +157,26 @@ impl Running {
             admits(Arc::clone(&admitted)),
         )?;
         let capture = Arc::new(capture::Capture::default());
+        let news = Arc::new(live::Newsroom::new(config.clone()));
+        let (disk, disk_threads) = disk::Disk::start(ledger, reader, Arc::clone(&news), to_gateway.clone())?;
+        let uploads = Arc::new(Notify::new());
+        let (recorder, recorder_threads) = recorder::Recorder::start(
+            state_dir,
+            recorder::RecorderSettings::of(&config.recording),
+            disk.clone(),
+            to_gateway.clone(),
+            Arc::clone(&uploads),
+        )?;
         let sound = sound::Sound::start(
             sound::SoundSettings {
                 media: config.media.clone(),
                 sip_public_ip: config.sip.public_ip,
                 capture: Arc::clone(&capture),
                 hold_clip: config.media.hold_clip.as_deref().map(clip::read).transpose()?.map(Arc::new),
+                recorder: recorder.clone(),
             },
             to_gateway.clone(),
         )?;
-        let news = Arc::new(live::Newsroom::new(config.clone()));
-        let (disk, disk_threads) = disk::Disk::start(ledger, reader, Arc::clone(&news), to_gateway.clone())?;
         let graph = graph::Graph::new(&config.whatsapp, to_gateway.clone())?;
         let ready = Arc::new(AtomicBool::new(false));
         let door = http::Door::new(config.whatsapp.clone(), to_gateway.clone(), Arc::clone(&ready));
@@ -177,6 +194,7 @@ impl Running {
             tokio::spawn(http::serve(listener, door, Arc::clone(&desk))),
             tokio::spawn(post.deliver()),
             tokio::spawn(disk::forget(disk.clone())),
+            tokio::spawn(upload::deliver(disk.clone(), Arc::clone(&news), state_dir.clone(), uploads)),
         ];
         let targets = settings.targets(&config);
         let mut gateway = Gateway::new(settings, random::seed(), clock::now());
@@ -193,6 +211,8 @@ impl Running {
             sound,
             disk,
             disk_threads,
+            recorder,
+            recorder_threads,
             news,
             desk,
             ready,
@@ -267,6 +287,7 @@ impl Running {
                         self.step(|gateway| gateway.handle(input, clock::now()));
                         if moves {
                             self.admit();
+                            self.recorder.set(recorder::RecorderSettings::of(&self.news.config().recording));
                         }
                     }
                     None => break,
@@ -294,6 +315,8 @@ impl Running {
         }
         // Nobody listens any more: a record that is still being written must not wait for that.
         drop(self.inputs);
+        // What the recorder has still to say to the ledger comes before the ledger is closed.
+        self.recorder_threads.close();
         self.disk_threads.close();
         tracing::info!("stopped");
     }

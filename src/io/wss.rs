@@ -218,7 +218,7 @@ fn tls() -> Result<Arc<ClientConfig>, String> {
 
 /// As [`tls`], and the operator's own authorities are believed too.
 fn tls_by(path: &Path) -> Result<Arc<ClientConfig>, String> {
-    let said = |error: &dyn std::fmt::Display| format!("agent.ca_file {}: {error}", path.display());
+    let said = |error: &dyn std::fmt::Display| format!("ca_file {}: {error}", path.display());
     let mut roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
     for certificate in CertificateDer::pem_file_iter(path).map_err(|error| said(&error))? {
         let certificate = certificate.map_err(|error| said(&error))?;

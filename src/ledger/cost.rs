@@ -155,7 +155,8 @@ impl Rates {
             Direction::Outbound | Direction::Inbound => 0,
         };
         let carrier = if call.answered { begun_seconds(call.billed) } else { 0 };
-        let recording = if call.answered { begun_seconds(call.recorded) } else { 0 };
+        let recorded = if call.answered { call.recorded } else { Duration::ZERO };
+        let (recording, recording_cost) = recording(recorded, self.recording_per_minute);
         let month = call.month_to_date_minutes.saturating_add(minutes(pulses));
         Billing::of(
             pulses,
@@ -164,7 +165,7 @@ impl Rates {
             [
                 cost(pulses, PULSES, rate.map_or(Decimal::ZERO, |rate| rate.meta(month))),
                 cost(carrier, 60, rate.map_or(Decimal::ZERO, |rate| rate.carrier_per_minute)),
-                cost(recording, 60, self.recording_per_minute),
+                recording_cost,
             ],
         )
     }
@@ -214,6 +215,12 @@ pub(super) fn minutes(pulses: u64) -> Decimal {
 
 fn begun_seconds(span: Duration) -> u64 {
     span.as_secs().saturating_add(u64::from(span.subsec_nanos() > 0)).min(LONGEST)
+}
+
+/// The begun seconds of a recording, and what they cost.
+pub(super) fn recording(recorded: Duration, per_minute: Decimal) -> (u64, Decimal) {
+    let seconds = begun_seconds(recorded);
+    (seconds, cost(seconds, 60, per_minute))
 }
 
 /// `units` of which `of_a_minute` make a minute.

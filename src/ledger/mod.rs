@@ -4,9 +4,11 @@
 //! write-ahead mode. A power cut costs the last records at most, never the file (`synchronous = NORMAL`).
 
 mod agent;
+mod audit;
 pub mod cost;
 pub mod country;
 mod deliver;
+mod expiry;
 mod fault;
 mod once;
 mod permit;
@@ -15,6 +17,7 @@ mod query;
 mod running;
 mod schema;
 mod spool;
+mod tape;
 #[cfg(test)]
 mod tests;
 mod trunk;
@@ -26,7 +29,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior, params};
+use rust_decimal::Decimal;
 
+pub use audit::Audit;
 pub use cost::{Billing, Estimate, Priced, Rate, Rates};
 pub use deliver::{Attempt, LogEntry, WebhookState};
 pub use fault::LedgerError;
@@ -36,6 +41,7 @@ pub use prune::{Keep, Pruned};
 pub use query::CallQuery;
 pub use schema::CallRow;
 pub use spool::{Due, Spooled};
+pub use tape::{TapeRow, TapeState, UploadState, recorded};
 pub use usage::{Channel, Group, Totals, Usage, UsageQuery};
 
 use crate::call::leg::{Direction, Why};
@@ -59,6 +65,8 @@ const CHECKED_WHOLE: u64 = 16 * 1024 * 1024;
 pub struct Ledger {
     path: PathBuf,
     connection: Connection,
+    /// What a recorded minute costs, in US dollars: see [`Ledger::charge`].
+    recording_per_minute: Decimal,
 }
 
 /// Which records to list.
@@ -106,7 +114,7 @@ impl Ledger {
             }
             other => other?,
         };
-        Ok(Ledger { path, connection })
+        Ok(Ledger { path, connection, recording_per_minute: Decimal::ZERO })
     }
 
     /// Opens the history for reading, also while a gateway writes it.
@@ -127,7 +135,7 @@ impl Ledger {
         match schema::version(&connection).map_err(at)? {
             0 => Err(LedgerError::Missing(path)),
             found if found > schema::VERSION => Err(LedgerError::Newer { found, known: schema::VERSION }),
-            _ => Ok(Ledger { path, connection }),
+            _ => Ok(Ledger { path, connection, recording_per_minute: Decimal::ZERO }),
         }
     }
 

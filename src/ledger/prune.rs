@@ -3,7 +3,7 @@
 use rusqlite::{Transaction, params};
 
 use super::permit::{WEEK, before};
-use super::{Ledger, LedgerError};
+use super::{Ledger, LedgerError, audit, tape};
 use crate::clock::Wall;
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ const BATCH: i64 = 500;
 /// How long things are kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Keep {
-    /// Calls, and permissions that nobody has heard of since, in days.
+    /// Calls, recordings that are gone, and permissions that nobody has heard of since, in days.
     pub calls_days: u32,
     /// Events and how their deliveries went, in days.
     pub logs_days: u32,
@@ -35,12 +35,18 @@ pub struct Pruned {
     pub logs: u64,
     /// Events, with what was known of their deliveries.
     pub events: u64,
+    /// Recordings that are not on this disk any more.
+    pub recordings: u64,
+    /// Entries of the audit log.
+    pub audits: u64,
     /// There is more to forget: call again, after others have had the disk.
     pub more: bool,
 }
 
 impl Ledger {
-    /// Forgets a batch of what is too old. Running calls stay, however old.
+    /// Forgets a batch of what is too old. Running calls stay, however old, and so do recordings whose file is on this
+    /// disk: their call may be forgotten, the file is still found, counted and deleted. Entries of the audit log stay
+    /// for ten years, and 100,000 of them at most.
     ///
     /// # Errors
     /// A full or failing disk: [`LedgerError::retry`] says whether trying again later can help.
@@ -82,8 +88,10 @@ impl Ledger {
                  WHERE updated_at < ?1 AND (accepted = 0 OR coalesce(expires_at < ?2, 0))",
                 params![calls_before, now.0],
             )?;
-            let more = [calls, logs, events].contains(&BATCH.unsigned_abs());
-            Ok(Pruned { calls, logs, events, more })
+            let recordings = tape::forget(on, calls_before, BATCH)?;
+            let audits = audit::forget(on, now, BATCH)?;
+            let more = [calls, logs, events, recordings, audits].contains(&BATCH.unsigned_abs());
+            Ok(Pruned { calls, logs, events, recordings, audits, more })
         })
     }
 }

@@ -2,10 +2,11 @@
 
 use rusqlite::types::Value;
 use rusqlite::{Connection, OptionalExtension as _, Transaction, params, params_from_iter};
+use rust_decimal::Decimal;
 
 use super::cost::Billing;
 use super::spool::{self, Spooled};
-use super::{Ledger, LedgerError, permit, schema};
+use super::{Ledger, LedgerError, permit, schema, tape};
 use crate::call::leg::Direction;
 use crate::call::record::{Record, Running};
 
@@ -39,7 +40,8 @@ impl Ledger {
         billing: &Billing,
         spool: &[Spooled],
     ) -> Result<(), LedgerError> {
-        self.write(record.ended_at, |on| end(on, record, Some(billing), spool))
+        let per_minute = self.recording_per_minute;
+        self.write(record.ended_at, |on| end(on, record, Some(billing), spool, per_minute))
     }
 
     /// Writes a finished call that has no bill. Writing one that is there already changes nothing, so every error
@@ -48,7 +50,7 @@ impl Ledger {
     /// # Errors
     /// A full or failing disk: [`LedgerError::retry`] says whether trying again later can help.
     pub fn insert(&mut self, record: &Record) -> Result<(), LedgerError> {
-        self.write(record.ended_at, |on| end(on, record, None, &[]))
+        self.write(record.ended_at, |on| end(on, record, None, &[], Decimal::ZERO))
     }
 
     /// The calls that were never closed, the oldest first: at the start, those that a crash has interrupted.
@@ -70,11 +72,13 @@ pub(super) fn end(
     record: &Record,
     billing: Option<&Billing>,
     spool: &[Spooled],
+    recording_per_minute: Decimal,
 ) -> rusqlite::Result<()> {
     let row = schema::closing(record, billing, place(on, &record.id, record.offered_at.0)?);
     if on.prepare(&schema::close())?.execute(params_from_iter(row))? == 0 {
         return Ok(());
     }
+    tape::settle_closed(on, &record.id, recording_per_minute)?;
     if record.answered() || record.connected_at.is_some() {
         let user = party(record.direction, &record.from, &record.to);
         permit::connected(on, &record.phone_number_id, user, record.user_id.as_deref())?;

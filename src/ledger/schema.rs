@@ -4,7 +4,7 @@ use rusqlite::types::Value;
 use rusqlite::{Connection, Row};
 
 use super::cost::Billing;
-use super::{agent, trunk};
+use super::{agent, tape, trunk};
 use crate::call::leg::{Direction, Why};
 use crate::call::record::{ApiStatus, MAX_ERRORS, PlacedBy, Quality, Record, Running};
 use crate::clock::Wall;
@@ -19,6 +19,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("schema/2.sql"),
     include_str!("schema/3.sql"),
     include_str!("schema/4.sql"),
+    include_str!("schema/5.sql"),
 ];
 
 /// The version this program writes.
@@ -28,7 +29,7 @@ pub(super) const VERSION: i64 = MIGRATIONS.len() as i64;
 type Column = (&'static str, i64, &'static str);
 
 /// The columns in the order of [`values`] and [`record`].
-const COLUMNS: [Column; 44] = [
+const COLUMNS: [Column; 45] = [
     ("id", 1, ""),
     ("wacid", 1, ""),
     ("number", 1, ""),
@@ -73,6 +74,7 @@ const COLUMNS: [Column; 44] = [
     ("agent", 3, "NULL"),
     ("agent_said", 3, "NULL"),
     ("trunk", 4, "NULL"),
+    ("tape", 5, "NULL"),
 ];
 
 /// The columns that a list leaves out: they are long.
@@ -173,7 +175,11 @@ fn upsert(names: &[&str], kept: &[&str]) -> String {
     let set: Vec<String> = names
         .iter()
         .filter(|name| !kept.contains(name))
-        .map(|name| format!("{name} = excluded.{name}"))
+        .map(|name| match *name {
+            // What was agreed is noted while the call runs: a record that knows nothing of it does not take it away.
+            "tape" => "tape = coalesce(excluded.tape, calls.tape)".to_owned(),
+            name => format!("{name} = excluded.{name}"),
+        })
         .collect();
     format!(
         "INSERT INTO calls ({}) VALUES ({marks}) ON CONFLICT (id) DO UPDATE SET {} WHERE calls.ended_at IS NULL",
@@ -280,6 +286,7 @@ fn values(record: &Record) -> Vec<Value> {
     ]);
     row.extend(agent::values(record.agent.as_deref()));
     row.push(trunk::value(record.trunk.as_deref()));
+    row.push(tape::value(record.tape.as_deref()));
     row
 }
 
@@ -400,7 +407,7 @@ pub(super) fn record(row: &Row<'_>) -> Parsed<Record> {
         far: quality(row, 25)?,
         agent: agent::part(row.get(41)?, row.get(42)?),
         trunk: trunk::part(row.get(43)?),
-        tape: None,
+        tape: tape::part(row.get(44)?),
     }))
 }
 

@@ -8,9 +8,11 @@ mod consent;
 mod events;
 mod large;
 mod price;
+mod tape;
 
 use super::*;
 use crate::call::record::{AgentPart, Line, Noted, PlacedBy, Quality, Running, Speaker, TrunkPart};
+use crate::call::recording::{Consent, Finished, Outcome, RecordingPart};
 
 /// A folder of its own that goes when the test ends.
 struct Folder(PathBuf);
@@ -118,7 +120,24 @@ fn call(n: u32) -> Record {
             early_media: true,
             diverted_from: Some("+49301234".into()),
         })),
-        tape: None,
+        tape: Some(Box::new(RecordingPart {
+            prompt: "builtin:en".into(),
+            announced_to_both: true,
+            prompted_at: Some(Wall(1_700_000_004_000)),
+            consent: Consent::Agreed,
+            began_at: Some(Wall(1_700_000_008_000)),
+            format: "ogg",
+            encrypted: true,
+            file: Finished {
+                outcome: Outcome::Gaps,
+                millis: 56_250,
+                paused_millis: 2_000,
+                lost_millis: 40,
+                bytes: 225_000,
+                sha256: "00ff".into(),
+                error: Some("the disk was \"slow\"".into()),
+            },
+        })),
     }
 }
 
@@ -322,7 +341,7 @@ fn a_reader_reads_while_the_gateway_writes() {
     // In the middle of a transaction of the writer the reader sees what was there before, and doesn't wait.
     writer
         .write(Wall(0), |on| {
-            running::end(on, &call(2), None, &[])?;
+            running::end(on, &call(2), None, &[], Decimal::ZERO)?;
             assert_eq!(reader.list(&Filter::default()).unwrap(), [call(1)]);
             Ok(())
         })

@@ -1,4 +1,4 @@
-//! What WhatsApp hears while the PBX holds the call and sends nothing: a clip, over and over.
+//! Clips: what WhatsApp hears over and over while the PBX holds the call and sends nothing, and prompts, heard once.
 
 use super::FRAME;
 
@@ -9,7 +9,7 @@ const SHORTEST: usize = 4 * FADE;
 /// Its beginning and its end come and go within this many samples: 10 ms.
 const FADE: usize = 80;
 
-/// Mono sound at 8 kHz to be played while a call is held.
+/// Mono sound at 8 kHz to be played while a call is held, or once.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Clip {
     samples: Box<[i16]>,
@@ -58,32 +58,37 @@ impl Clip {
         Ok(Clip { samples: samples.into_boxed_slice() })
     }
 
-    /// The next 20 ms from sample `at` on, played once: silence fills the last frame. `None`: it is over, and `out` is as
-    /// it was.
-    pub(super) fn play_once(&self, at: usize, out: &mut [i16]) -> Option<usize> {
+    /// How long it plays, in ticks of 20 ms; the last may be a part of one.
+    pub fn len_ticks(&self) -> u64 {
+        self.samples.len().div_ceil(FRAME) as u64
+    }
+
+    /// The next 20 ms from sample `at` (at 8 kHz) on, at any rate that is a multiple of 8 kHz, silence behind the end;
+    /// where the one after begins. `None`: it is over, and `out` is left as it was.
+    pub fn play_once(&self, at: usize, out: &mut [i16]) -> Option<usize> {
         if at >= self.samples.len() {
             return None;
         }
-        let ratio = (out.len() / FRAME).max(1);
-        self.play(at, out);
-        let left = (self.samples.len() - at) * ratio;
-        if let Some(rest) = out.get_mut(left..) {
-            rest.fill(0);
-        }
+        let ratio = interpolate(at, out, |at| self.samples.get(at).copied().unwrap_or(0));
         Some(at + out.len() / ratio)
     }
 
-    /// The next 20 ms from sample `at` on, at any rate that is a multiple of 8 kHz; where the one after begins.
+    /// The next 20 ms from sample `at` on, over and over, at any rate that is a multiple of 8 kHz; where the one after begins.
     pub(super) fn play(&self, at: usize, out: &mut [i16]) -> usize {
-        let ratio = (out.len() / FRAME).max(1);
-        let sample = |at: usize| i32::from(self.samples[at % self.samples.len()]);
-        for (n, place) in out.iter_mut().enumerate() {
-            let (whole, part) = (at + n / ratio, (n % ratio) as i32);
-            let (here, next, ratio) = (sample(whole), sample(whole + 1), ratio as i32);
-            *place = (here + (next - here) * part / ratio) as i16;
-        }
+        let ratio = interpolate(at, out, |at| self.samples[at % self.samples.len()]);
         (at + out.len() / ratio) % self.samples.len()
     }
+}
+
+/// Fills `out` from sample `at` on; says how many samples of it are one at 8 kHz.
+fn interpolate(at: usize, out: &mut [i16], sample: impl Fn(usize) -> i16) -> usize {
+    let ratio = (out.len() / FRAME).max(1);
+    for (n, place) in out.iter_mut().enumerate() {
+        let (whole, part) = (at + n / ratio, (n % ratio) as i32);
+        let (here, next) = (i32::from(sample(whole)), i32::from(sample(whole + 1)));
+        *place = (here + (next - here) * part / ratio as i32) as i16;
+    }
+    ratio
 }
 
 #[cfg(test)]

@@ -19,7 +19,7 @@
 //!
 //! Nothing here reads a clock, opens a socket or draws a random number, and nothing is allocated after
 //! [`Bridge::new`] but for new coders in [`Bridge::set_agent`] and [`Bridge::set_far`]. [`srtp`], around it, does
-//! allocate per packet.
+//! allocate per packet. [`tape`] and [`prompt`] are not on the sound's threads, and allocate as they need.
 mod alone;
 mod bridge;
 mod conceal;
@@ -35,11 +35,14 @@ mod opus;
 mod packing;
 mod playout;
 mod ports;
+pub mod prompt;
 mod quality;
+pub mod resample;
 mod rtcp;
 pub mod rtp;
 pub mod srtp;
 pub mod tap;
+pub mod tape;
 
 pub use alone::Alone;
 pub use bridge::Bridge;

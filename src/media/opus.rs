@@ -204,6 +204,15 @@ impl Encoder {
         build().map(|encode| Encoder { encode, loss: LEAST_LOSS }).map_err(refused)
     }
 
+    /// For a file: nothing is lost on the way, so no repair data.
+    pub(super) fn for_file(rate: Rate, complexity: u8, bitrate: u32) -> Result<Encoder, MediaError> {
+        let mut encoder = Encoder::new(rate, complexity, bitrate)?;
+        encoder.encode.set_inband_fec(false).map_err(refused)?;
+        encoder.encode.set_packet_loss_perc(0).map_err(refused)?;
+        encoder.loss = 0;
+        Ok(encoder)
+    }
+
     /// Forgets what was said, as if made anew; settings stay and nothing is allocated. The same is expected to be
     /// lost as by `before`, which speaks to the same listener.
     pub(super) fn succeed(&mut self, before: &Encoder) {
@@ -230,6 +239,12 @@ impl Encoder {
     pub(super) fn reset(&mut self) {
         // It only writes zeroes into memory that is there: it can't fail.
         let _ = self.encode.reset_state();
+    }
+
+    /// What the encoder holds back, in samples at its rate.
+    #[cfg(test)]
+    pub(super) fn lookahead(&self) -> u32 {
+        self.encode.lookahead().unwrap()
     }
 
     /// Encodes one frame; `None` only if libopus itself fails.

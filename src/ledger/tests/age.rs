@@ -72,6 +72,39 @@ fn the_calls_of_an_older_version_are_all_there_afterwards() {
 }
 
 #[test]
+fn every_older_version_takes_up_recordings() {
+    let steps =
+        [include_str!("../schema/2.sql"), include_str!("../schema/3.sql"), include_str!("../schema/4.sql")];
+    for version in 1..=4 {
+        let folder = Folder::new();
+        version_1(&folder, &[(1, 5_000, Some(6_000), "far_hung_up")]);
+        let old = Connection::open(folder.file()).unwrap();
+        for step in &steps[..version - 1] {
+            old.execute_batch(step).unwrap();
+        }
+        old.pragma_update(None, "user_version", version as i64).unwrap();
+        drop(old);
+
+        // The gateway has not run yet: there are no recordings, and that is no error.
+        let reader = Ledger::open_read_only(&folder.0).unwrap();
+        assert_eq!(reader.tape(&call(1).id).unwrap(), None, "version {version}");
+        assert_eq!(reader.tapes_running().unwrap(), []);
+        assert_eq!(reader.audits(10, None).unwrap(), []);
+        assert_eq!(reader.list(&Filter::default()).unwrap()[0].tape, None);
+        drop(reader);
+
+        let mut ledger = folder.open();
+        assert_eq!(schema::version(&ledger.connection).unwrap(), schema::VERSION);
+        assert_eq!(ledger.list(&Filter::default()).unwrap()[0].tape, None, "version {version}");
+        ledger.insert(&call(2)).unwrap();
+        assert_eq!(ledger.list(&Filter { limit: 1, ..Filter::default() }).unwrap(), [call(2)]);
+        let row = super::tape::running(3);
+        ledger.tape_begun(&row).unwrap();
+        assert_eq!(ledger.tapes_running().unwrap(), [row]);
+    }
+}
+
+#[test]
 fn an_empty_history_of_an_older_version_is_taken_over_too() {
     let folder = Folder::new();
     version_1(&folder, &[]);
@@ -89,7 +122,11 @@ fn what_is_too_old_goes_a_little_at_a_time_and_running_calls_stay() {
     let now = Wall(2_000 * DAY);
     let old = |n: u32| Record { offered_at: Wall(i64::from(n)), ..call(n) };
     ledger.note(&Running { offered_at: Wall(0), ..ringing(9_999) }).unwrap();
-    ledger.write(Wall(0), |on| (1..=1_200).try_for_each(|n| running::end(on, &old(n), None, &[]))).unwrap();
+    ledger
+        .write(Wall(0), |on| {
+            (1..=1_200).try_for_each(|n| running::end(on, &old(n), None, &[], Decimal::ZERO))
+        })
+        .unwrap();
     let fresh = Record { offered_at: Wall(now.0 - 730 * DAY), ..call(5_000) };
     ledger.insert(&fresh).unwrap();
 

@@ -1,6 +1,7 @@
 //! From one sampling rate to another: a windowed sinc, its phases in a table, its memory fixed.
 //!
-//! Used only where a dialect's rate is not one that Opus decodes to.
+//! Used only where Opus, which decodes to 8, 16 and 24 kHz by itself, has no part: voice agents of other rates, linear
+//! sound that is recorded at another rate, and clips.
 
 /// Positions between two samples that the table holds; between those, coefficients are interpolated.
 const PHASES: usize = 64;
@@ -11,7 +12,7 @@ const MOST_TAPS: usize = 96;
 
 /// One direction, from one rate to another.
 #[derive(Debug)]
-pub(super) struct Resampler {
+pub struct Resampler {
     /// Input samples per output sample, as 32.32 fixed point.
     step: u64,
     /// Where the next output lies in `line`, as 32.32 fixed point.
@@ -23,7 +24,7 @@ pub(super) struct Resampler {
 
 impl Resampler {
     /// Rates in hertz; outside 1 kHz to 192 kHz they are moved to the nearer bound.
-    pub(super) fn new(from: u32, to: u32) -> Resampler {
+    pub fn new(from: u32, to: u32) -> Resampler {
         let from = from.clamp(1_000, 192_000);
         let to = to.clamp(1_000, 192_000);
         let ratio = (to as f32 / from as f32).min(1.0);
@@ -47,14 +48,14 @@ impl Resampler {
     }
 
     /// Forgets what was heard.
-    pub(super) fn reset(&mut self) {
+    pub fn reset(&mut self) {
         self.at = 0;
         self.line.clear();
         self.line.resize(self.taps / 2 - 1, 0.0);
     }
 
     /// Adds what `samples` become to `out`; the last few wait for the next call.
-    pub(super) fn run(&mut self, samples: &[i16], out: &mut Vec<i16>) {
+    pub fn run(&mut self, samples: &[i16], out: &mut Vec<i16>) {
         self.line.extend(samples.iter().map(|sample| f32::from(*sample)));
         loop {
             let first = (self.at >> 32) as usize;

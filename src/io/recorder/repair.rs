@@ -1,0 +1,198 @@
+//! What a power cut has left behind: a file that was being written is cut to what can be played, closed and named.
+
+use std::io;
+
+use super::millis;
+use super::store::{Reading, Sheet, Store};
+use super::write::{Label, PART, SEALED};
+use crate::call::recording::{Finished, Outcome};
+use crate::clock::Wall;
+use crate::io::seal;
+use crate::ledger::TapeRow;
+use crate::media::tape::{self, Form, Kind};
+
+/// What a file has at its end that nobody can read.
+const DAMAGED: &str = ".damaged";
+
+/// A file without sound is no longer than this; a longer one that nobody can read is kept.
+const HEADS: u64 = 8_192;
+
+/// A file that was being written, by its name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Part {
+    /// The call's id.
+    pub id: String,
+    /// The file's name, once it is finished.
+    pub name: String,
+    /// Whether it is encrypted.
+    pub sealed: bool,
+}
+
+impl Part {
+    /// `<id>.<wav|ogg>[.age].part`; `None`: this is none of ours.
+    pub fn read(file: &str) -> Option<Part> {
+        let name = file.strip_suffix(PART)?;
+        let (plain, sealed) = match name.strip_suffix(SEALED) {
+            Some(plain) => (plain, true),
+            None => (name, false),
+        };
+        let (id, extension) = plain.rsplit_once('.')?;
+        let ours = super::is_id(id) && matches!(extension, "wav" | "ogg");
+        ours.then(|| Part { id: id.to_owned(), name: name.to_owned(), sealed })
+    }
+
+    fn file(&self) -> String {
+        format!("{}{PART}", self.name)
+    }
+
+    /// What is written in a file of which the ledger knows nothing: as its head says. Nobody knows that of a sealed one.
+    pub fn form(&self, store: &dyn Store) -> io::Result<Option<Form>> {
+        if self.sealed {
+            return Ok(None);
+        }
+        let file = store.open(&self.file())?;
+        let mut head = vec![0; 512];
+        let read = file.read_at(&mut head, 0)?;
+        head.truncate(read);
+        Ok(form(&head))
+    }
+}
+
+/// What a file's first bytes say of it.
+fn form(head: &[u8]) -> Option<Form> {
+    let number = |at: usize| Some(u32::from_le_bytes(head.get(at..at + 4)?.try_into().ok()?));
+    if head.starts_with(b"OggS") {
+        // RFC 7845 §5.1: the rate of what was recorded is 12 bytes after the packet's first.
+        let at = head.windows(8).position(|bytes| bytes == b"OpusHead")?;
+        return Some(Form { kind: Kind::Ogg, rate: number(at + 12)?, bitrate: 16_000 });
+    }
+    let at = head.windows(4).position(|bytes| bytes == b"fmt ")?;
+    let kind = match number(at + 8)? & 0xFFFF {
+        1 => Kind::WavPcm,
+        6 => Kind::WavAlaw,
+        7 => Kind::WavUlaw,
+        _ => return None,
+    };
+    head.starts_with(b"RIFF").then_some(Form { kind, rate: number(at + 12)?, bitrate: 16_000 })
+}
+
+/// What has become of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Mended {
+    /// It can be played, and has its name.
+    Kept(Finished),
+    /// There was no sound in it: it is gone.
+    Nothing,
+    /// Nobody can read it: it is there, with another name, and this is why.
+    Damaged(String),
+}
+
+/// Mends it. May be done again if it was cut off itself.
+///
+/// # Errors
+/// The disk's: the file is as it was, or a little more mended.
+pub fn mend(store: &dyn Store, part: &Part, row: &TapeRow) -> io::Result<Mended> {
+    let file = store.open(&part.file())?;
+    let long = file.bytes()?;
+    let whole = match part.sealed {
+        true => sealed(&*file, long),
+        false => plain(&*file, long, row),
+    };
+    let (bytes, ticks) = match whole {
+        Ok(whole) => whole,
+        // What the disk can't read now it may read another time.
+        Err(error) if error.raw_os_error().is_some() => return Err(error),
+        Err(error) if long > HEADS => {
+            store.rename(&part.file(), &format!("{}{DAMAGED}", part.name))?;
+            return Ok(Mended::Damaged(error.to_string()));
+        }
+        Err(_) => (0, 0),
+    };
+    if ticks == 0 && long > HEADS {
+        store.rename(&part.file(), &format!("{}{DAMAGED}", part.name))?;
+        return Ok(Mended::Damaged("there is no sound in it that can be read".to_owned()));
+    }
+    if ticks == 0 {
+        store.remove(&part.file())?;
+        return Ok(Mended::Nothing);
+    }
+    file.sync()?;
+    store.rename(&part.file(), &part.name)?;
+    Ok(Mended::Kept(Finished {
+        outcome: Outcome::Interrupted,
+        millis: millis(ticks),
+        bytes,
+        error: Some("the process was cut off".to_owned()),
+        ..Finished::default()
+    }))
+}
+
+/// Its head can't be made anew without reading the old one, for which there is no key here.
+fn sealed(file: &dyn Sheet, long: u64) -> io::Result<(u64, u64)> {
+    let whole = seal::whole(&mut Reading::new(file, long))?;
+    if whole.ticks > 0 {
+        file.cut(whole.bytes)?;
+    }
+    Ok((whole.bytes, whole.ticks))
+}
+
+fn plain(file: &dyn Sheet, long: u64, row: &TapeRow) -> io::Result<(u64, u64)> {
+    let strange = |what: &str| io::Error::new(io::ErrorKind::InvalidData, what.to_owned());
+    let form = Form::parse(&row.form).ok_or_else(|| strange("nobody knows what is written in it"))?;
+    let whole = tape::whole(&form, &mut Reading::new(file, long))?;
+    if whole.ticks == 0 {
+        return Ok((whole.bytes, 0));
+    }
+    let label = Label { id: row.call.clone(), number: row.number.clone(), form, began: row.began_at };
+    let head = label.head(Outcome::Interrupted, whole.ticks, 0, 0);
+    let mut old = vec![0; 4];
+    if file.read_at(&mut old, 0)? != 4 || !head.starts_with(&old) {
+        return Err(strange("its head is not that of a recording"));
+    }
+    file.cut(whole.bytes)?;
+    file.write_at(&whole.closing, whole.bytes)?;
+    file.write_at(&head, 0)?;
+    Ok((whole.bytes + whole.closing.len() as u64, whole.ticks))
+}
+
+/// A row for a file that has none.
+pub fn unknown(part: &Part, form: Option<Form>, changed: Wall, expires_at: Option<Wall>, upload: bool) -> TapeRow {
+    use crate::ledger::{TapeState, UploadState};
+    TapeRow {
+        call: part.id.clone(),
+        number: String::new(),
+        account: String::new(),
+        file: part.name.clone(),
+        form: form.map(|form| form.word()).unwrap_or_default(),
+        encrypted: part.sealed,
+        began_at: changed,
+        state: TapeState::Running,
+        finished: Finished { outcome: Outcome::Running, ..Finished::default() },
+        expires_at,
+        upload: if upload { UploadState::Waiting } else { UploadState::None },
+        upload_tries: 0,
+        upload_next: None,
+        upload_error: None,
+        uploaded_at: None,
+        uploaded_to: None,
+        local: true,
+        deleted_at: None,
+        deleted_by: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_our_own_unfinished_files_are_mended() {
+        let part = Part::read("call_0123456789abcdef01234567.wav.part").unwrap();
+        assert_eq!((part.id.as_str(), part.sealed), ("call_0123456789abcdef01234567", false));
+        let part = Part::read("call_01.ogg.age.part").unwrap();
+        assert_eq!((part.id.as_str(), part.name.as_str(), part.sealed), ("call_01", "call_01.ogg.age", true));
+        for other in ["call_01.wav", "movie.mp4.part", "a b.wav.part", ".wav.part", "call_01.part", "x"] {
+            assert_eq!(Part::read(other), None, "{other}");
+        }
+    }
+}

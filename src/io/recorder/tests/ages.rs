@@ -1,0 +1,152 @@
+//! Recordings go when their time has come, and not a day earlier, whatever the clock says.
+
+use super::*;
+
+const HOUR: Duration = Duration::from_secs(3_600);
+
+/// A finished recording that is to go then.
+fn keep(story: &Story, call: &str, began: Wall, expires: Option<Wall>, bytes: u64) {
+    let file = format!("{call}.wav");
+    story.card.put(&file, &vec![1; bytes as usize], began);
+    let mut ledger = story.ledger.lock().unwrap();
+    let running = TapeRow { state: TapeState::Running, began_at: began, ..row(call) };
+    ledger.tape_begun(&running).unwrap();
+    let finished = Finished { outcome: Outcome::Complete, millis: 1_000, bytes, ..Finished::default() };
+    assert!(ledger.tape_finished(call, &finished, TapeState::Kept, expires, false, began).unwrap());
+}
+
+fn in_days(days: i64) -> Option<Wall> {
+    Some(Wall(TODAY.0 + days * DAY))
+}
+
+#[test]
+fn a_recording_goes_when_it_is_old_and_the_audit_says_so() {
+    let mut story = Story::new();
+    keep(&story, "call_1", TODAY, in_days(1), 100);
+    keep(&story, "call_2", TODAY, in_days(3), 100);
+    keep(&story, "call_3", TODAY, None, 100);
+    story.sleep(HOUR * 23);
+    assert_eq!(story.card.names(), ["call_1.wav", "call_2.wav", "call_3.wav"]);
+    story.sleep(HOUR * 2);
+    assert_eq!(story.card.names(), ["call_2.wav", "call_3.wav"]);
+    let row = story.row("call_1");
+    assert_eq!((row.state, row.local, row.deleted_by.as_deref()), (TapeState::Deleted, false, Some("retention")));
+    story.sleep(HOUR * 48);
+    assert_eq!(story.card.names(), ["call_3.wav"], "0 days: for ever");
+    let audits = story.ledger.lock().unwrap().audits(10, None).unwrap();
+    assert_eq!(audits.len(), 2);
+    assert!(audits.iter().all(|audit| audit.who == "retention" && audit.action == "recording.deleted"));
+}
+
+#[test]
+fn more_than_one_batch_goes_at_once() {
+    let mut story = Story::new();
+    for n in 0..250 {
+        keep(&story, &format!("call_{n}"), TODAY, in_days(0), 1);
+    }
+    story.sleep(Duration::from_secs(660));
+    assert_eq!(story.card.names(), Vec::<String>::new());
+}
+
+#[test]
+fn above_the_quota_the_oldest_go_first() {
+    let mut story = Story::new();
+    story.shared.settings.lock().unwrap().max_mib = 2;
+    for (n, days) in [(1, -1), (2, -3), (3, -2)] {
+        keep(&story, &format!("call_{n}"), in_days(days).unwrap(), in_days(30), 900_000);
+    }
+    story.sleep(HOUR);
+    assert_eq!(story.card.names(), ["call_1.wav", "call_3.wav"]);
+    assert_eq!(story.row("call_2").deleted_by.as_deref(), Some("quota"));
+    story.shared.settings.lock().unwrap().max_mib = 1;
+    story.sleep(HOUR);
+    assert_eq!(story.card.names(), ["call_1.wav"], "a reload has made the quota smaller");
+}
+
+#[test]
+fn a_clock_that_jumps_ahead_deletes_nothing_and_back_again_neither() {
+    let mut story = Story::new();
+    keep(&story, "call_1", TODAY, in_days(30), 100);
+    story.sleep(HOUR);
+    story.jump(3_650);
+    story.sleep(Duration::from_secs(1_800));
+    assert_eq!(story.card.names(), ["call_1.wav"]);
+    story.jump(-3_650);
+    story.sleep(HOUR * 24 * 20);
+    assert_eq!(story.card.names(), ["call_1.wav"]);
+    story.sleep(HOUR * 24 * 11);
+    assert_eq!(story.card.names(), Vec::<String>::new());
+}
+
+#[test]
+fn a_recording_of_1970_is_kept_as_long_as_was_promised_once_the_clock_is_right() {
+    let mut story = Story::new();
+    story.now.wall = Wall(1_000_000);
+    let call = story.record("call_1", PCM);
+    story.talk(2);
+    story.hang_up(call);
+    story.wait(1);
+    assert!(story.row("call_1").expires_at.unwrap().0 < 31 * DAY);
+    story.sleep(HOUR);
+    story.now.wall = TODAY;
+    story.sleep(HOUR * 24 * 29);
+    assert_eq!(story.card.names(), ["call_1.wav"]);
+    story.sleep(HOUR * 24 * 2);
+    assert_eq!(story.card.names(), Vec::<String>::new());
+}
+
+#[test]
+fn a_recording_of_1970_survives_a_restart_with_the_right_clock() {
+    let mut story = Story::new();
+    keep(&story, "call_1", Wall(1_000_000), Some(Wall(1_000_000 + 30 * DAY)), 100);
+    story.sleep(HOUR * 24 * 29);
+    assert_eq!(story.card.names(), ["call_1.wav"]);
+    story.sleep(HOUR * 24 * 2);
+    assert_eq!(story.card.names(), Vec::<String>::new());
+}
+
+#[test]
+fn a_call_that_is_being_recorded_is_never_deleted() {
+    let mut story = Story::new();
+    story.shared.settings.lock().unwrap().max_mib = 1;
+    let call = story.record_for("call_1", PCM, 1, false);
+    story.talk(60);
+    story.sleep(HOUR * 49);
+    assert_eq!(story.card.names(), ["call_1.wav.part"]);
+    story.hang_up(call);
+    story.wait(2);
+    assert_eq!(story.finished().outcome, Outcome::Complete);
+}
+
+#[test]
+fn a_row_whose_file_is_gone_says_so_unless_all_are() {
+    let mut story = Story::new();
+    for n in 1..4 {
+        keep(&story, &format!("call_{n}"), TODAY, None, 100);
+    }
+    story.card.lose("call_2.wav");
+    story.wait(1);
+    let row = story.row("call_2");
+    assert_eq!((row.state, row.deleted_by.as_deref()), (TapeState::Deleted, Some("missing")));
+    for call in ["call_1.wav", "call_3.wav"] {
+        story.card.lose(call);
+    }
+    let mut story = story.again();
+    story.wait(1);
+    for call in ["call_1", "call_3"] {
+        assert_eq!(story.row(call).state, TapeState::Kept, "the disk is not mounted");
+    }
+}
+
+#[test]
+fn a_file_that_can_not_be_deleted_is_tried_again() {
+    let mut story = Story::new();
+    keep(&story, "call_1", TODAY, in_days(0), 100);
+    story.wait(1);
+    story.card.die(true);
+    story.sleep(HOUR);
+    assert_eq!(story.row("call_1").state, TapeState::Kept);
+    story.card.die(false);
+    story.sleep(HOUR);
+    assert_eq!((story.row("call_1").state, story.card.names().len()), (TapeState::Deleted, 0));
+}

@@ -1,0 +1,172 @@
+//! What a power cut has left behind is mended at the next start.
+
+use super::*;
+use crate::media::tape;
+
+/// A file that was being written, and where its head ends.
+fn part(form: Form) -> (Vec<u8>, usize) {
+    let mut story = Story::new();
+    story.record("call_1", form);
+    story.wait(1);
+    let name = format!("call_1.{}.part", form.extension());
+    let head = story.card.bytes(&name).len();
+    story.talk(20);
+    (story.card.bytes(&name), head)
+}
+
+fn running(form: Form) -> TapeRow {
+    TapeRow {
+        state: TapeState::Running,
+        file: format!("call_1.{}", form.extension()),
+        form: form.word(),
+        finished: Finished { outcome: Outcome::Running, ..Finished::default() },
+        expires_at: Some(Wall(TODAY.0 + 7 * DAY)),
+        upload: UploadState::Waiting,
+        ..row("call_1")
+    }
+}
+
+#[test]
+fn a_file_that_was_cut_off_anywhere_plays_up_to_there() {
+    for form in [PCM, ALAW, OGG] {
+        let (bytes, head) = part(form);
+        let mut random = 1_u64;
+        for _ in 0..25 {
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            let cut = head + (random >> 33) as usize % (bytes.len() - head);
+            let mut story = Story::new();
+            story.card.put(&format!("call_1.{}.part", form.extension()), &bytes[..cut], TODAY);
+            story.ledger.lock().unwrap().tape_begun(&running(form)).unwrap();
+            story.wait(1);
+            let row = story.row("call_1");
+            let about = tape::whole(&form, &mut &bytes[..cut]).unwrap();
+            if about.ticks == 0 {
+                assert_eq!((row.state, row.finished.outcome), (TapeState::Failed, Outcome::Nothing));
+                assert_eq!(story.card.names(), Vec::<String>::new());
+                continue;
+            }
+            assert_eq!((row.state, row.finished.outcome), (TapeState::Kept, Outcome::Interrupted));
+            assert_eq!(story.card.names(), [row.file.clone()]);
+            assert_eq!(row.finished.millis, about.ticks * 20);
+            assert_eq!((row.expires_at, row.upload), (Some(Wall(TODAY.0 + 7 * DAY)), UploadState::Waiting));
+            let file = story.card.bytes(&row.file);
+            assert_eq!((row.finished.bytes, row.finished.sha256.len()), (file.len() as u64, 64));
+            let whole = tape::whole(&form, &mut file.as_slice()).unwrap();
+            assert_eq!((whole.bytes, whole.ticks), (file.len() as u64, about.ticks), "cut at {cut}");
+            assert!(whole.closing.is_empty(), "it is closed");
+            assert!(file.windows(11).any(|bytes| bytes == b"interrupted"), "its head says what it is");
+            if form == PCM {
+                let (left, _) = sides(&file);
+                assert_eq!(left.len() as u64, row.finished.millis * 8);
+                assert!(left.len() < 800 || strength(&left, 440.0, 8_000.0) > 7_000.0);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_killed_process_loses_two_seconds_at_most() {
+    let mut story = Story::new();
+    story.record("call_1", PCM);
+    story.record("call_2", OGG);
+    story.talk(20);
+    let mut story = story.again();
+    story.wait(1);
+    for call in ["call_1", "call_2"] {
+        let row = story.row(call);
+        assert_eq!((row.state, row.finished.outcome), (TapeState::Kept, Outcome::Interrupted));
+        assert!(row.finished.millis >= 18_000, "{}", row.finished.millis);
+    }
+    assert_eq!(story.card.names(), ["call_1.wav", "call_2.ogg"]);
+}
+
+#[test]
+fn a_file_without_a_row_gets_one() {
+    for form in [PCM, ALAW, OGG] {
+        let (bytes, _) = part(form);
+        let mut story = Story::new();
+        story.card.put(&format!("call_7.{}.part", form.extension()), &bytes, Wall(TODAY.0 - DAY));
+        story.wait(1);
+        let row = story.row("call_7");
+        assert_eq!((row.state, row.finished.outcome), (TapeState::Kept, Outcome::Interrupted));
+        assert_eq!(Form::parse(&row.form).map(|found| (found.kind, found.rate)), Some((form.kind, form.rate)));
+        assert_eq!(row.began_at, Wall(TODAY.0 - DAY));
+        let expires = row.expires_at.unwrap().0 - TODAY.0;
+        assert!((30 * DAY..30 * DAY + 2_000).contains(&expires));
+    }
+}
+
+#[test]
+fn what_nobody_can_read_is_kept_under_another_name() {
+    let mut story = Story::new();
+    story.card.put("call_1.wav.part", &[0x5A; 100_000], TODAY);
+    story.ledger.lock().unwrap().tape_begun(&running(PCM)).unwrap();
+    story.wait(1);
+    assert_eq!(story.card.names(), ["call_1.wav.damaged"]);
+    assert_eq!(story.card.bytes("call_1.wav.damaged"), [0x5A; 100_000]);
+    let row = story.row("call_1");
+    assert_eq!((row.state, row.finished.outcome), (TapeState::Failed, Outcome::Failed));
+    assert!(row.finished.error.unwrap_or_default().contains("can't be read"));
+}
+
+#[test]
+fn a_row_whose_file_was_finished_or_never_made_is_closed() {
+    let (bytes, _) = part(PCM);
+    let mut story = Story::new();
+    story.card.put("call_1.wav", &bytes, TODAY);
+    let gone = TapeRow { call: "call_2".to_owned(), file: "call_2.wav".to_owned(), ..running(PCM) };
+    for row in [&running(PCM), &gone] {
+        story.ledger.lock().unwrap().tape_begun(row).unwrap();
+    }
+    story.wait(1);
+    let row = story.row("call_1");
+    assert_eq!((row.state, row.finished.outcome), (TapeState::Kept, Outcome::Interrupted));
+    assert_eq!((row.finished.bytes, row.finished.sha256.len()), (bytes.len() as u64, 64));
+    assert!(row.finished.millis >= 18_000);
+    let row = story.row("call_2");
+    assert_eq!((row.state, row.finished.outcome), (TapeState::Failed, Outcome::Failed));
+}
+
+#[test]
+fn a_recording_of_this_life_is_not_taken_for_one_that_was_cut_off() {
+    let mut story = Story::new();
+    story.drain.turn(story.now.tick);
+    let call = story.record("call_1", PCM);
+    // The file is there before the folder is looked at.
+    while let Ok(opening) = story.opened.try_recv() {
+        story.writer.begin(opening, story.now);
+    }
+    assert_eq!(story.card.names(), ["call_1.wav.part"]);
+    story.talk(3);
+    assert_eq!(story.card.names(), ["call_1.wav.part"]);
+    story.hang_up(call);
+    story.wait(1);
+    assert_eq!(story.finished().outcome, Outcome::Complete);
+}
+
+#[test]
+fn a_file_that_is_none_of_ours_is_left_alone() {
+    let mut story = Story::new();
+    story.card.put("holiday.mp4.part", b"film", TODAY);
+    story.card.put("notes.txt", b"text", Wall(TODAY.0 - 3 * DAY));
+    story.wait(1);
+    assert_eq!(story.card.names(), ["holiday.mp4.part", "notes.txt"]);
+    assert_eq!(story.card.bytes("holiday.mp4.part"), b"film");
+}
+
+#[test]
+fn a_disk_that_fails_while_it_is_mended_leaves_the_file_for_the_next_start() {
+    let (bytes, _) = part(OGG);
+    let mut story = Story::new();
+    story.card.put("call_1.ogg.part", &bytes[..bytes.len() - 7], TODAY);
+    story.ledger.lock().unwrap().tape_begun(&running(OGG)).unwrap();
+    story.card.die(true);
+    story.wait(1);
+    assert_eq!(story.card.names(), ["call_1.ogg.part"]);
+    assert_eq!(story.row("call_1").state, TapeState::Running);
+    story.card.die(false);
+    let mut story = story.again();
+    story.wait(1);
+    assert_eq!(story.card.names(), ["call_1.ogg"]);
+    assert_eq!(story.row("call_1").state, TapeState::Kept);
+}

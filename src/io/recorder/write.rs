@@ -1,0 +1,426 @@
+//! The thread that waits for the disk: it makes the files, writes a second of each, and closes them.
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError};
+use std::time::Duration;
+
+use super::keep::Kept;
+use super::reel::{Block, End, Reel};
+use super::store::{Reading, Sheet, Store};
+use super::{Cause, Shared, lock, millis, stamp};
+use crate::call::recording::{Finished, Outcome};
+use crate::clock::{Now, Tick, Wall};
+use crate::gateway::{CallKey, TapeEvent};
+use crate::io::clock;
+use crate::io::seal::{self, Seal};
+use crate::ledger::{TapeRow, TapeState, UploadState};
+use crate::media::tape::{self, Facts, Form, Kind};
+
+/// How often the blocks are looked for.
+const TURN: Duration = Duration::from_millis(200);
+
+/// How often a disk that refuses is asked again.
+const AGAIN: Duration = Duration::from_secs(1);
+
+/// For how long after a call.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// What a file that is not finished has at its end.
+pub const PART: &str = ".part";
+
+/// What an encrypted file has at its end.
+pub const SEALED: &str = ".age";
+
+/// What a recording's head says that does not change.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Label {
+    /// The call's id.
+    pub id: String,
+    /// The configured number's `id`.
+    pub number: String,
+    /// What is written.
+    pub form: Form,
+    /// When it began.
+    pub began: Wall,
+}
+
+impl Label {
+    /// The head of a file: as long, whatever it says.
+    pub fn head(&self, outcome: Outcome, ticks: u64, paused: u64, lost: u64) -> Vec<u8> {
+        let began = stamp(self.began);
+        let facts = Facts {
+            call: &self.id,
+            began: &began,
+            number: &self.number,
+            outcome,
+            ticks,
+            paused_ticks: paused,
+            lost_ticks: lost,
+        };
+        tape::head(&self.form, &facts)
+    }
+}
+
+/// A recording that is to have a file.
+pub struct Opening {
+    /// For the hall.
+    pub call: CallKey,
+    /// What its head says.
+    pub label: Label,
+    /// The configured number's `account_id`.
+    pub account: String,
+    /// Days after which it is deleted; 0: never.
+    pub keep_days: u32,
+    /// Whether it is sent elsewhere.
+    pub upload: bool,
+    /// For its head.
+    pub seal: Option<Seal>,
+    /// Where its blocks come from.
+    pub reel: Arc<Reel>,
+}
+
+impl Opening {
+    /// The file's name, once it is finished.
+    fn name(&self) -> String {
+        let sealed = if self.seal.is_some() { SEALED } else { "" };
+        format!("{}.{}{sealed}", self.label.id, self.label.form.extension())
+    }
+
+    /// The file's first bytes. `blocks`: how many follow, once that is known.
+    fn head(&self, outcome: Outcome, ticks: u64, paused: u64, lost: u64, blocks: u32) -> io::Result<Vec<u8>> {
+        let head = self.label.head(outcome, ticks, paused, lost);
+        let Some(seal) = &self.seal else { return Ok(head) };
+        let mut bytes = seal::MAGIC.to_vec();
+        bytes.extend(seal.head(&head, blocks).map_err(io::Error::other)?);
+        Ok(bytes)
+    }
+}
+
+/// When a recording is to be deleted that ends now.
+pub fn expires(now: Wall, keep_days: u32) -> Option<Wall> {
+    (keep_days > 0).then(|| Wall(now.0.saturating_add(i64::from(keep_days) * 86_400_000)))
+}
+
+/// All files that are not finished.
+pub struct Writer {
+    shared: Shared,
+    store: Arc<dyn Store>,
+    finished: SyncSender<Kept>,
+    open: Vec<Open>,
+}
+
+/// One file.
+struct Open {
+    of: Opening,
+    /// As the ledger has it.
+    row: TapeRow,
+    file: Box<dyn Sheet>,
+    head: usize,
+    /// Bytes that have been written and synced.
+    bytes: u64,
+    /// Ticks of them.
+    ticks: u64,
+    /// How many blocks they were.
+    count: u32,
+    /// What comes next.
+    blocks: VecDeque<Block>,
+    end: Option<End>,
+    /// Since when the disk refuses, when it is asked again, and what it said.
+    trouble: Option<Trouble>,
+    /// When the end was first seen.
+    over: Option<Tick>,
+    /// What waits for the next thread to have room.
+    kept: Option<Kept>,
+}
+
+struct Trouble {
+    again: Tick,
+    said: String,
+}
+
+impl Writer {
+    /// None yet.
+    pub fn new(shared: Shared, store: Arc<dyn Store>, finished: SyncSender<Kept>) -> Writer {
+        Writer { shared, store, finished, open: Vec::new() }
+    }
+
+    /// Until nothing more can come and everything is closed.
+    pub fn run(mut self, openings: &Receiver<Opening>) {
+        let mut more = true;
+        while more || !self.open.is_empty() {
+            let opening = match (more, self.open.is_empty()) {
+                (true, true) => openings.recv().map_err(|_| RecvTimeoutError::Disconnected),
+                (true, false) => openings.recv_timeout(TURN),
+                (false, _) => {
+                    std::thread::sleep(TURN / 20);
+                    Err(RecvTimeoutError::Timeout)
+                }
+            };
+            match opening {
+                Ok(opening) => self.begin(opening, clock::now()),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => more = false,
+            }
+            self.turn(clock::now());
+        }
+    }
+
+    /// A file is made.
+    pub fn begin(&mut self, opening: Opening, now: Now) {
+        match self.create(&opening) {
+            Ok((file, head)) => self.begun(opening, file, head, now),
+            Err((cause, why)) => {
+                opening.reel.refuse();
+                lock(&self.shared.active).remove(&opening.label.id);
+                self.shared.failed(opening.call, cause, &why);
+            }
+        }
+    }
+
+    fn create(&self, opening: &Opening) -> Result<(Box<dyn Sheet>, usize), (Cause, String)> {
+        let least = self.shared.settings().min_free_mib;
+        let free = self.store.free().map_err(|error| (Cause::Create, cant_make(&error)))? >> 20;
+        if free < least {
+            return Err((Cause::Room, format!("{free} MiB are free on the disk, {least} must stay free")));
+        }
+        let head = opening
+            .head(Outcome::Running, 0, 0, 0, 0)
+            .map_err(|error| (Cause::Coder, format!("it can't be encrypted: {error}")))?;
+        let name = format!("{}{PART}", opening.name());
+        let file = self.store.create(&name).map_err(|error| (Cause::Create, cant_make(&error)))?;
+        if let Err(error) = file.write_at(&head, 0).and_then(|()| file.sync()) {
+            // It says nothing yet.
+            let _ = self.store.remove(&name);
+            return Err((Cause::Create, cant_make(&error)));
+        }
+        Ok((file, head.len()))
+    }
+
+    fn begun(&mut self, of: Opening, file: Box<dyn Sheet>, head: usize, now: Now) {
+        let row = TapeRow {
+            call: of.label.id.clone(),
+            number: of.label.number.clone(),
+            account: of.account.clone(),
+            file: of.name(),
+            form: of.label.form.word(),
+            encrypted: of.seal.is_some(),
+            began_at: of.label.began,
+            state: TapeState::Running,
+            finished: Finished { outcome: Outcome::Running, ..Finished::default() },
+            // Should this process die, this is what was promised.
+            expires_at: expires(now.wall, of.keep_days),
+            upload: if of.upload { UploadState::Waiting } else { UploadState::None },
+            upload_tries: 0,
+            upload_next: None,
+            upload_error: None,
+            uploaded_at: None,
+            uploaded_to: None,
+            local: true,
+            deleted_at: None,
+            deleted_by: None,
+        };
+        let (shared, noted) = (self.shared.clone(), row.clone());
+        let noted = self.shared.books.later(move |ledger| {
+            if let Err(error) = ledger.tape_begun(&noted)
+                && shared.may_say(Cause::Ledger)
+            {
+                tracing::warn!(%error, "a recording's row can't be written: it is made when it is finished");
+            }
+        });
+        if !noted && self.shared.may_say(Cause::Ledger) {
+            tracing::warn!("a recording's row is not written: too much waits for the ledger");
+        }
+        self.shared.hall.tell(of.call, TapeEvent::Begun);
+        self.open.push(Open {
+            of,
+            row,
+            file,
+            head,
+            bytes: head as u64,
+            ticks: 0,
+            count: 0,
+            blocks: VecDeque::new(),
+            end: None,
+            trouble: None,
+            over: None,
+            kept: None,
+        });
+    }
+
+    /// What waits is written, one file after the other; what is over is closed.
+    pub fn turn(&mut self, now: Now) {
+        let mut open = std::mem::take(&mut self.open);
+        open.retain_mut(|file| self.step(file, now));
+        self.open.append(&mut open);
+    }
+
+    /// False: there is nothing more to do for this file.
+    fn step(&self, open: &mut Open, now: Now) -> bool {
+        if open.kept.is_some() {
+            return self.hand_on(open);
+        }
+        let (blocks, end) = open.of.reel.take();
+        open.blocks.extend(blocks);
+        if end.is_some() && open.end.is_none() {
+            open.end = end;
+            open.over = Some(now.tick);
+        }
+        if open.trouble.as_ref().is_some_and(|trouble| now.tick < trouble.again) && !self.shared.leaving() {
+            return true;
+        }
+        match self.advance(open, now) {
+            Ok(()) => {
+                if open.trouble.take().is_some() {
+                    tracing::info!(call = %open.of.label.id, "a recording can be written again");
+                }
+            }
+            Err(error) => {
+                if open.trouble.is_none() && self.shared.may_say(Cause::Write) {
+                    let call = &open.of.label.id;
+                    tracing::warn!(%call, %error, "a recording can't be written, trying again each second");
+                }
+                open.trouble = Some(Trouble { again: now.tick + AGAIN, said: error.to_string() });
+                let waited = open.over.map_or(Duration::ZERO, |over| now.tick.since(over));
+                if open.over.is_some() && (waited >= PATIENCE || self.shared.leaving()) {
+                    self.give_up(open, now);
+                }
+            }
+        }
+        open.kept.is_none() || self.hand_on(open)
+    }
+
+    /// Writes what waits, and closes the file if that was all.
+    fn advance(&self, open: &mut Open, now: Now) -> io::Result<()> {
+        let blocks = open.blocks.len();
+        if blocks > 0 {
+            // What a failed sync has left in the disk's cache may be gone: all of it is written again then.
+            let (mut at, mut ticks) = (open.bytes, 0);
+            for block in &open.blocks {
+                open.file.write_at(&block.bytes, at)?;
+                at += block.bytes.len() as u64;
+                ticks += block.ticks;
+            }
+            open.file.sync()?;
+            let written = usize::try_from(at - open.bytes).unwrap_or(usize::MAX);
+            open.of.reel.written(ticks, written);
+            open.count = open.count.saturating_add(u32::try_from(blocks).unwrap_or(u32::MAX));
+            open.blocks.clear();
+            open.bytes = at;
+            open.ticks += ticks;
+        }
+        match open.end.clone() {
+            Some(end) => self.close(open, &end, now),
+            None => Ok(()),
+        }
+    }
+
+    /// The file is complete but for its head and its name. Every step may be taken again.
+    fn close(&self, open: &mut Open, end: &End, now: Now) -> io::Result<()> {
+        let name = open.of.name();
+        let part = format!("{name}{PART}");
+        if open.ticks == 0 {
+            match self.store.remove(&part) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+            let finished = match end.ticks {
+                0 => Finished::default(),
+                _ => Finished { outcome: Outcome::Failed, error: open.said(end, None), ..Finished::default() },
+            };
+            open.kept = Some(open.kept(finished, TapeState::Failed, now));
+            return Ok(());
+        }
+        let missing = end.ticks.saturating_sub(open.ticks);
+        let outcome = match () {
+            () if end.interrupted => Outcome::Interrupted,
+            () if end.lost > 0 || missing > 0 || end.error.is_some() => Outcome::Gaps,
+            () => Outcome::Complete,
+        };
+        let (paused, lost) = (end.paused.min(open.ticks), end.lost.min(open.ticks));
+        let head = open.of.head(outcome, open.ticks, paused, lost, open.count)?;
+        if head.len() == open.head {
+            open.file.write_at(&head, 0)?;
+        } else {
+            tracing::error!(call = %open.of.label.id, "a recording's head has another length: this is a bug, the old one stays");
+        }
+        open.file.sync()?;
+        self.store.rename(&part, &name)?;
+        let cut_off = (missing > 0).then(|| format!("its last {} ms are missing", millis(missing)));
+        let finished = Finished {
+            outcome,
+            millis: millis(open.ticks),
+            paused_millis: millis(paused),
+            lost_millis: millis(lost),
+            bytes: open.bytes,
+            sha256: String::new(),
+            error: open.said(end, cut_off).filter(|_| outcome != Outcome::Complete),
+        };
+        open.kept = Some(open.kept(finished, TapeState::Kept, now));
+        Ok(())
+    }
+
+    /// The disk does not take the rest: what is there is closed as well as can be.
+    fn give_up(&self, open: &mut Open, now: Now) {
+        let waiting: usize = open.blocks.iter().map(|block| block.bytes.len()).sum();
+        open.of.reel.written(open.blocks.iter().map(|block| block.ticks).sum(), waiting);
+        open.blocks.clear();
+        let end = open.end.clone().unwrap_or_default();
+        let closed = self.shorten(open).and_then(|()| self.close(open, &end, now));
+        if let Err(error) = closed {
+            let call = &open.of.label.id;
+            tracing::warn!(%call, %error, "a recording can't be finished: it is mended at the next start");
+            let error = format!("the disk does not take it, what it has is mended at the next start: {error}");
+            let finished = Finished { outcome: Outcome::Failed, error: Some(error), ..Finished::default() };
+            open.kept = Some(open.kept(finished, TapeState::Running, now));
+        }
+    }
+
+    /// Cuts off what was written by halves.
+    fn shorten(&self, open: &mut Open) -> io::Result<()> {
+        open.file.cut(open.bytes)?;
+        if open.of.label.form.kind == Kind::Ogg && open.of.seal.is_none() && open.ticks > 0 {
+            let mut reading = Reading::new(&*open.file, open.bytes);
+            let whole = tape::whole(&open.of.label.form, &mut reading)?;
+            // In the last block that the disk has given us there is mostly room for it. If not, players do without.
+            if open.file.write_at(&whole.closing, whole.bytes).is_ok() {
+                open.bytes = whole.bytes + whole.closing.len() as u64;
+            } else {
+                open.file.cut(open.bytes)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// On to the next thread; true if it has no room.
+    fn hand_on(&self, open: &mut Open) -> bool {
+        let Some(kept) = open.kept.take() else { return false };
+        match self.finished.try_send(kept) {
+            Ok(()) => false,
+            Err(TrySendError::Full(kept)) => {
+                open.kept = Some(kept);
+                true
+            }
+            Err(TrySendError::Disconnected(_)) => false,
+        }
+    }
+}
+
+impl Open {
+    /// All that went wrong, in words.
+    fn said(&self, end: &End, more: Option<String>) -> Option<String> {
+        let trouble = self.trouble.as_ref().map(|trouble| trouble.said.clone());
+        let all: Vec<String> = [end.error.clone(), trouble, more].into_iter().flatten().collect();
+        (!all.is_empty()).then(|| all.join("; "))
+    }
+
+    fn kept(&self, finished: Finished, state: TapeState, now: Now) -> Kept {
+        let expires_at = expires(now.wall, self.of.keep_days);
+        Kept { call: Some(self.of.call), row: self.row.clone(), finished, state, expires_at }
+    }
+}
+
+fn cant_make(error: &io::Error) -> String {
+    format!("the file can't be made: {error}")
+}
