@@ -11,7 +11,7 @@ use super::route::Settings;
 use crate::agent::{self, AgentEvent, Mint, Summary};
 use crate::call::leg::Why;
 use crate::call::record::{Quality, Record, Running, Speaker};
-use crate::call::recording::Finished;
+use crate::call::recording::{Finished, RecordingPart};
 use crate::config::{DtlsRole, RecordingConfig};
 use crate::media::{Alone, FarMedia};
 use crate::sip;
@@ -334,6 +334,13 @@ pub enum Output {
         allow_private: bool,
         /// Certificates (PEM) to believe beside the usual ones.
         ca: Option<PathBuf>,
+    },
+    /// A user has agreed to be recorded: keep that where a power cut can't take it.
+    Agreed {
+        /// Our id of the call.
+        id: String,
+        /// What was played, and what was answered.
+        part: Box<RecordingPart>,
     },
     /// Something was said in a call: for live screens.
     Spoken {

@@ -118,6 +118,7 @@ impl Gateway {
                     part.encrypted = !self.settings.recording.encrypt_to.is_empty();
                     part.file.outcome = Outcome::Running;
                     live.taping = TapeState::Running { paused: false };
+                    self.outputs.push_back(Output::Agreed { id: live.id.clone(), part: part.clone() });
                 } else {
                     live.taping = TapeState::Over;
                 }

@@ -393,6 +393,7 @@ mod tests {
     use super::*;
     use crate::call::record::PlacedBy;
     use crate::call::recording::{Finished, Outcome, RecordingPart};
+    use crate::config::SystemSecrets;
     use crate::ledger::{TapeRow, TapeState, UploadState};
     use rust_decimal::Decimal;
 
@@ -407,8 +408,8 @@ mod tests {
         }
 
         fn start(&self) -> (Disk, Threads, mpsc::Receiver<Input>) {
-            let mut config = Config::parse_as(crate::config::EXAMPLE, Path::new("watrunk.toml"))
-                .expect("the example loads");
+            let secrets = SystemSecrets::beside(Path::new("."));
+            let (mut config, _) = Config::parse(crate::config::EXAMPLE, &secrets).unwrap();
             config.recording.per_minute_usd = Decimal::new(2, 2);
             let writer = Ledger::open(&self.0, Wall(0)).unwrap();
             let reader = Ledger::open_read_only(&self.0).unwrap();

@@ -398,6 +398,14 @@ impl Running {
                 Output::Graph { id, request, patience } => self.graph.send(id, request, patience),
                 Output::Line { call, order } => self.sound.order(call, order),
                 Output::Record { call, record } => self.disk.record(call, record),
+                Output::Agreed { id, part } => {
+                    let now = clock::now().wall;
+                    self.disk.later(move |ledger| {
+                        if let Err(error) = ledger.tape_agreed(&id, &part, now) {
+                            tracing::warn!(%error, "a user's consent to be recorded was not written down");
+                        }
+                    });
+                }
                 Output::Spoken { running, who, text } => self.news.publish_speech(&running, who, &text),
                 Output::Mint { call, mint, patience, allow_private, ca } => {
                     self.mint(call, *mint, patience, allow_private, ca);

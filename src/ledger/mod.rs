@@ -254,6 +254,7 @@ fn open_file(path: &Path) -> Result<Connection, LedgerError> {
     schema::migrate(&mut connection).map_err(strange)?;
     connection.prepare(&schema::close()).map_err(strange)?;
     connection.prepare(&schema::select(schema::VERSION)).map_err(strange)?;
+    connection.prepare(&tape::select()).map_err(strange)?;
     Ok(connection)
 }
 

@@ -273,7 +273,7 @@ impl Ledger {
 
     /// The recordings that must go from this disk so that what is left takes `max_bytes` at most: the oldest first,
     /// and those that still wait for their upload last. 0 is no limit. Running ones are never named, and their bytes
-    /// are not known yet. [`MOST_BEYOND`] at most: delete these and ask again.
+    /// are not known yet. 1,000 at most: delete these and ask again.
     ///
     /// # Errors
     /// When the file can't be read.
@@ -502,9 +502,13 @@ pub(super) fn older(on: &Connection) -> rusqlite::Result<bool> {
     Ok(schema::version(on)? < SINCE)
 }
 
+/// Reads one recording. Parameter: its call.
+pub(super) fn select() -> String {
+    format!("SELECT {} FROM recordings WHERE call = ?1", COLUMNS.join(", "))
+}
+
 fn find(on: &Connection, call: &str) -> rusqlite::Result<Option<TapeRow>> {
-    let sql = format!("SELECT {} FROM recordings WHERE call = ?1", COLUMNS.join(", "));
-    on.query_row(&sql, [call], row).optional()
+    on.query_row(&select(), [call], row).optional()
 }
 
 fn store(on: &Transaction<'_>, row: &TapeRow) -> rusqlite::Result<()> {

@@ -80,6 +80,8 @@ fn a_recorded_call_is_closed_when_its_file_is_finished_and_its_record_says_all_o
     story.wait(Duration::from_secs(4));
     let began = story.now.wall;
     story.tape_says(call, TapeNews::Answered(Consent::Announced));
+    let kept: Vec<_> = story.agreed.iter().map(|part| (part.consent, part.began_at)).collect();
+    assert_eq!(kept, [(Consent::Announced, Some(began))], "consent is kept before a power cut can take it");
     story.tell(Input::Tape { call, event: TapeEvent::Begun });
     story.wait(Duration::from_secs(26));
     story.hung_up(call);

@@ -578,6 +578,21 @@ fn on_a_full_disk_a_recording_is_deleted_with_its_entry_or_not_at_all() {
 }
 
 #[test]
+fn a_history_without_its_recordings_is_set_aside_at_the_start_and_not_at_the_end_of_a_call() {
+    let folder = Folder::new();
+    let ledger = folder.open();
+    ledger.connection.execute_batch("DROP TABLE recordings").unwrap();
+    drop(ledger);
+    let mut ledger = folder.open();
+    assert!(folder.names().iter().any(|name| name == "calls.db.corrupt-77"), "{:?}", folder.names());
+    // What is found on the disk without a row gets one.
+    ledger.tape_begun(&running(1)).unwrap();
+    assert!(ledger.tape_finished(&call(1).id, &facts(), TapeState::Kept, None, false, Wall(9)).unwrap());
+    ledger.close(&call(2), &bill(0, Decimal::ZERO), &[]).unwrap();
+    assert_eq!(ledger.tape_bytes().unwrap(), (1, 1_000));
+}
+
+#[test]
 fn a_thousand_recordings_at_most_are_named_at_once() {
     let folder = Folder::new();
     let mut ledger = folder.open();
