@@ -91,6 +91,24 @@ impl Api {
         Ok(self.heard(self.client.get(&with(path, query)))?.bytes)
     }
 
+    /// Asks for something large, and gives it away piece by piece until it is over or `take` says false. The entity tag,
+    /// if it has one.
+    pub fn pour(&self, path: &str, take: &mut dyn FnMut(&[u8]) -> bool) -> Result<Option<String>, No> {
+        let mut tag = None;
+        self.heard(self.client.pour(path, &mut tag, take))?;
+        Ok(tag)
+    }
+
+    /// Asks for something to be changed.
+    pub fn patch(&self, path: &str, body: &Value) -> Result<Said, No> {
+        said(self, self.heard(self.client.patch(path, &body.to_string()))?)
+    }
+
+    /// Asks for something to be deleted.
+    pub fn delete(&self, path: &str) -> Result<Said, No> {
+        said(self, self.heard(self.client.delete(path))?)
+    }
+
     /// Asks for something to be done.
     pub fn post(&self, path: &str, body: &Value) -> Result<Said, No> {
         said(self, self.heard(self.client.post(path, &body.to_string()))?)

@@ -58,6 +58,15 @@ pub(super) enum Verb {
     /// Messages are kept in memory while tracing is on, 4 MiB at most. Credentials are masked unless --mask none is
     /// given, which needs an admin key.
     Trace(TraceArgs),
+    /// Fetch the recording of a call, or delete it, pause it, go on with it
+    ///
+    /// Written to stdout, or with -o to a file. The checksum is compared with the one of the time when the recording was
+    /// finished. Deleting needs an admin key, pausing an operator key.
+    Recording(RecordingArgs),
+    /// List the calls that were recorded, the latest first
+    Recordings(RecordingsArgs),
+    /// List who has heard or deleted recordings, the latest first; needs an admin key
+    Audit(AuditArgs),
     /// Say how the running gateway is
     Status(LookArgs),
     /// Print the man page (roff)
@@ -160,12 +169,57 @@ pub(super) struct CallArgs {
     /// Connect the user to this destination instead of the number's: tel:+E164, sip:user@trunk or wss://…
     #[arg(long, value_name = "URI")]
     pub forward_to: Option<String>,
-    /// Record this call
+    /// Record this call, whatever the number's setting
     #[arg(long)]
     pub record: bool,
+    /// Don't record this call, whatever the number's setting
+    #[arg(long, conflicts_with = "record")]
+    pub no_record: bool,
     /// Don't wait until the user answers
     #[arg(long)]
     pub no_wait: bool,
+    #[command(flatten)]
+    pub api: ApiArgs,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct RecordingArgs {
+    /// Which call: its id, as `watrunk calls` shows it
+    #[arg(value_name = "ID")]
+    pub id: String,
+    /// Write the recording to this file
+    #[arg(short, long, value_name = "FILE", conflicts_with_all = ["delete", "pause", "resume", "json"])]
+    pub output: Option<PathBuf>,
+    /// Decrypt it with the age identity (AGE-SECRET-KEY-1…) in this file
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["delete", "pause", "resume", "json"])]
+    pub identity: Option<PathBuf>,
+    /// Delete it from the gateway, for good
+    #[arg(long, conflicts_with_all = ["pause", "resume"])]
+    pub delete: bool,
+    /// Pause it while the call goes on
+    #[arg(long, conflicts_with = "resume")]
+    pub pause: bool,
+    /// Go on with it
+    #[arg(long)]
+    pub resume: bool,
+    #[command(flatten)]
+    pub api: ApiArgs,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct RecordingsArgs {
+    /// How many at most, among the latest 10,000 calls
+    #[arg(long, value_name = "N", default_value_t = 50, value_parser = value_parser!(u32).range(1..=MAX_LIST as i64))]
+    pub limit: u32,
+    #[command(flatten)]
+    pub api: ApiArgs,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct AuditArgs {
+    /// How many at most
+    #[arg(long, value_name = "N", default_value_t = 50, value_parser = value_parser!(u32).range(1..=MAX_LIST as i64))]
+    pub limit: u32,
     #[command(flatten)]
     pub api: ApiArgs,
 }

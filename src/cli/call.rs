@@ -59,8 +59,8 @@ fn asked_for(api: &Api, args: &CallArgs) -> Result<(Number, Said), No> {
     if let Some(destination) = &args.forward_to {
         body["forwardTo"] = json!(destination);
     }
-    if args.record {
-        body["recordOverride"] = json!(true);
+    if args.record || args.no_record {
+        body["recordOverride"] = json!(args.record);
     }
     let said = api.post("/v1/whatsapp/calls", &body)?;
     Ok((number, said))

@@ -30,7 +30,7 @@ What \fBwatrunk run\fR logs to standard error, for example \fBinfo\fR or \fBwatr
 .TP
 \fBWATRUNK_API\fR, \fBWATRUNK_KEY\fR
 Which gateway \fBcall\fR, \fBcalls\fR, \fBhangup\fR, \fBpermissions\fR, \fBnumbers\fR, \fBtrunks\fR,
-\fBtrace\fR and \fBstatus\fR ask, and the key that they show, unless \fB\-\-api\fR and \fB\-\-key\fR say otherwise. If
+\fBtrace\fR, \fBrecording\fR, \fBrecordings\fR, \fBaudit\fR and \fBstatus\fR ask, and the key that they show, unless \fB\-\-api\fR and \fB\-\-key\fR say otherwise. If
 neither says anything, the config file does: \fBhttp.listen\fR and the first plain admin key.
 "#;
 

@@ -7,12 +7,13 @@ mod call;
 mod calls;
 mod look;
 mod man;
+mod recording;
 mod table;
 #[cfg(test)]
 mod tests;
 mod trace;
 
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, ErrorKind, IsTerminal as _, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -94,6 +95,9 @@ fn carry_out(verb: Verb, out: &mut dyn Write, err: &mut dyn Write) -> Result<(),
         Verb::Numbers(args) => look::numbers(&args, out, err),
         Verb::Trunks(args) => look::trunks(&args, out, err),
         Verb::Trace(args) => trace::trace(&args, out, err),
+        Verb::Recording(args) => recording::recording(&args, io::stdout().is_terminal(), out, err),
+        Verb::Recordings(args) => recording::recordings(&args, out, err),
+        Verb::Audit(args) => recording::audit(&args, out, err),
         Verb::Status(args) => look::status(&args, out, err),
         Verb::Man => {
             let mut page = Vec::new();
@@ -182,7 +186,7 @@ pub(crate) fn log_to_stderr() {
     let _ = if std::env::var_os("JOURNAL_STREAM").is_some() {
         registry.with(to_stderr.without_time().with_ansi(false).with_filter(levels)).try_init()
     } else {
-        let colours = io::IsTerminal::is_terminal(&io::stderr());
+        let colours = io::stderr().is_terminal();
         registry.with(to_stderr.with_ansi(colours).with_filter(levels)).try_init()
     };
 }

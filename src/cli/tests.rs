@@ -10,6 +10,7 @@ use crate::clock::Wall;
 use crate::ledger::Ledger;
 
 mod gateway;
+mod recording;
 
 /// Runs a command line: its outcome, stdout and stderr.
 fn watrunk(line: &[&str]) -> (Result<(), Failed>, String, String) {
@@ -373,6 +374,9 @@ fn the_man_page_has_every_verb_and_option_and_completions_too() {
         "watrunk numbers",
         "watrunk trunks",
         "watrunk trace",
+        "watrunk recording",
+        "watrunk recordings",
+        "watrunk audit",
         "watrunk status",
         "WATRUNK_KEY",
         "EXIT STATUS",

@@ -1,4 +1,4 @@
-//! The history: lists, one call, and where its recording would be.
+//! The history: lists, and one call.
 
 use serde_json::{Map, Value, json};
 
@@ -6,14 +6,15 @@ use super::Backend;
 use super::ask::Query;
 use super::events::{hangup_cause, seconds};
 use super::fault::Fault;
+use super::links::Signer;
+use super::recordings::{self, with_tape};
 use super::refusal::forgotten;
 use super::serve::{Ask, Outcome, Reply};
 use super::stamp::{iso, maybe, money};
 use crate::call::leg::Direction;
 use crate::call::record::{AgentPart, ApiStatus, Quality, Record, TrunkPart, end_reason};
 use crate::clock::Wall;
-use crate::config::Config;
-use crate::ledger::{Billing, CallQuery, CallRow, Channel};
+use crate::ledger::{Billing, CallQuery, CallRow, Channel, Ledger, LedgerError, TapeRow};
 
 /// Calls on a page, unless more or fewer are asked for; and at most.
 const PAGE: u32 = 50;
@@ -36,12 +37,20 @@ pub async fn list_of_account<B: Backend>(backend: &B, ask: &Ask) -> Outcome {
     let account = ask.query.required("accountId")?.to_owned();
     let known = ask.config.numbers.iter().any(|number| number.account_id == account);
     let query = CallQuery { account: Some(account), ..common(&ask.query)? };
-    let (rows, next) = backend.read(move |ledger| ledger.calls(&query)).await.map_err(|e| forgotten(&e))?;
+    let (rows, next) = backend.read(move |ledger| page(ledger, &query)).await.map_err(|e| forgotten(&e))?;
     // A number that was taken out of the file has a history still.
     if rows.is_empty() && !known {
         return Err(Fault::not_found("no number is configured for this account").at("accountId"));
     }
-    let calls: Vec<Value> = rows.iter().map(|row| Value::Object(facts(row))).collect();
+    let signer = Signer::of(backend, ask);
+    let calls: Vec<Value> = rows
+        .iter()
+        .map(|(row, tape)| {
+            let mut call = facts(row);
+            call.extend(recordings::facts(tape.as_ref(), &signer));
+            Value::Object(call)
+        })
+        .collect();
     Ok(Reply::ok(json!({ "calls": calls, "nextCursor": maybe(next) })))
 }
 
@@ -56,11 +65,22 @@ pub async fn list<B: Backend>(backend: &B, ask: &Ask) -> Outcome {
     let (rows, next) = match channel {
         Some(Channel::Pstn) => (Vec::new(), None),
         Some(Channel::WhatsApp) | None => {
-            backend.read(move |ledger| ledger.calls(&query)).await.map_err(|e| forgotten(&e))?
+            backend.read(move |ledger| page(ledger, &query)).await.map_err(|e| forgotten(&e))?
         }
     };
-    let calls: Vec<Value> = rows.iter().map(|row| Value::Object(record(&ask.config, row))).collect();
+    let signer = Signer::of(backend, ask);
+    let calls: Vec<Value> =
+        rows.iter().map(|(row, tape)| Value::Object(record(row, tape.as_ref(), &signer))).collect();
     Ok(Reply::ok(json!({ "calls": calls, "nextCursor": maybe(next) })))
+}
+
+/// Calls with their recordings.
+type Page = (Vec<(CallRow, Option<TapeRow>)>, Option<Wall>);
+
+fn page(ledger: &Ledger, query: &CallQuery) -> Result<Page, LedgerError> {
+    let (rows, next) = ledger.calls(query)?;
+    let rows = rows.into_iter().map(|row| with_tape(ledger, row)).collect::<Result<_, _>>()?;
+    Ok((rows, next))
 }
 
 /// The `number` of a query: a phone number with its plus sign, or a BSUID as it is.
@@ -109,42 +129,21 @@ async fn found_of_account<B: Backend>(backend: &B, ask: &Ask) -> Result<CallRow,
 /// `GET /v1/whatsapp/calls/{id}`
 pub async fn get_of_account<B: Backend>(backend: &B, ask: &Ask) -> Outcome {
     let row = found_of_account(backend, ask).await?;
-    Ok(Reply::ok(json!({ "call": detail(&ask.config, &row) })))
+    shown(backend, ask, row).await
 }
 
 /// `GET /v1/calls/{id}`
 pub async fn get<B: Backend>(backend: &B, ask: &Ask) -> Outcome {
     let row = found(backend, ask.param("id").to_owned()).await?;
-    Ok(Reply::ok(json!({ "call": detail(&ask.config, &row) })))
+    shown(backend, ask, row).await
 }
 
-/// `GET /v1/whatsapp/calls/{id}/recording`
-pub async fn recording_of_account<B: Backend>(backend: &B, ask: &Ask) -> Outcome {
-    let row = found_of_account(backend, ask).await?;
-    recorded(ask, &row)
+async fn shown<B: Backend>(backend: &B, ask: &Ask, row: CallRow) -> Outcome {
+    let (row, tape) = backend.read(move |ledger| with_tape(ledger, row)).await.map_err(|e| forgotten(&e))?;
+    Ok(Reply::ok(json!({ "call": detail(&row, tape.as_ref(), &Signer::of(backend, ask)) })))
 }
 
-/// `GET /v1/calls/{id}/recording`
-pub async fn recording<B: Backend>(backend: &B, ask: &Ask) -> Outcome {
-    let row = found(backend, ask.param("id").to_owned()).await?;
-    recorded(ask, &row)
-}
-
-/// Where the recording is. Nothing is recorded in this version.
-fn recorded(ask: &Ask, row: &CallRow) -> Outcome {
-    let as_json = ask.query.word("as", &[("json", true)])?.unwrap_or(false);
-    match recording_url(row) {
-        Some(url) if as_json => Ok(Reply::ok(json!({ "url": url }))),
-        Some(url) => Ok(Reply::Found(url)),
-        None => Err(Fault::not_found("this call has no recording").at("id")),
-    }
-}
-
-fn recording_url(_row: &CallRow) -> Option<String> {
-    None
-}
-
-/// A row of the account's list.
+/// A row of the account's list, but for its recording.
 pub fn facts(row: &CallRow) -> Map<String, Value> {
     let end = row.end.as_deref();
     let facts = [
@@ -157,7 +156,6 @@ pub fn facts(row: &CallRow) -> Map<String, Value> {
         ("endedAt", maybe(end.map(|end| end.ended_at))),
         ("durationSeconds", json!(end.map(|end| seconds(end.talk_seconds)))),
         ("endReason", json!(end.map(|end| end_reason(end.why)))),
-        ("recordingUrl", json!(recording_url(row))),
         ("billing", row.billing.as_ref().map_or(Value::Null, |billing| Value::Object(costs(billing)))),
     ];
     facts.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
@@ -177,10 +175,11 @@ pub fn costs(billing: &Billing) -> Map<String, Value> {
 }
 
 /// The whole record of a call.
-fn record(config: &Config, row: &CallRow) -> Map<String, Value> {
+fn record(row: &CallRow, tape: Option<&TapeRow>, signer: &Signer<'_>) -> Map<String, Value> {
     let mut record = facts(row);
+    record.extend(recordings::facts(tape, signer));
     let (call, end) = (&row.call, row.end.as_deref());
-    let number = config.number(&call.number);
+    let number = signer.config.number(&call.number);
     let errors = end.map(|end| end.errors.as_slice()).unwrap_or_default();
     let errors: Vec<Value> =
         errors.iter().map(|(code, message)| json!({ "code": code, "message": message })).collect();
@@ -207,6 +206,7 @@ fn record(config: &Config, row: &CallRow) -> Map<String, Value> {
         ("answeredMachine", json!(false)),
         ("forwardCallerId", json!(number.map(|number| number.caller_id.as_str()))),
         ("recordingEnabled", json!(call.recording)),
+        ("recording", recordings::part(row, tape)),
         ("transcriptionEnabled", json!(false)),
         ("transcriptionLanguage", Value::Null),
         ("placedBy", json!(call.placed_by.as_str())),
@@ -228,8 +228,8 @@ fn record(config: &Config, row: &CallRow) -> Map<String, Value> {
 }
 
 /// The same with what only one call shows: why it ended in full, and how it sounded.
-fn detail(config: &Config, row: &CallRow) -> Map<String, Value> {
-    let mut record = record(config, row);
+fn detail(row: &CallRow, tape: Option<&TapeRow>, signer: &Signer<'_>) -> Map<String, Value> {
+    let mut record = record(row, tape, signer);
     let end = row.end.as_deref();
     let sound =
         end.map(|end| json!({ "whatsapp": quality(&end.whatsapp), "destination": quality(&end.far) }));

@@ -8,6 +8,7 @@ use hmac::{Hmac, Mac as _};
 use serde_json::{Map, Value, json};
 use sha2::Sha256;
 
+use super::Told;
 use super::stamp::{iso, maybe, money};
 use crate::call::leg::{Direction, Why};
 use crate::call::record::{ApiStatus, Record, Running, Speaker, end_reason, status_of};
@@ -102,8 +103,9 @@ pub fn spoken(id: String, call: &Running, who: Speaker, text: &str, now: Wall) -
     event(id, "call.transcript", "call", body, account(&call.account, business), now)
 }
 
-/// `call.ended`, or `call.failed` if a hard error ended it.
-pub fn over(id: String, record: &Record, billing: &Billing, now: Wall) -> Event {
+/// `call.ended`, or `call.failed` if a hard error ended it. The link in it is as old as the event: who is told late
+/// asks for the call's recording.
+pub fn over(id: String, record: &Record, billing: &Billing, recording: &Told, now: Wall) -> Event {
     let business = business(record.direction, &record.from, &record.to);
     let account = account(&record.account, business);
     let mut call = Map::new();
@@ -130,8 +132,8 @@ pub fn over(id: String, record: &Record, billing: &Billing, now: Wall) -> Event 
             put("endReason", json!(end_reason(record.why)));
             put("hangupCause", json!(hangup_cause(record.why)));
             put("sipHangupCause", json!(record.sip_code.map(|code| code.to_string())));
-            put("recordingUrl", Value::Null);
-            put("recordingExpiresAt", Value::Null);
+            put("recordingUrl", json!(recording.url));
+            put("recordingExpiresAt", maybe(recording.expires_at));
             put(
                 "billing",
                 json!({

@@ -20,11 +20,14 @@ pub mod events;
 mod fault;
 mod ladder;
 mod limit;
+mod links;
 mod numbers;
 mod operations;
 mod permissions;
 mod place;
+mod playback;
 mod reach;
+mod recordings;
 mod refusal;
 mod sample;
 mod serve;
@@ -40,12 +43,16 @@ mod webhooks;
 
 use std::fmt;
 use std::future::Future;
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use futures_util::Stream;
+use tokio::fs::File;
 
 pub use events::Live;
+pub use links::Signer;
+pub use recordings::Told;
 pub use serve::router;
 pub use usage::rates;
 
@@ -92,6 +99,16 @@ pub trait Backend: Send + Sync + 'static {
 
     /// What was kept of a call's sound, the oldest first.
     fn captured(&self, call: &str) -> Vec<Packet>;
+
+    /// What signs links to recordings: random, and the same as long as the process lives.
+    fn link_key(&self) -> &[u8; 32];
+
+    /// Opens the file with this name ([`crate::ledger::TapeRow::file`]) in the folder of recordings, and says how many
+    /// bytes it has.
+    fn open_recording(&self, file: &str) -> impl Future<Output = io::Result<(File, u64)>> + Send;
+
+    /// Deletes it from the disk. The ledger is told by whoever asks.
+    fn delete_recording(&self, file: &str) -> impl Future<Output = io::Result<()>> + Send;
 
     /// A fresh random id of a request or an event: a UUID.
     fn request_id(&self) -> String;

@@ -226,11 +226,7 @@ fn changes(
     match fields.boolean("recordingEnabled")? {
         Given::Absent => {}
         Given::Null => return Err(Fault::invalid("recordingEnabled", "must be true or false")),
-        Given::Value(true) => {
-            let what = "calls can't be recorded in this version";
-            return Err(Fault::not_available("recordingEnabled", what));
-        }
-        Given::Value(false) => set.push(("recording", Some(EditValue::Flag(false)))),
+        Given::Value(on) => set.push(("recording", Some(EditValue::Flag(on)))),
     }
     match fields.list("callIconCountries", COUNTRIES)? {
         Given::Absent => {}
@@ -274,13 +270,14 @@ fn icon_countries(countries: &[String]) -> Result<Vec<String>, Fault> {
 }
 
 /// Keys of the file that a body can set, by their names there.
-const KEYS: [(&str, &str); 11] = [
+const KEYS: [(&str, &str); 12] = [
     (".forward_to", "forwardTo"),
     (".sip_auth_username", "sipAuthUsername"),
     (".sip_auth_password", "sipAuthPassword"),
     (".max_call_seconds", "maxCallDurationSeconds"),
     (".call_icon_countries", "callIconCountries"),
     (".caller_id", "forwardCallerId"),
+    (".recording", "recordingEnabled"),
     (".headers", "customHeaders"),
     (".secret", "secret"),
     (".events", "events"),

@@ -22,9 +22,15 @@ pub enum Op {
     Estimate,
     GetWhatsAppCall,
     GetWhatsAppRecording,
+    PauseWhatsAppRecording,
+    DeleteWhatsAppRecording,
     ListCalls,
     GetCall,
     GetRecording,
+    PauseRecording,
+    DeleteRecording,
+    FetchRecording,
+    Audit,
     Usage,
     EndCall,
     TransferCall,
@@ -86,6 +92,8 @@ impl Verb {
 pub enum Credentials {
     /// Not at all.
     None,
+    /// By a link that was made for it.
+    Link,
     /// `Authorization: Bearer`
     Bearer,
     /// `Authorization: Basic`, the key as password.
@@ -141,6 +149,8 @@ const CALLING: &str = "/v1/phone-numbers/{id}/whatsapp/calling";
 const LEGACY: &str = "/v1/whatsapp/phone-numbers/{id}/calling";
 const CALLER_ID: &str = "/v1/phone-numbers/{id}/whatsapp/caller-id-verification";
 const VERIFY: &str = "/v1/phone-numbers/{id}/whatsapp/caller-id-verification/verify";
+const OF_ACCOUNT: &str = "/v1/whatsapp/calls/{id}/recording";
+const RECORDING: &str = "/v1/calls/{id}/recording";
 const SETTINGS: &str = "/v1/webhooks/settings";
 const TWILIO: &str = "/2010-04-01/Accounts/{AccountSid}/Calls/{CallSid}.json";
 
@@ -165,16 +175,19 @@ pub const ALL: &[Operation] = &{
         row(O::ListWhatsAppCalls, Get, "/v1/whatsapp/calls", "listWhatsAppCalls", Look),
         row(O::Estimate, Get, "/v1/whatsapp/calls/estimate", "getWhatsAppCallEstimate", Look),
         row(O::GetWhatsAppCall, Get, "/v1/whatsapp/calls/{id}", "getWhatsAppCall", Look),
-        row(
-            O::GetWhatsAppRecording,
-            Get,
-            "/v1/whatsapp/calls/{id}/recording",
-            "getWhatsAppCallRecording",
-            Look,
-        ),
+        row(O::GetWhatsAppRecording, Get, OF_ACCOUNT, "getWhatsAppCallRecording", Look),
+        row(O::PauseWhatsAppRecording, Patch, OF_ACCOUNT, "pauseWhatsAppCallRecording", Operate),
+        row(O::DeleteWhatsAppRecording, Delete, OF_ACCOUNT, "deleteWhatsAppCallRecording", Administer),
         row(O::ListCalls, Get, "/v1/calls", "listCalls", Look),
         row(O::GetCall, Get, "/v1/calls/{id}", "getCall", Look),
-        row(O::GetRecording, Get, "/v1/calls/{id}/recording", "getCallRecording", Look),
+        row(O::GetRecording, Get, RECORDING, "getCallRecording", Look),
+        row(O::PauseRecording, Patch, RECORDING, "pauseCallRecording", Operate),
+        row(O::DeleteRecording, Delete, RECORDING, "deleteCallRecording", Administer),
+        Operation {
+            credentials: Credentials::Link,
+            ..row(O::FetchRecording, Get, "/v1/recordings/{id}", "fetchRecording", Look)
+        },
+        row(O::Audit, Get, "/v1/audit", "getAuditLog", Administer),
         row(O::Usage, Get, "/v1/usage/calls", "getCallsUsage", Look),
         row(O::EndCall, Post, "/v1/voice/calls/{id}/end", "endVoiceCall", Operate),
         row(O::TransferCall, Post, "/v1/voice/calls/{id}/transfer", "transferVoiceCall", Operate),

@@ -135,9 +135,6 @@ fn wanted(ask: &Ask) -> Result<Wanted<'_>, Fault> {
         Given::Value(text) => Some(numbers::destination(&ask.config, number, "forwardTo", &text)?),
     };
     let record = fields.boolean("recordOverride")?.value();
-    if record == Some(true) && !request {
-        return Err(Fault::not_available("recordOverride", "calls can't be recorded in this version"));
-    }
     if !number.enabled {
         return Err(not_enabled());
     }

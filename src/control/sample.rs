@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use super::Told;
 use super::events::{self, Event};
 use crate::call::leg::{Direction, Why};
 use crate::call::record::{PlacedBy, Quality, Record, Running};
@@ -19,12 +20,20 @@ const LASTED: i64 = 61_000;
 pub fn event(name: EventName, id: String, number: Option<&NumberConfig>, now: Wall) -> Event {
     let event = match name {
         EventName::CallReceived => events::received(id, &running(number, now), now),
-        EventName::CallEnded => {
-            events::over(id, &record(number, Why::UserHungUp, now), &Billing::default(), now)
-        }
-        EventName::CallFailed => {
-            events::over(id, &record(number, Why::MediaFailed, now), &Billing::default(), now)
-        }
+        EventName::CallEnded => events::over(
+            id,
+            &record(number, Why::UserHungUp, now),
+            &Billing::default(),
+            &Told::default(),
+            now,
+        ),
+        EventName::CallFailed => events::over(
+            id,
+            &record(number, Why::MediaFailed, now),
+            &Billing::default(),
+            &Told::default(),
+            now,
+        ),
         EventName::CallPermissionRequest => match number {
             Some(number) => events::permission(id, &reply(number, now), number, now),
             None => events::test(id, now),

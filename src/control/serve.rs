@@ -10,7 +10,7 @@ use axum::body::{Body, Bytes};
 use axum::extract::{FromRequestParts as _, RawPathParams, State};
 use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE, LOCATION, WWW_AUTHENTICATE};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode};
 use axum::routing::on;
 use serde_json::Value;
 
@@ -20,11 +20,11 @@ use super::fault::{Fault, Kind};
 use super::limit::{Left, Limiter};
 use super::operations::{self, Credentials, Form, Op, Operation, Verb};
 use super::{
-    Backend, Source, calls, description, numbers, permissions, place, status, stream, trace, twilio, usage,
-    webhooks,
+    Backend, Source, calls, description, numbers, permissions, place, playback, recordings, status, stream,
+    trace, twilio, usage, webhooks,
 };
 use crate::clock::Now;
-use crate::config::Config;
+use crate::config::{Config, Role};
 
 /// The largest body that is read, in bytes.
 pub const MAX_BODY: usize = 64 * 1024;
@@ -47,6 +47,10 @@ pub(super) struct Room<B> {
     pub limiter: Mutex<Limiter>,
     /// Live screens that listen.
     pub screens: Arc<AtomicUsize>,
+    /// Recordings that are being read.
+    pub readers: Arc<AtomicUsize>,
+    /// Links to recordings that were used.
+    pub used: Mutex<playback::Used>,
 }
 
 impl<B> Room<B> {
@@ -57,6 +61,7 @@ impl<B> Room<B> {
 
 /// A request that may be answered.
 pub(super) struct Ask {
+    pub method: Method,
     pub holder: Holder,
     pub params: Vec<(String, String)>,
     pub query: Query,
@@ -126,7 +131,13 @@ pub(super) type Outcome = Result<Reply, Fault>;
 /// Everything under `/v1`, the same under `/api/v1` (Zernio's SDKs have the base URL `https://host/api`), the
 /// hang-up of `/2010-04-01`, and `/openapi.json`. Whatever else is asked gets a 404 in the same envelope.
 pub fn router<B: Backend>(backend: Arc<B>) -> Router {
-    let room = Arc::new(Room { backend, limiter: Mutex::default(), screens: Arc::default() });
+    let room = Arc::new(Room {
+        backend,
+        limiter: Mutex::default(),
+        screens: Arc::default(),
+        readers: Arc::default(),
+        used: Mutex::default(),
+    });
     let mut router: Router<Arc<Room<B>>> = Router::new();
     for prefix in ["", "/api"] {
         for operation in operations::ALL {
@@ -199,15 +210,14 @@ async fn serve<B: Backend>(
 ) -> Response<Body> {
     let (mut parts, body) = request.into_parts();
     let now = room.backend.now();
-    if operation.credentials == Credentials::None {
-        return finish(
-            &*room.backend,
-            &parts.headers,
-            Reply::Raw(description::serve()).into_response(),
-            None,
-        );
-    }
-    let (holder, left) = match admit(room, &parts, operation.credentials, now) {
+    let admitted = match operation.credentials {
+        // The operation looks at the link itself.
+        Credentials::None | Credentials::Link => Ok((Holder { name: String::new(), role: Role::Read }, None)),
+        Credentials::Bearer | Credentials::Basic => {
+            admit(room, &parts, operation.credentials, now).map(|(holder, left)| (holder, Some(left)))
+        }
+    };
+    let (holder, left) = match admitted {
         Ok(admitted) => admitted,
         Err(Stopped { mut fault, left }) => {
             if operation.credentials == Credentials::Basic {
@@ -215,7 +225,7 @@ async fn serve<B: Backend>(
             }
             let mut response = fault.into_response();
             let scheme = match operation.credentials {
-                Credentials::None | Credentials::Bearer => "Bearer",
+                Credentials::None | Credentials::Link | Credentials::Bearer => "Bearer",
                 Credentials::Basic => "Basic realm=\"watrunk\"",
             };
             if response.status() == StatusCode::UNAUTHORIZED {
@@ -238,7 +248,7 @@ async fn serve<B: Backend>(
             fault.into_response()
         }
     };
-    finish(&*room.backend, &parts.headers, response, Some(left))
+    finish(&*room.backend, &parts.headers, response, left)
 }
 
 /// A request that goes no further.
@@ -269,7 +279,7 @@ fn admit<B: Backend>(
         return Err(too_many(left, "too many wrong keys from this address: wait a minute"));
     }
     let presented = match credentials {
-        Credentials::Bearer | Credentials::None => auth::bearer(&parts.headers),
+        Credentials::Bearer | Credentials::Link | Credentials::None => auth::bearer(&parts.headers),
         Credentials::Basic => auth::basic(&parts.headers).or_else(|| auth::bearer(&parts.headers)),
     };
     let holder = presented.as_ref().and_then(|key| auth::who(&config.http.keys, key));
@@ -344,7 +354,17 @@ async fn prepare<B: Backend>(
     };
     let headers = parts.headers.clone();
     let config = room.backend.config();
-    Ok(Ask { holder, params, query: Query(query), fields, headers, body, now, config })
+    Ok(Ask {
+        method: parts.method.clone(),
+        holder,
+        params,
+        query: Query(query),
+        fields,
+        headers,
+        body,
+        now,
+        config,
+    })
 }
 
 /// The pairs of a query or form (application/x-www-form-urlencoded).
@@ -438,10 +458,16 @@ async fn perform<B: Backend>(room: &Room<B>, operation: &Operation, ask: &Ask) -
         Op::ListWhatsAppCalls => calls::list_of_account(backend, ask).await,
         Op::Estimate => usage::estimate(backend, ask).await,
         Op::GetWhatsAppCall => calls::get_of_account(backend, ask).await,
-        Op::GetWhatsAppRecording => calls::recording_of_account(backend, ask).await,
+        Op::GetWhatsAppRecording => recordings::get_of_account(backend, ask).await,
+        Op::PauseWhatsAppRecording => recordings::pause_of_account(backend, ask).await,
+        Op::DeleteWhatsAppRecording => recordings::delete_of_account(backend, ask).await,
         Op::ListCalls => calls::list(backend, ask).await,
         Op::GetCall => calls::get(backend, ask).await,
-        Op::GetRecording => calls::recording(backend, ask).await,
+        Op::GetRecording => recordings::get(backend, ask).await,
+        Op::PauseRecording => recordings::pause_any(backend, ask).await,
+        Op::DeleteRecording => recordings::delete_any(backend, ask).await,
+        Op::FetchRecording => playback::fetch(room, ask).await,
+        Op::Audit => recordings::audit(backend, ask).await,
         Op::Usage => usage::usage(backend, ask).await,
         Op::EndCall => place::end(backend, ask).await,
         Op::TransferCall => place::transfer(backend, ask).await,

@@ -23,14 +23,15 @@ const HEARTBEAT: Duration = Duration::from_secs(15);
 /// Lines of the delivery log that are looked through for what a screen has missed.
 const KEPT: usize = 500;
 
-/// A place among the listeners.
-struct Seat(Arc<AtomicUsize>);
+/// A place among those who listen for long.
+pub(super) struct Seat(Arc<AtomicUsize>);
 
 impl Seat {
-    fn take(taken: &Arc<AtomicUsize>) -> Option<Seat> {
+    /// One of so many.
+    pub(super) fn take(taken: &Arc<AtomicUsize>, most: usize) -> Option<Seat> {
         let before = taken.fetch_add(1, Ordering::Relaxed);
         let seat = Seat(Arc::clone(taken));
-        (before < SCREENS).then_some(seat)
+        (before < most).then_some(seat)
     }
 }
 
@@ -42,7 +43,7 @@ impl Drop for Seat {
 
 /// Opens the stream. With `Last-Event-ID` it begins with what was missed, as far as it is still known.
 pub async fn open<B: Backend>(room: &Room<B>, ask: &Ask) -> Outcome {
-    let Some(seat) = Seat::take(&room.screens) else {
+    let Some(seat) = Seat::take(&room.screens, SCREENS) else {
         let what = format!("{SCREENS} live screens listen already");
         let mut fault = Fault::new(StatusCode::TOO_MANY_REQUESTS, Kind::RateLimit, "too_many_streams", what);
         fault.retry_after = Some(30);

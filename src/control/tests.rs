@@ -3,10 +3,11 @@
 
 mod described;
 mod doors;
-mod fake;
+pub(in crate::control) mod fake;
 mod history;
 mod hooks;
 mod hostile;
 mod numbers;
 mod placing;
+mod recordings;
 mod traces;

@@ -1,12 +1,14 @@
 //! What the shell does for the doors of `control`: questions to the hall, to the disk and to the file.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::io::{Error, ErrorKind};
+use std::path::{Component, Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::Stream;
+use tokio::fs::File;
 use tokio::sync::{broadcast, mpsc, oneshot};
 
 use super::capture::Capture;
@@ -22,7 +24,7 @@ use crate::config::{Config, WebhookConfig};
 use crate::control::{Backend, EditFault, Fired, Live, Packet, events};
 use crate::gateway::desk::{Answer, Command, Refusal, Ticket};
 use crate::gateway::{Input, Settings};
-use crate::ledger::{Ledger, LedgerError};
+use crate::ledger::{Ledger, LedgerError, RECORDINGS};
 
 /// The hall answers at once, or when Meta has: Graph's own patience is shorter.
 const PATIENCE: Duration = Duration::from_secs(19);
@@ -39,12 +41,13 @@ pub struct Desk {
     post: Post,
     capture: Arc<Capture>,
     file: Option<PathBuf>,
+    recordings: PathBuf,
     /// Whoever edits the file puts it into force before the next one edits: the last to write is the last to say.
     editing: tokio::sync::Mutex<()>,
 }
 
 impl Desk {
-    /// A desk where nobody waits. Without a `file` nothing can be changed for good.
+    /// A desk where nobody waits. Without a `file` nothing can be changed for good. Recordings are in `state_dir`.
     pub fn new(
         to_gateway: mpsc::Sender<Input>,
         disk: Disk,
@@ -52,6 +55,7 @@ impl Desk {
         post: Post,
         capture: Arc<Capture>,
         file: Option<PathBuf>,
+        state_dir: &Path,
     ) -> Desk {
         Desk {
             to_gateway,
@@ -62,6 +66,7 @@ impl Desk {
             post,
             capture,
             file,
+            recordings: state_dir.join(RECORDINGS),
             editing: tokio::sync::Mutex::new(()),
         }
     }
@@ -76,6 +81,15 @@ impl Desk {
 
     fn forget(&self, ticket: Ticket) {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner).remove(&ticket);
+    }
+}
+
+/// Where a recording is. Its name comes from the ledger, and leads nowhere else whatever the ledger says.
+fn inside(folder: &Path, file: &str) -> std::io::Result<PathBuf> {
+    let mut parts = Path::new(file).components();
+    match (parts.next(), parts.next()) {
+        (Some(Component::Normal(name)), None) => Ok(folder.join(name)),
+        _ => Err(Error::new(ErrorKind::InvalidInput, "the ledger names no file of the folder")),
     }
 }
 
@@ -180,7 +194,40 @@ impl Backend for Desk {
         self.capture.of(call)
     }
 
+    fn link_key(&self) -> &[u8; 32] {
+        random::link_key()
+    }
+
+    async fn open_recording(&self, file: &str) -> std::io::Result<(File, u64)> {
+        let file = File::open(inside(&self.recordings, file)?).await?;
+        let about = file.metadata().await?;
+        if !about.is_file() {
+            return Err(Error::new(ErrorKind::InvalidInput, "it is no file"));
+        }
+        Ok((file, about.len()))
+    }
+
+    async fn delete_recording(&self, file: &str) -> std::io::Result<()> {
+        tokio::fs::remove_file(inside(&self.recordings, file)?).await?;
+        // After a power cut it is not there again.
+        File::open(&self.recordings).await?.sync_all().await
+    }
+
     fn request_id(&self) -> String {
         random::uuid()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_recording_is_looked_for_in_its_folder_and_nowhere_else() {
+        let folder = Path::new("/state/recordings");
+        assert_eq!(inside(folder, "call_1.wav.age").unwrap(), folder.join("call_1.wav.age"));
+        for bad in ["", ".", "..", "../calls.db", "/etc/passwd", "a/b", "a/../../calls.db", "./a/b"] {
+            assert_eq!(inside(folder, bad).unwrap_err().kind(), ErrorKind::InvalidInput, "{bad}");
+        }
     }
 }

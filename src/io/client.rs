@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full, Limited};
-use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue, USER_AGENT};
-use hyper::{Method, Uri};
+use hyper::body::Incoming;
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE, ETAG, HeaderValue, USER_AGENT};
+use hyper::{Method, Response, Uri};
 use hyper_rustls::HttpsConnector;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::client::legacy::{Client as Http, Error as HttpError};
@@ -119,6 +120,54 @@ impl Client {
         self.exchange(Method::PUT, path, Some(json))
     }
 
+    /// `PATCH` with a JSON text.
+    ///
+    /// # Errors
+    /// When no answer came.
+    pub fn patch(&self, path: &str, json: &str) -> Result<Answer, Silence> {
+        self.exchange(Method::PATCH, path, Some(json))
+    }
+
+    /// `DELETE` of a path.
+    ///
+    /// # Errors
+    /// When no answer came.
+    pub fn delete(&self, path: &str) -> Result<Answer, Silence> {
+        self.exchange(Method::DELETE, path, None)
+    }
+
+    /// `GET` of something that is larger than an answer: what comes with a status of 2xx goes to `take` piece by piece
+    /// until it is over or `take` says false, and the answer holds nothing of it. `tag` gets the `ETag`.
+    ///
+    /// # Errors
+    /// When no answer came, or not all of it; a minute without a byte is the end of patience.
+    pub fn pour(
+        &self,
+        path: &str,
+        tag: &mut Option<String>,
+        take: &mut dyn FnMut(&[u8]) -> bool,
+    ) -> Result<Answer, Silence> {
+        let late = |_| Silence::Lost(format!("nothing came for {} s", PATIENCE.as_secs()));
+        let broken = |error: hyper::Error| Silence::Lost(format!("the answer broke off: {}", root(&error)));
+        self.runtime.block_on(async {
+            let sent = tokio::time::timeout(PATIENCE, self.send(Method::GET, path, None));
+            let response = sent.await.map_err(late)??;
+            if !response.status().is_success() {
+                return tokio::time::timeout(PATIENCE, whole(response)).await.map_err(late)?;
+            }
+            *tag = response.headers().get(ETAG).and_then(|tag| tag.to_str().ok()).map(str::to_owned);
+            let status = response.status().as_u16();
+            let mut body = response.into_body();
+            while let Some(frame) = tokio::time::timeout(PATIENCE, body.frame()).await.map_err(late)? {
+                let frame = frame.map_err(broken)?;
+                if frame.data_ref().is_some_and(|piece| !take(piece)) {
+                    break;
+                }
+            }
+            Ok(Answer { status, bytes: Vec::new() })
+        })
+    }
+
     fn exchange(&self, method: Method, path: &str, json: Option<&str>) -> Result<Answer, Silence> {
         let asked = async {
             match tokio::time::timeout(PATIENCE, self.ask(method, path, json)).await {
@@ -130,6 +179,15 @@ impl Client {
     }
 
     async fn ask(&self, method: Method, path: &str, json: Option<&str>) -> Result<Answer, Silence> {
+        whole(self.send(method, path, json).await?).await
+    }
+
+    async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        json: Option<&str>,
+    ) -> Result<Response<Incoming>, Silence> {
         let lost = |error: &dyn std::error::Error| Silence::Lost(root(error));
         let mut request = hyper::Request::builder()
             .method(method)
@@ -141,12 +199,16 @@ impl Client {
         }
         let body = Full::new(Bytes::from(json.unwrap_or_default().to_owned()));
         let request = request.body(body).map_err(|error| lost(&error))?;
-        let response = self.http.request(request).await.map_err(|error| silence(&error))?;
-        let status = response.status().as_u16();
-        let body = Limited::new(response.into_body(), ANSWER).collect().await;
-        let body = body.map_err(|error| Silence::Lost(format!("the answer broke off: {error}")))?;
-        Ok(Answer { status, bytes: body.to_bytes().to_vec() })
+        self.http.request(request).await.map_err(|error| silence(&error))
     }
+}
+
+/// An answer with all of its body, which is not read beyond its limit.
+async fn whole(response: Response<Incoming>) -> Result<Answer, Silence> {
+    let status = response.status().as_u16();
+    let body = Limited::new(response.into_body(), ANSWER).collect().await;
+    let body = body.map_err(|error| Silence::Lost(format!("the answer broke off: {error}")))?;
+    Ok(Answer { status, bytes: body.to_bytes().to_vec() })
 }
 
 fn silence(error: &HttpError) -> Silence {

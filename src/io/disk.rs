@@ -14,7 +14,7 @@ use crate::call::leg::Direction;
 use crate::call::record::{Record, Running};
 use crate::clock::Wall;
 use crate::config::Config;
-use crate::control::{self, events};
+use crate::control::{self, Signer, Told, events};
 use crate::gateway::{CallKey, Input};
 use crate::ledger::Spooled;
 use crate::ledger::cost::{Billing, Priced};
@@ -323,7 +323,8 @@ fn close(ledger: &mut Ledger, record: &mut Record, news: &Newsroom) {
     }
     let billing = price(ledger, record, &config);
     let now = clock::now().wall;
-    let event = events::over(random::uuid(), record, &billing, now);
+    let told = told(ledger, record, &config, now);
+    let event = events::over(random::uuid(), record, &billing, &told, now);
     let spooled = news.spool(&event, &record.id, now);
     for left in (0..TRIES).rev() {
         match ledger.close(record, &billing, &spooled) {
@@ -338,6 +339,20 @@ fn close(ledger: &mut Ledger, record: &mut Record, news: &Newsroom) {
     news.publish(&event);
     if !spooled.is_empty() {
         news.wake();
+    }
+}
+
+/// What the end of a call tells of its recording.
+fn told(ledger: &Ledger, record: &Record, config: &Config, now: Wall) -> Told {
+    match ledger.tape(&record.id) {
+        Ok(tape) => {
+            let signer = Signer { key: random::link_key(), config, holder: "call.ended", now };
+            Told::of(record, tape.as_ref(), &signer)
+        }
+        Err(error) => {
+            tracing::warn!(call = %record.id, %error, "what is known of a recording can't be read");
+            Told::default()
+        }
     }
 }
 

@@ -188,6 +188,7 @@ impl Running {
             post.clone(),
             Arc::clone(&capture),
             file,
+            &config.gateway.state_dir,
         ));
         let settings = Settings::from_config(&config);
         let tasks = vec![

@@ -1,5 +1,7 @@
 //! Randomness, from the operating system.
 
+use std::sync::OnceLock;
+
 /// A random 32-bit word.
 pub fn word() -> u32 {
     let mut bytes = [0; 4];
@@ -27,6 +29,12 @@ pub fn secret() -> [u8; 32] {
     let mut bytes = [0; 32];
     fill(&mut bytes);
     bytes
+}
+
+/// What signs links to recordings: made once, and good as long as the process lives.
+pub fn link_key() -> &'static [u8; 32] {
+    static KEY: OnceLock<[u8; 32]> = OnceLock::new();
+    KEY.get_or_init(secret)
 }
 
 /// A random UUID (RFC 9562 §5.4, version 4).

@@ -41,7 +41,7 @@ pub use prune::{Keep, Pruned};
 pub use query::CallQuery;
 pub use schema::CallRow;
 pub use spool::{Due, Spooled};
-pub use tape::{TapeRow, TapeState, UploadState, recorded};
+pub use tape::{RECORDINGS, TapeRow, TapeState, UploadState, recorded};
 pub use usage::{Channel, Group, Totals, Usage, UsageQuery};
 
 use crate::call::leg::{Direction, Why};

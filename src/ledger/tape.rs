@@ -20,6 +20,9 @@ use crate::call::record::Record;
 use crate::call::recording::{Consent, Finished, Outcome, RecordingPart};
 use crate::clock::Wall;
 
+/// The folder of recordings in the state folder.
+pub const RECORDINGS: &str = "recordings";
+
 /// Recordings that [`Ledger::tapes_beyond`] names at most: delete these and ask again.
 const MOST_BEYOND: usize = 1_000;
 

@@ -6,6 +6,8 @@ use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
 use super::*;
@@ -13,23 +15,24 @@ use crate::ledger::Ledger;
 
 /// What a verb has asked.
 #[derive(Debug, Clone, PartialEq)]
-struct Asked {
-    line: String,
-    key: String,
-    body: Value,
+pub(super) struct Asked {
+    pub line: String,
+    pub key: String,
+    pub body: Value,
 }
 
-/// What it is told, in the order of asking; the last is told again and again.
-type Script = Vec<(u16, Value)>;
+/// What it is told, in the order of asking; the last is told again and again. An object with `raw` (Base64) is a file,
+/// with its `tag`.
+pub(super) type Script = Vec<(u16, Value)>;
 
 /// Plays the gateway as long as the test lasts.
-struct Played {
-    base: String,
+pub(super) struct Played {
+    pub base: String,
     asked: Arc<Mutex<Vec<Asked>>>,
 }
 
 impl Played {
-    fn new(script: Script) -> Played {
+    pub fn new(script: Script) -> Played {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let base = format!("http://{}", listener.local_addr().unwrap());
         let asked = Arc::new(Mutex::new(Vec::new()));
@@ -47,16 +50,16 @@ impl Played {
         Played { base, asked }
     }
 
-    fn asked(&self) -> Vec<Asked> {
+    pub fn asked(&self) -> Vec<Asked> {
         self.asked.lock().unwrap().clone()
     }
 
-    fn lines(&self) -> Vec<String> {
+    pub fn lines(&self) -> Vec<String> {
         self.asked().into_iter().map(|asked| asked.line).collect()
     }
 
     /// Runs a verb against it.
-    fn watrunk(&self, line: &[&str]) -> (Result<(), Failed>, String, String) {
+    pub fn watrunk(&self, line: &[&str]) -> (Result<(), Failed>, String, String) {
         let line = [line, &["--api", &self.base, "--key", "sk_test"]].concat();
         let cli = Cli::try_parse_from(std::iter::once(&"watrunk").chain(&line)).unwrap();
         let (mut out, mut err) = (Vec::new(), Vec::new());
@@ -89,12 +92,17 @@ fn answer(socket: TcpStream, status: u16, body: &Value, log: &Mutex<Vec<Asked>>)
     let line = line.trim_end().trim_end_matches(" HTTP/1.1").to_owned();
     let sent = serde_json::from_slice(&sent).unwrap_or(Value::Null);
     log.lock().unwrap().push(Asked { line, key, body: sent });
-    let body = body.as_str().map_or_else(|| body.to_string(), str::to_owned);
-    let head = format!("HTTP/1.1 {status} X\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", body.len());
-    let _ = reader.into_inner().write_all(format!("{head}{body}").as_bytes());
+    let (body, tag) = match (body["raw"].as_str(), body["tag"].as_str()) {
+        (Some(raw), Some(tag)) => (STANDARD.decode(raw).unwrap(), tag),
+        _ => (body.as_str().map_or_else(|| body.to_string(), str::to_owned).into_bytes(), ""),
+    };
+    let tag = if tag.is_empty() { String::new() } else { format!("ETag: \"{tag}\"\r\n") };
+    let length = body.len();
+    let head = format!("HTTP/1.1 {status} X\r\n{tag}Content-Length: {length}\r\nConnection: close\r\n\r\n");
+    let _ = reader.into_inner().write_all(&[head.into_bytes(), body].concat());
 }
 
-fn numbers() -> Value {
+pub(super) fn numbers() -> Value {
     let number = |id: &str, phone: &str, enabled: bool| {
         json!({ "id": id, "accountId": "acme", "phoneNumberId": format!("1{id}"), "phoneNumber": phone,
             "callingEnabled": enabled, "forwardTo": "sip:200@pbx", "trunk": "pbx" })
@@ -114,7 +122,7 @@ fn looked(status: &str, more: Value) -> Value {
     json!({ "call": call })
 }
 
-fn no(code: &str, error: &str) -> Value {
+pub(super) fn no(code: &str, error: &str) -> Value {
     json!({ "error": error, "type": "permission_error", "code": code })
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::fs;
+use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -16,6 +17,7 @@ use http_body_util::BodyExt as _;
 use hyper::service::Service as _;
 use hyper_util::service::TowerToHyperService;
 use serde_json::Value;
+use tokio::fs::File;
 
 use super::described;
 use crate::call::leg::{Direction, Why};
@@ -167,6 +169,7 @@ pub struct Fake {
     pub fire: Mutex<Option<String>>,
     pub lives: Mutex<Vec<Live>>,
     pub broken: Mutex<bool>,
+    full: Mutex<bool>,
     ids: AtomicU64,
 }
 
@@ -194,6 +197,7 @@ impl Fake {
             fire: Mutex::default(),
             lives: Mutex::default(),
             broken: Mutex::default(),
+            full: Mutex::default(),
             ids: AtomicU64::new(0),
         }
     }
@@ -206,6 +210,26 @@ impl Fake {
     /// What the hall says to the next command.
     pub fn says(&self, answer: Result<Answer, Refusal>) {
         self.says.lock().unwrap().push_back(answer);
+    }
+
+    /// Puts a recording's file where it belongs.
+    pub fn lay(&self, name: &str, bytes: &[u8]) {
+        fs::write(self.folder.join(name), bytes).unwrap();
+    }
+
+    /// Where it belongs.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.join(name)
+    }
+
+    /// Nothing can be written any more, or all again.
+    pub fn full(&self, full: bool) {
+        *self.full.lock().unwrap() = full;
+    }
+
+    /// Whether it is there.
+    pub fn lies(&self, name: &str) -> bool {
+        self.folder.join(name).exists()
     }
 
     pub fn file(&self) -> String {
@@ -249,7 +273,7 @@ impl Backend for Fake {
         &self,
         work: impl FnOnce(&mut Ledger) -> Result<T, LedgerError> + Send + 'static,
     ) -> Result<T, LedgerError> {
-        if *self.broken.lock().unwrap() {
+        if *self.broken.lock().unwrap() || *self.full.lock().unwrap() {
             return Err(LedgerError::Disk("it is gone".to_owned()));
         }
         work(&mut self.ledger.lock().unwrap())
@@ -283,6 +307,20 @@ impl Backend for Fake {
         Vec::new()
     }
 
+    fn link_key(&self) -> &[u8; 32] {
+        &[42; 32]
+    }
+
+    async fn open_recording(&self, file: &str) -> io::Result<(File, u64)> {
+        let file = File::open(self.folder.join(file)).await?;
+        let bytes = file.metadata().await?.len();
+        Ok((file, bytes))
+    }
+
+    async fn delete_recording(&self, file: &str) -> io::Result<()> {
+        tokio::fs::remove_file(self.folder.join(file)).await
+    }
+
     fn request_id(&self) -> String {
         let n = self.ids.fetch_add(1, Ordering::Relaxed);
         format!("00000000-0000-4000-8000-{n:012x}")
@@ -301,6 +339,7 @@ pub struct Got {
     pub status: StatusCode,
     pub headers: HeaderMap,
     pub text: String,
+    pub bytes: Vec<u8>,
 }
 
 impl Got {
@@ -341,6 +380,7 @@ impl House {
             status: parts.status,
             headers: parts.headers,
             text: String::from_utf8_lossy(&bytes).into_owned(),
+            bytes: bytes.to_vec(),
         };
         described::check(&method, &path, &got);
         got

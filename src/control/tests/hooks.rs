@@ -8,7 +8,7 @@ use super::fake::{ADMIN, FILE, House, START, record, running};
 use crate::call::leg::{Direction, Why};
 use crate::clock::Wall;
 use crate::config::Secret;
-use crate::control::events;
+use crate::control::{Told, events};
 use crate::ledger::{Attempt, Billing, Spooled};
 use crate::whatsapp::notice::{PermissionReply, User};
 
@@ -306,7 +306,7 @@ fn events_tell_a_call_from_beginning_to_end() {
         })
     );
     let done = record("call_1", START.0, Direction::Outbound, Why::UserHungUp, 56.9);
-    let ended = parse(&events::over(id(), &done, &Billing::default(), START));
+    let ended = parse(&events::over(id(), &done, &Billing::default(), &Told::default(), START));
     assert_eq!((&ended["event"], &ended["account"]), (&json!("call.ended"), &account));
     let call = &ended["call"];
     assert_eq!(
@@ -317,7 +317,7 @@ fn events_tell_a_call_from_beginning_to_end() {
     let mut broken = record("call_2", START.0, Direction::Inbound, Why::GraphRefused, 0.0);
     broken.meta_code = Some(138_008);
     broken.detail = "SDP Validation error".to_owned();
-    let failed = parse(&events::over(id(), &broken, &Billing::default(), START));
+    let failed = parse(&events::over(id(), &broken, &Billing::default(), &Told::default(), START));
     assert_eq!(failed["event"], "call.failed");
     assert_eq!(failed["call"]["error"], json!({"code": 138_008, "message": "SDP Validation error"}));
     assert_eq!(failed["call"]["failedAt"], "2026-11-22T10:00:04.000Z");
