@@ -121,18 +121,23 @@ async fn delete<B: Backend>(backend: &B, ask: &Ask, found: Found) -> Outcome {
 
 /// `PATCH /v1/whatsapp/calls/{id}/recording`
 pub async fn pause_of_account<B: Backend>(backend: &B, ask: &Ask) -> Outcome {
+    let paused = wanted(ask)?;
     let found = found_of_account(backend, ask).await?;
-    pause(backend, ask, found).await
+    pause(backend, found, paused).await
 }
 
 /// `PATCH /v1/calls/{id}/recording`
 pub async fn pause_any<B: Backend>(backend: &B, ask: &Ask) -> Outcome {
+    let paused = wanted(ask)?;
     let found = found(backend, ask).await?;
-    pause(backend, ask, found).await
+    pause(backend, found, paused).await
 }
 
-async fn pause<B: Backend>(backend: &B, ask: &Ask, found: Found) -> Outcome {
-    let paused = ask.fields.boolean("paused")?.value().ok_or_else(|| Fault::missing("paused"))?;
+fn wanted(ask: &Ask) -> Result<bool, Fault> {
+    ask.fields.boolean("paused")?.value().ok_or_else(|| Fault::missing("paused"))
+}
+
+async fn pause<B: Backend>(backend: &B, found: Found, paused: bool) -> Outcome {
     match backend.command(Command::Record { id: found.id, on: !paused }).await {
         Ok(Answer::Recording { id, paused }) => Ok(Reply::ok(json!({ "id": id, "paused": paused }))),
         Ok(other) => Err(strange(&other)),
@@ -308,14 +313,13 @@ impl Told {
     pub fn of(record: &Record, tape: Option<&TapeRow>, signer: &Signer<'_>) -> Told {
         let keep = signer.config.number(&record.number).and_then(|number| number.recording_as.keep_days);
         let keep_days = keep.unwrap_or(signer.config.recording.keep_days);
-        let expires_at = match tape.map(|tape| (tape.state, tape.local)) {
-            // The recorder counts from when the file is finished: that is now.
-            Some((TapeState::Running, _)) if keep_days > 0 => {
-                Some(Wall(record.ended_at.0.saturating_add(i64::from(keep_days).saturating_mul(DAY))))
-            }
-            Some((TapeState::Running, _)) => None,
-            Some((TapeState::Kept, true)) => tape.and_then(|tape| tape.expires_at),
-            Some((TapeState::Kept | TapeState::Failed | TapeState::Deleted, _)) | None => {
+        let from_now = (keep_days > 0)
+            .then(|| Wall(record.ended_at.0.saturating_add(i64::from(keep_days).saturating_mul(DAY))));
+        let expires_at = match tape.map(|tape| (tape.state, tape.local, tape.expires_at)) {
+            // It is kept from when it is finished on: that is now.
+            Some((TapeState::Running, _, known)) => known.or(from_now),
+            Some((TapeState::Kept, true, known)) => known,
+            Some((TapeState::Kept | TapeState::Failed | TapeState::Deleted, _, _)) | None => {
                 return Told::default();
             }
         };

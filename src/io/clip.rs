@@ -30,3 +30,20 @@ pub fn read_for(key: &str, path: &Path) -> Result<Clip, String> {
     }
     read_clip(&bytes).map_err(said)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ogg_is_taken_and_what_is_no_sound_is_refused_by_key_path_and_reason() {
+        let path = |name: &str| Path::new(env!("CARGO_MANIFEST_DIR")).join(name);
+        let clip = read(&path("src/media/prompt/en-ask.opus")).unwrap();
+        assert!(clip.len_ticks() > 150);
+        for (name, why) in [("Cargo.toml", "neither WAV nor Ogg Opus"), ("gone.wav", "No such file")] {
+            let said = read_for("recording.consent_prompt", &path(name)).unwrap_err();
+            let begin = format!("recording.consent_prompt {}: ", path(name).display());
+            assert!(said.starts_with(&begin) && said.contains(why), "{said}");
+        }
+    }
+}

@@ -33,7 +33,7 @@ mod write;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -68,6 +68,9 @@ const FINISHED: usize = 1_024;
 
 /// Time for everything to be finished when the process ends.
 const LEAVING: Duration = Duration::from_secs(5);
+
+/// Of that, the part in which files are still read again for their SHA-256.
+const READING: Duration = Duration::from_secs(3);
 
 /// How much less than ordinary work the recorder's threads are worth.
 const NICE: i32 = 10;
@@ -201,7 +204,7 @@ impl Threads {
     pub fn close(self) {
         // A full queue is one that nobody empties any more.
         let _ = self.begins.try_send(Order::Close);
-        self.shared.leaving.store(true, Ordering::Relaxed);
+        self.shared.leave(clock::tick());
         if self.ended.recv_timeout(LEAVING) == Err(std::sync::mpsc::RecvTimeoutError::Timeout) {
             tracing::warn!("the disk has not taken all of the recordings: they are mended at the next start");
         }
@@ -227,8 +230,8 @@ struct Shared {
     books: Books,
     uploads: Arc<Notify>,
     said: Arc<Mutex<BTreeMap<Cause, Tick>>>,
-    /// The process ends.
-    leaving: Arc<AtomicBool>,
+    /// Microseconds at which the process began to end; 0: it does not.
+    leaving: Arc<AtomicU64>,
 }
 
 impl Shared {
@@ -248,8 +251,20 @@ impl Shared {
         *lock(&self.settings)
     }
 
+    /// The process ends.
+    fn leave(&self, now: Tick) {
+        self.leaving.store(now.0.max(1), Ordering::Relaxed);
+    }
+
+    /// Whether the process ends.
     fn leaving(&self) -> bool {
-        self.leaving.load(Ordering::Relaxed)
+        self.leaving.load(Ordering::Relaxed) > 0
+    }
+
+    /// Whether it ends, and there is hardly any time left.
+    fn hurries(&self) -> bool {
+        let since = Tick(self.leaving.load(Ordering::Relaxed));
+        since > Tick::ZERO && clock::tick().since(since) >= READING
     }
 
     /// Whether a warning of this cause may be written now: one a minute.

@@ -370,3 +370,7 @@ impl Body for Sending {
         SizeHint::with_exact(self.left)
     }
 }
+
+#[cfg(test)]
+#[path = "upload_tests.rs"]
+mod tests;

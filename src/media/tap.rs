@@ -10,6 +10,8 @@ use heapless::Vec;
 pub const WAITING: usize = 200;
 
 /// What one side said in 20 ms.
+// On the sound threads nothing may be allocated, so the largest one sets the size of all.
+#[allow(clippy::large_enum_variant)]
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum Said {
     /// Nothing: it is not there.

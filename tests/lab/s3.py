@@ -28,6 +28,14 @@ from people import Awaited
 REGION = "eu-central-1"
 ACCESS_KEY, SECRET_KEY = "AKIALABRECORDINGS", "lab-s3-secret-2f61c0"
 
+# moto's server, which ends with the run that started it.
+MOTO = """
+import os, sys, threading
+threading.Thread(target=lambda: (sys.stdin.read(), os._exit(0)), daemon=True).start()
+from moto.server import main
+main(sys.argv[1:])
+"""
+
 
 @dataclasses.dataclass
 class Trouble:
@@ -196,9 +204,6 @@ class Front(Awaited):
         self._notify()
         return web.Response(status=500)         # nobody reads it
 
-    async def _answer(self, seen, request, body):
-        raise NotImplementedError
-
 
 class Store(Front):
     """The store at `address`, with one empty bucket."""
@@ -207,7 +212,7 @@ class Store(Front):
         super().__init__(address, port, tls)
         self.bucket = bucket
         self._inner = f"http://{address}:{port + 1}"
-        self._moto = subprocess.Popen([sys.executable, "-m", "moto.server", "-H", address, "-p", str(port + 1)], stdin=subprocess.DEVNULL,
+        self._moto = subprocess.Popen([sys.executable, "-c", MOTO, "-H", address, "-p", str(port + 1)], stdin=subprocess.PIPE,
                                       stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
         self._said = []
         threading.Thread(target=lambda: self._said.extend(self._moto.stderr), name="moto", daemon=True).start()

@@ -101,7 +101,7 @@ def test_opus_passes_through_as_it_is(boxes, hand, rings, talk):
     down = sum(p.payload in mine for p in theirs) / len(theirs)
     print(f"{len(heard)} packets at the PBX, {100 * up:.1f} % of them byte for byte the user's; {len(theirs)} at the user, "
           f"{100 * down:.1f} % the PBX's")
-    assert up > 0.95 and down > 0.8, "the codec was run in between"
+    assert up > 0.8 and down > 0.8, "the codec was run in between"       # then hardly one would be the same
     assert len({p.ssrc for p in heard}) == 1
     print(voice.tone(700, -10, skip=0.7) + "; " + tone(call, 1004, -10))
 

@@ -121,10 +121,11 @@ fn an_encrypted_recording_opens_with_the_identity_and_a_plain_one_does_not_mind(
         let (outcome, out, err) = recording(&gateway, &["recording", "call_1", "--identity", key]);
         assert_eq!((outcome, out, err.as_str()), (Ok(()), plain, ""));
     }
-    let gateway = Played::new(vec![(200, link()), (200, file(&sealed(), None))]);
-    assert_eq!(recording(&gateway, &["recording", "call_1"]).1, sealed(), "as it is, without one");
+    let sealed = sealed();
+    let gateway = Played::new(vec![(200, link()), (200, file(&sealed, None))]);
+    assert_eq!(recording(&gateway, &["recording", "call_1"]).1, sealed, "as it is, without one");
     std::fs::write(key, "no identity").unwrap();
-    let gateway = Played::new(vec![(200, link()), (200, file(&sealed(), None))]);
+    let gateway = Played::new(vec![(200, link()), (200, file(&sealed, None))]);
     assert_eq!(recording(&gateway, &["recording", "call_1", "--identity", key]).0, Err(Failed));
 }
 

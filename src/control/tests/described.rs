@@ -193,6 +193,7 @@ fn right(name: &str) -> Option<Value> {
         "url" => json!("https://a.example/hook"),
         "events" => json!(["call.ended"]),
         "enabled" => json!(false),
+        "paused" => json!(true),
         _ => return None,
     })
 }

@@ -92,7 +92,7 @@ async fn a_row_of_the_account_is_compact_and_tells_the_cost() {
         json!({
             "_id": "call_2", "direction": "outbound", "from": "+4930550100100", "to": "+4915112345678",
             "status": "ended", "startedAt": "2026-11-22T02:00:00.000Z", "endedAt": "2026-11-22T02:01:00.000Z",
-            "durationSeconds": 56, "endReason": "hangup", "recordingUrl": null,
+            "durationSeconds": 56, "endReason": "hangup", "recordingUrl": null, "recordingExpiresAt": null,
             // 56 s are 10 pulses of 6 s: a minute at 0.06; 56 s of the carrier at 0.003.
             "billing": {"metaCostUSD": 0.06, "telnyxCostUSD": 0.0028, "recordingCostUSD": 0,
                         "billableCostUSD": 0.0028, "totalCostUSD": 0.0628, "currency": "USD"},

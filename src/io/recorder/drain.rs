@@ -68,6 +68,9 @@ impl Drain {
                 break;
             }
         }
+        while let Ok(Order::Begin(begin)) = orders.try_recv() {
+            self.begin(*begin, clock::tick());
+        }
         self.close();
     }
 
@@ -261,7 +264,8 @@ impl Track {
         self.blocked += ticks;
         let bytes = match &self.seal {
             None => bytes,
-            Some(seal) => match seal.block(self.sealed + 1, &bytes, u32::try_from(ticks).unwrap_or(u32::MAX)) {
+            Some(seal) => match seal.block(self.sealed + 1, &bytes, u32::try_from(ticks).unwrap_or(u32::MAX))
+            {
                 Ok(sealed) => sealed,
                 Err(error) => {
                     // Nobody may hear it as it is: the file is as long as what could be sealed.
@@ -285,7 +289,8 @@ impl Track {
     }
 
     fn facts(&self, interrupted: bool, error: Option<String>) -> End {
-        let unseen = self.newest.as_ref().map_or(0, |newest| newest.at.saturating_add(1).saturating_sub(self.next));
+        let unseen =
+            self.newest.as_ref().map_or(0, |newest| newest.at.saturating_add(1).saturating_sub(self.next));
         let full = self.tape.is_full().then(|| "the file can't be any larger".to_owned());
         End {
             ticks: self.tape.ticks() + u64::from(unseen),

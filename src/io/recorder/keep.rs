@@ -214,7 +214,7 @@ impl Keeper {
             }
             hasher.update(&piece[..read]);
             at += read as u64;
-            if self.shared.leaving() {
+            if self.shared.hurries() {
                 return Ok(None);
             }
         }
@@ -262,7 +262,8 @@ impl Keeper {
                 repair::unknown(&part, form, found.changed, expires_at, settings.upload)
             }
         };
-        let mended = repair::mend(&*self.store, &part, &row).map_err(|error| format!("{}: {error}", found.name))?;
+        let mended =
+            repair::mend(&*self.store, &part, &row).map_err(|error| format!("{}: {error}", found.name))?;
         let (finished, state) = match mended {
             Mended::Kept(finished) => {
                 tracing::info!(call = %part.id, millis = finished.millis, "a recording that was cut off is mended");
@@ -406,7 +407,9 @@ impl Keeper {
             let mut all = rows.len() >= BATCH;
             for row in &rows {
                 match retain::fate(row, now.wall) {
-                    Fate::Goes => all &= self.delete(row, "retention", "it was kept as long as was configured", now),
+                    Fate::Goes => {
+                        all &= self.delete(row, "retention", "it was kept as long as was configured", now)
+                    }
                     Fate::Stays(until) => {
                         let call = row.call.clone();
                         all &= self.shared.books.later(move |ledger| {

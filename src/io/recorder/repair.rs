@@ -156,7 +156,13 @@ fn plain(file: &dyn Sheet, long: u64, row: &TapeRow) -> io::Result<(u64, u64)> {
 }
 
 /// A row for a file that has none.
-pub fn unknown(part: &Part, form: Option<Form>, changed: Wall, expires_at: Option<Wall>, upload: bool) -> TapeRow {
+pub fn unknown(
+    part: &Part,
+    form: Option<Form>,
+    changed: Wall,
+    expires_at: Option<Wall>,
+    upload: bool,
+) -> TapeRow {
     use crate::ledger::{TapeState, UploadState};
     TapeRow {
         call: part.id.clone(),

@@ -97,8 +97,10 @@ pub fn fate(row: &TapeRow, now: Wall) -> Fate {
 /// Which of these rows have lost their file, by the names that are in the folder. None if all have: a folder that is
 /// empty is rather a disk that is not mounted.
 pub fn missing<'a>(rows: &'a [TapeRow], there: &[String]) -> Vec<&'a TapeRow> {
-    let gone: Vec<&TapeRow> =
-        rows.iter().filter(|row| row.state == TapeState::Kept && row.local && !there.contains(&row.file)).collect();
+    let gone: Vec<&TapeRow> = rows
+        .iter()
+        .filter(|row| row.state == TapeState::Kept && row.local && !there.contains(&row.file))
+        .collect();
     let all = rows.iter().filter(|row| row.state == TapeState::Kept && row.local).count();
     if gone.len() == all && all > 1 { Vec::new() } else { gone }
 }
@@ -166,7 +168,11 @@ mod tests {
         now = now.after(DAY);
         assert_eq!(trust.look(now), Look::Trusted);
         let half = Wall(now.wall.0 + 50_000_000);
-        assert_eq!(trust.look(Now { wall: half, ..now }), Look::Trusted, "half a day is summer time and a bit");
+        assert_eq!(
+            trust.look(Now { wall: half, ..now }),
+            Look::Trusted,
+            "half a day is summer time and a bit"
+        );
         let more = Wall(half.0 + 50_000_000);
         assert_eq!(trust.look(Now { wall: more, ..now }), Look::Jumped(100_000_000));
     }

@@ -35,6 +35,10 @@ pub const PCM: Form = Form { kind: Kind::WavPcm, rate: 8_000, bitrate: 0 };
 pub const ALAW: Form = Form { kind: Kind::WavAlaw, rate: 8_000, bitrate: 0 };
 pub const OGG: Form = Form { kind: Kind::Ogg, rate: 16_000, bitrate: 16_000 };
 
+/// Made for these tests.
+pub const PUBLIC_KEY: &str = "age19967g3lpyspvd50c2ghtwfzpjt8amj2p64ar2ttnukxuagfuhejswvazcz";
+pub const PRIVATE_KEY: &str = "AGE-SECRET-KEY-10ZRYA452MD2C0SUVGMZSJZRV3N57MRW04SE7EJ4S3G2FUQ8NRWEQAHU6Y7";
+
 /// A recording that is kept.
 pub fn row(call: &str) -> TapeRow {
     TapeRow {
@@ -105,14 +109,16 @@ impl Card {
     }
 
     pub fn bytes(&self, name: &str) -> Vec<u8> {
-        self.files.lock().unwrap().get(name).map(|(bytes, _)| bytes.lock().unwrap().clone()).unwrap_or_default()
-    }
-
-    pub fn put(&self, name: &str, bytes: &[u8], changed: Wall) {
         self.files
             .lock()
             .unwrap()
-            .insert(name.to_owned(), (Arc::new(Mutex::new(bytes.to_vec())), changed));
+            .get(name)
+            .map(|(bytes, _)| bytes.lock().unwrap().clone())
+            .unwrap_or_default()
+    }
+
+    pub fn put(&self, name: &str, bytes: &[u8], changed: Wall) {
+        self.files.lock().unwrap().insert(name.to_owned(), (Arc::new(Mutex::new(bytes.to_vec())), changed));
     }
 
     pub fn lose(&self, name: &str) {
@@ -195,8 +201,7 @@ impl Sheet for Page {
         // As a file system does: what fits is written, then it is full.
         let fits = if size == 0 { more } else { more.min(size.saturating_sub(used) as usize) };
         let length = bytes.len() + fits;
-        let whole = length.max(bytes.len());
-        bytes.resize(whole, 0);
+        bytes.resize(length, 0);
         for (offset, byte) in new.iter().enumerate() {
             if let Some(place) = bytes.get_mut(at as usize + offset) {
                 *place = *byte;
@@ -374,10 +379,9 @@ impl Story {
                 for call in &mut self.calls {
                     let slice = Slice {
                         at: call.at,
-                        paused: false,
-                        offset: None,
                         user: Said::Linear(tone(440, call.at)),
                         far: Said::Linear(tone(1_000, call.at)),
+                        ..Slice::default()
                     };
                     let _ = call.slices.try_send(slice);
                     call.at += 1;
@@ -408,8 +412,8 @@ impl Story {
 
     /// Hours pass in which nothing happens.
     pub fn sleep(&mut self, span: Duration) {
-        for _ in 0..span.as_secs() / 60 {
-            self.now = self.now.after(Duration::from_secs(60));
+        for _ in 0..span.as_secs() / 300 {
+            self.now = self.now.after(Duration::from_secs(300));
             while self.keeper.turn(self.now) {}
         }
     }

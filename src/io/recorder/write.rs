@@ -24,7 +24,7 @@ const TURN: Duration = Duration::from_millis(200);
 /// How often a disk that refuses is asked again.
 const AGAIN: Duration = Duration::from_secs(1);
 
-/// For how long after a call.
+/// After the call, until it has refused for so long.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// What a file that is not finished has at its end.
@@ -127,15 +127,15 @@ struct Open {
     /// What comes next.
     blocks: VecDeque<Block>,
     end: Option<End>,
-    /// Since when the disk refuses, when it is asked again, and what it said.
+    /// The disk refuses.
     trouble: Option<Trouble>,
-    /// When the end was first seen.
-    over: Option<Tick>,
     /// What waits for the next thread to have room.
     kept: Option<Kept>,
 }
 
+/// Since when the disk refuses, when it is asked again, and what it has said.
 struct Trouble {
+    since: Tick,
     again: Tick,
     said: String,
 }
@@ -244,7 +244,6 @@ impl Writer {
             blocks: VecDeque::new(),
             end: None,
             trouble: None,
-            over: None,
             kept: None,
         });
     }
@@ -263,10 +262,7 @@ impl Writer {
         }
         let (blocks, end) = open.of.reel.take();
         open.blocks.extend(blocks);
-        if end.is_some() && open.end.is_none() {
-            open.end = end;
-            open.over = Some(now.tick);
-        }
+        open.end = end;
         if open.trouble.as_ref().is_some_and(|trouble| now.tick < trouble.again) && !self.shared.leaving() {
             return true;
         }
@@ -281,9 +277,9 @@ impl Writer {
                     let call = &open.of.label.id;
                     tracing::warn!(%call, %error, "a recording can't be written, trying again each second");
                 }
-                open.trouble = Some(Trouble { again: now.tick + AGAIN, said: error.to_string() });
-                let waited = open.over.map_or(Duration::ZERO, |over| now.tick.since(over));
-                if open.over.is_some() && (waited >= PATIENCE || self.shared.leaving()) {
+                let since = open.trouble.as_ref().map_or(now.tick, |trouble| trouble.since);
+                open.trouble = Some(Trouble { since, again: now.tick + AGAIN, said: error.to_string() });
+                if open.end.is_some() && (now.tick.since(since) >= PATIENCE || self.shared.leaving()) {
                     self.give_up(open, now);
                 }
             }
@@ -327,7 +323,9 @@ impl Writer {
             }
             let finished = match end.ticks {
                 0 => Finished::default(),
-                _ => Finished { outcome: Outcome::Failed, error: open.said(end, None), ..Finished::default() },
+                _ => {
+                    Finished { outcome: Outcome::Failed, error: open.said(end, None), ..Finished::default() }
+                }
             };
             open.kept = Some(open.kept(finished, TapeState::Failed, now));
             return Ok(());
@@ -371,7 +369,8 @@ impl Writer {
         if let Err(error) = closed {
             let call = &open.of.label.id;
             tracing::warn!(%call, %error, "a recording can't be finished: it is mended at the next start");
-            let error = format!("the disk does not take it, what it has is mended at the next start: {error}");
+            let error =
+                format!("the disk does not take it, what it has is mended at the next start: {error}");
             let finished = Finished { outcome: Outcome::Failed, error: Some(error), ..Finished::default() };
             open.kept = Some(open.kept(finished, TapeState::Running, now));
         }

@@ -1,8 +1,8 @@
 //! The language that is most likely understood behind a country code (ITU-T E.164).
 
-/// Country codes and languages of the built-in prompts; English where none of them is a national language. A longer
-/// code comes before a shorter one that it begins with.
-const COUNTRIES: &[(&str, &str)] = &[
+/// Country codes and languages of the built-in prompts; English where none of them is a national language. The longest
+/// code that fits counts.
+pub(super) const COUNTRIES: &[(&str, &str)] = &[
     // +1 is the United States, Canada and most of the Caribbean.
     ("1787", "es"), // Puerto Rico
     ("1939", "es"),
@@ -57,7 +57,6 @@ const COUNTRIES: &[(&str, &str)] = &[
     ("34", "es"),
     ("351", "pt"),
     ("352", "fr"), // Luxembourg
-    ("373", "ru"), // Moldova: Romanian is not built in
     ("375", "ru"), // Belarus
     ("377", "fr"), // Monaco
     ("378", "it"), // San Marino

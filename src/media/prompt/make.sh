@@ -5,9 +5,9 @@
 #
 # espeak-ng (GPL-3.0-or-later, https://github.com/espeak-ng/espeak-ng) is only used here, to make the files: nothing
 # of it is in the program, and what a program says is not bound by its licence. The texts are our own. The files
-# that are committed were made with espeak-ng 1.51, sox 14.4.2 and opusenc 0.1.10.
+# that are committed were made with espeak-ng 1.51, sox 14.4.2 and opus-tools 0.2.
 #
-# Each is mono, 8 kHz, about -20 dBFS (RMS), with 50 ms of silence at both ends. A text says nothing about the key
+# Each is mono, 8 kHz, about -20 dBFS (RMS; the encoder takes 2 dB of it away), with 50 ms of silence at both ends. A text says nothing about the key
 # but "one": with another recording.consent_key the operator's own prompt is needed.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
@@ -19,12 +19,12 @@ level() {
     sox "$1" -n stats 2>&1 | awk '/^RMS lev dB/ { print $4 }'
 }
 
-# say LANGUAGE VOICE announce|ask TEXT
+# say LANGUAGE VOICE announce|ask TEXT [WORDS A MINUTE]
 say() {
     raw="$work/raw.wav" cut="$work/cut.wav" loud="$work/loud.wav"
-    espeak-ng -v "$2" -s 150 -w "$raw" "$4"
+    espeak-ng -v "$2" -s "${5:-150}" -w "$raw" "$4"
     sox "$raw" -r 8000 -c 1 -b 16 "$cut" silence 1 0.02 1% reverse silence 1 0.02 1% reverse
-    gain=$(level "$cut" | awk '{ printf "%.2f", -20 - $1 }')
+    gain=$(level "$cut" | awk '{ printf "%.2f", -18 - $1 }')
     sox "$cut" "$loud" gain -l "$gain" fade 0.01 0 0.01 pad 0.05 0.05
     opusenc --quiet --speech --vbr --bitrate 7 --framesize 60 --comp 10 --padding 0 --serial 1 \
         --discard-comments --discard-pictures "$loud" "$here/$1-$3.opus"
@@ -50,7 +50,7 @@ say hi hi announce "यह कॉल रिकॉर्ड की जा रह�
 say hi hi ask "आपकी सहमति होने पर यह कॉल रिकॉर्ड की जाएगी। सहमति देने के लिए एक दबाएँ।"
 # With its vowels: espeak-ng does not guess them.
 say ar ar announce "تُسَجَّلُ هٰذِهِ الْمُكَالَمَة."
-say ar ar ask "سَتُسَجَّلُ هٰذِهِ الْمُكَالَمَةُ إِذَا وَافَقْتُمْ. لِلْمُوَافَقَةِ اِضْغَطُوا عَلَى الرَّقْمِ وَاحِد."
+say ar ar ask "سَتُسَجَّلُ هٰذِهِ الْمُكَالَمَةُ إِذَا وَافَقْتُمْ. لِلْمُوَافَقَةِ، يُرْجَى الضَّغْطُ عَلَى الرَّقْمِ وَاحِد." 175
 say tr tr announce "Bu görüşme kaydedilmektedir."
 say tr tr ask "Kabul ederseniz bu görüşme kaydedilecektir. Kabul etmek için lütfen bire basın."
 say ru ru announce "Этот разговор записывается."

@@ -2,7 +2,8 @@
 //!
 //! The jitter buffers of the two sides are never equally deep, and each is corrected by whole frames when it has
 //! drifted too far. So the side that has waited less is held back here by the difference that comes with each slice.
-//! A change of it is made up for slowly, by stretching or squeezing a frame a little; only a large one at once.
+//! Where it drifts, a frame is stretched or squeezed by a sample or two; where a jitter buffer has left out or put in
+//! a frame, the opposite is done here, faded over.
 
 use std::collections::VecDeque;
 
@@ -12,33 +13,59 @@ const TICKS: u32 = 50;
 const MOST: u32 = 200;
 /// A difference of less than this, in ms, is left as it is.
 const NEAR: u32 = 1;
-/// From this difference on, in ms, it is made up for at once.
-const FAR: u32 = 30;
-/// And one that large must be told so often in a row.
-const SURE: u32 = 10;
-/// A frame becomes longer or shorter by this part at most: 3 %.
-const BEND: usize = 32;
+/// From this difference on, in ms, it is made up for at once: the jitter buffers do so too.
+const FAR: u32 = 6;
+/// But only if it is told so often in a row.
+const SURE: u32 = 5;
+/// Otherwise a frame becomes longer or shorter by this part at most.
+const BEND: usize = 160;
 
-/// What one side has said and is not due yet.
+/// What one side has said and is not due yet, and what of it was due last.
 #[derive(Debug, Default)]
-struct Held(VecDeque<i16>);
+struct Held {
+    waiting: VecDeque<i16>,
+    past: VecDeque<i16>,
+    most: usize,
+}
 
 impl Held {
     /// `frame` goes in, and as much comes out of the front that `length` samples stay.
     fn pass(&mut self, frame: &mut [i16], length: usize) {
-        self.0.extend(frame.iter());
-        let due = self.0.len().saturating_sub(length).max(1);
-        stretch(&mut self.0, due, frame);
+        let before = self.waiting.len();
+        self.waiting.extend(frame.iter());
+        if before.abs_diff(length) * BEND > frame.len() {
+            self.jump(frame, length);
+        } else {
+            let due = self.waiting.len().saturating_sub(length).max(1);
+            stretch(&mut self.waiting, due, frame);
+        }
+        self.past.extend(frame.iter());
+        let old = self.past.len().saturating_sub(self.most);
+        self.past.drain(..old);
     }
 
-    /// At once: silence, or nothing.
-    fn jump(&mut self, length: usize) {
-        while self.0.len() > length {
-            self.0.pop_front();
+    /// From one place in the line to another, faded over within the frame: what was said is said again, or left out.
+    fn jump(&mut self, frame: &mut [i16], length: usize) {
+        let whole = frame.len();
+        let held = self.waiting.len() - whole;
+        let old: Vec<i16> = self.waiting.iter().take(whole).copied().collect();
+        if length > held {
+            for _ in held..length {
+                self.waiting.push_front(self.past.pop_back().unwrap_or(0));
+            }
+        } else {
+            self.waiting.drain(..held - length);
         }
-        while self.0.len() < length {
-            self.0.push_front(0);
+        let new = self.waiting.drain(..whole);
+        for (at, ((place, old), new)) in (0_i32..).zip(frame.iter_mut().zip(old).zip(new)) {
+            let whole = whole as i32;
+            *place = ((i32::from(old) * (whole - at) + i32::from(new) * at) / whole) as i16;
         }
+    }
+
+    fn forget(&mut self) {
+        self.waiting.iter_mut().for_each(|sample| *sample = 0);
+        self.past.clear();
     }
 }
 
@@ -75,7 +102,8 @@ pub(super) struct Align {
 impl Align {
     /// For sound of so many samples a second.
     pub(super) fn new(rate: u32) -> Align {
-        Align { rate, left: Held::default(), right: Held::default(), applied: 0, far_off: SURE }
+        let held = || Held { most: (MOST * rate / 1_000) as usize, ..Held::default() };
+        Align { rate, left: held(), right: held(), applied: 0, far_off: SURE }
     }
 
     /// 20 ms of both sides, in place. `offset`: by how many samples at 48 kHz the left one is older.
@@ -92,13 +120,11 @@ impl Align {
         let most = (MOST * self.rate / 1_000) as i32;
         let wanted = (offset * self.rate as i32 / 48_000).clamp(-most, most);
         let off = (wanted - self.applied).unsigned_abs();
-        if off >= FAR * self.rate / 1_000 || self.far_off >= SURE {
+        if off >= FAR * self.rate / 1_000 {
             self.far_off += 1;
             if self.far_off > SURE {
                 self.far_off = 0;
                 self.applied = wanted;
-                self.left.jump(wanted.min(0).unsigned_abs() as usize);
-                self.right.jump(wanted.max(0).unsigned_abs() as usize);
             }
             return;
         }
@@ -111,13 +137,13 @@ impl Align {
 
     /// Both sides are silent from here on: what is held back is not said any more.
     pub(super) fn forget(&mut self) {
-        self.left.0.iter_mut().for_each(|sample| *sample = 0);
-        self.right.0.iter_mut().for_each(|sample| *sample = 0);
+        self.left.forget();
+        self.right.forget();
     }
 
     /// Ticks of 20 ms that are still held back.
     pub(super) fn held(&self) -> u64 {
-        let samples = self.left.0.len().max(self.right.0.len()) as u32;
+        let samples = self.left.waiting.len().max(self.right.waiting.len()) as u32;
         u64::from(samples.div_ceil(self.rate / TICKS))
     }
 }
@@ -204,7 +230,8 @@ mod tests {
         let (mut left, mut right) = ([100_i16; 160], [200_i16; 160]);
         align.tick(&mut left, &mut right, Some(25 * 48));
         assert_eq!(align.held(), 2);
-        assert_eq!((left, right), ([100; 160], [0; 160]));
+        assert_eq!(left, [100; 160]);
+        assert_eq!((right[0], right[159]), (200, 1), "it fades out: it is said again later");
         let (mut left, mut right) = ([0; 160], [0; 160]);
         align.tick(&mut left, &mut right, None);
         assert_eq!((right[39], right[40]), (0, 200), "25 ms later");

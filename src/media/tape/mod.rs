@@ -60,7 +60,7 @@ pub struct Form {
     pub kind: Kind,
     /// Samples per second and channel: 8,000 or 16,000.
     pub rate: u32,
-    /// Ogg: bits per second and channel, 6,000 to 64,000. Otherwise without meaning.
+    /// Ogg: bits per second and channel, 6,000 to 64,000. Otherwise 0.
     pub bitrate: u32,
 }
 
@@ -73,7 +73,8 @@ impl Form {
             TapeFormat::WavUlaw => Kind::WavUlaw,
             TapeFormat::Ogg => Kind::Ogg,
         };
-        let form = Form { kind, rate: config.sample_rate, bitrate: config.bitrate };
+        let bitrate = if kind == Kind::Ogg { config.bitrate } else { 0 };
+        let form = Form { kind, rate: config.sample_rate, bitrate };
         Form { rate: form.hertz(), ..form }
     }
 

@@ -9,6 +9,7 @@ use tokio::sync::{Notify, mpsc};
 use super::super::store::Folder;
 use super::super::{Begin, FOLDER, Hall, Recorder, Shared};
 use super::*;
+use crate::io::seal;
 
 fn digest(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
@@ -34,7 +35,10 @@ fn both_voices_lie_in_the_file_and_the_ledger_knows_it() {
     assert!(strength(&left, 440.0, 8_000.0) > 7_000.0 && strength(&left, 1_000.0, 8_000.0) < 100.0);
     assert!(strength(&right, 1_000.0, 8_000.0) > 7_000.0 && strength(&right, 440.0, 8_000.0) < 100.0);
     let row = story.row("call_1");
-    assert_eq!((row.state, row.file.as_str(), row.form.as_str()), (TapeState::Kept, "call_1.wav", "wav-pcm-8000"));
+    assert_eq!(
+        (row.state, row.file.as_str(), row.form.as_str()),
+        (TapeState::Kept, "call_1.wav", "wav-pcm-8000")
+    );
     assert_eq!(row.finished.sha256, digest(&file));
     let kept = row.expires_at.unwrap().0 - story.now.wall.0;
     assert!((30 * DAY - 2_000..=30 * DAY).contains(&kept), "{kept}");
@@ -58,6 +62,42 @@ fn every_format_is_as_long_as_the_call() {
 }
 
 #[test]
+fn an_encrypted_recording_opens_with_its_key_and_is_as_long() {
+    for (form, name) in [(PCM, "call_1.wav.age"), (OGG, "call_1.ogg.age")] {
+        let mut story = Story::new();
+        story.encrypt_to = vec![PUBLIC_KEY.to_owned()];
+        let call = story.record("call_1", form);
+        story.talk(5);
+        story.hang_up(call);
+        story.wait(1);
+        let finished = story.finished();
+        assert_eq!((finished.outcome, finished.millis), (Outcome::Complete, 5_000));
+        assert!(story.row("call_1").encrypted);
+        assert_eq!(story.card.names(), [name]);
+        let mut plain = Vec::new();
+        let opened = seal::open(PRIVATE_KEY, &mut story.card.bytes(name).as_slice(), &mut plain).unwrap();
+        assert_eq!((opened.call.as_str(), opened.ticks, opened.missing), ("call_1", 250, None));
+        assert_eq!(crate::media::tape::whole(&form, &mut plain.as_slice()).unwrap().ticks, 250);
+        if form == PCM {
+            let (left, right) = sides(&plain);
+            assert!(
+                strength(&left, 440.0, 8_000.0) > 7_000.0 && strength(&right, 1_000.0, 8_000.0) > 7_000.0
+            );
+        }
+    }
+}
+
+#[test]
+fn a_key_that_is_none_is_told_and_nothing_is_written() {
+    let mut story = Story::new();
+    story.encrypt_to = vec!["age1nonsense".to_owned()];
+    let call = story.record("call_1", PCM);
+    story.talk(1);
+    assert!(story.failed().contains("public key"));
+    assert!(story.is_refused(call) && story.card.names().is_empty());
+}
+
+#[test]
 fn a_pause_is_silence_and_told_of() {
     let mut story = Story::new();
     let call = story.record("call_1", PCM);
@@ -72,7 +112,10 @@ fn a_pause_is_silence_and_told_of() {
     story.hang_up(call);
     story.wait(1);
     let finished = story.finished();
-    assert_eq!((finished.outcome, finished.millis, finished.paused_millis), (Outcome::Complete, 3_000, 1_000));
+    assert_eq!(
+        (finished.outcome, finished.millis, finished.paused_millis),
+        (Outcome::Complete, 3_000, 1_000)
+    );
     let (left, _) = sides(&story.card.bytes("call_1.wav"));
     assert!(left[8_200..15_900].iter().all(|sample| *sample == 0.0));
 }
@@ -154,7 +197,7 @@ fn the_threads_finish_every_recording_when_the_process_ends() {
         for at in 0..150 {
             let user = Said::Linear(tone(440, at));
             let far = Said::Linear(tone(1_000, at));
-            slices.try_send(Slice { at, paused: false, offset: None, user, far }).unwrap();
+            slices.try_send(Slice { at, user, far, ..Slice::default() }).unwrap();
         }
         recorder.begin(Begin {
             call: CallKey(call as u64),

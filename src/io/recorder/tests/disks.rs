@@ -49,7 +49,10 @@ fn a_disk_that_hangs_for_minutes_costs_sound_but_the_length_is_true() {
             let (left, right) = sides(&file);
             for side in [(&left, 440.0), (&right, 1_000.0)] {
                 assert!(strength(&side.0[130 * 8_000..140 * 8_000], side.1, 8_000.0) > 7_000.0, "it goes on");
-                assert_eq!(side.0[60 * 8_000..110 * 8_000].iter().filter(|sample| **sample != 0.0).count(), 0);
+                assert_eq!(
+                    side.0[60 * 8_000..110 * 8_000].iter().filter(|sample| **sample != 0.0).count(),
+                    0
+                );
             }
         }
     }
@@ -66,7 +69,7 @@ fn all_recordings_together_have_a_bound_in_memory() {
     story.talk(29);
     let (_, bytes) = story.drain.waiting();
     // One second of thirty recordings may be on top.
-    assert!(bytes >= LARGEST && bytes < LARGEST + 30 * 65_000, "{bytes}");
+    assert!((LARGEST..LARGEST + 30 * 65_000).contains(&bytes), "{bytes}");
 }
 
 #[test]
@@ -99,7 +102,7 @@ fn a_disk_that_stays_full_leaves_a_file_that_plays() {
         let said = finished.error.unwrap_or_default();
         assert!(said.contains("No space left") && said.contains("last"), "{said}");
         let name = format!("call_1.{}", form.extension());
-        assert_eq!(story.card.names(), [name.clone()]);
+        assert_eq!(story.card.names(), std::slice::from_ref(&name));
         let file = story.card.bytes(&name);
         let whole = crate::media::tape::whole(&form, &mut file.as_slice()).unwrap();
         assert_eq!((whole.ticks * 20, whole.bytes), (finished.millis, file.len() as u64), "{name}");

@@ -46,7 +46,7 @@ fn a_file_that_was_cut_off_anywhere_plays_up_to_there() {
                 continue;
             }
             assert_eq!((row.state, row.finished.outcome), (TapeState::Kept, Outcome::Interrupted));
-            assert_eq!(story.card.names(), [row.file.clone()]);
+            assert_eq!(story.card.names(), std::slice::from_ref(&row.file));
             assert_eq!(row.finished.millis, about.ticks * 20);
             assert_eq!((row.expires_at, row.upload), (Some(Wall(TODAY.0 + 7 * DAY)), UploadState::Waiting));
             let file = story.card.bytes(&row.file);
@@ -62,6 +62,27 @@ fn a_file_that_was_cut_off_anywhere_plays_up_to_there() {
             }
         }
     }
+}
+
+#[test]
+fn an_encrypted_file_that_was_cut_off_opens_up_to_there() {
+    let mut story = Story::new();
+    story.encrypt_to = vec![PUBLIC_KEY.to_owned()];
+    story.record("call_1", PCM);
+    story.talk(20);
+    let bytes = story.card.bytes("call_1.wav.age.part");
+    story.card.put("call_1.wav.age.part", &bytes[..bytes.len() - 1_000], TODAY);
+    let mut story = story.again();
+    story.wait(1);
+    let row = story.row("call_1");
+    assert_eq!((row.state, row.finished.outcome), (TapeState::Kept, Outcome::Interrupted));
+    assert!((17_000..20_000).contains(&row.finished.millis), "{}", row.finished.millis);
+    let mut plain = Vec::new();
+    let file = story.card.bytes("call_1.wav.age");
+    let opened = crate::io::seal::open(PRIVATE_KEY, &mut file.as_slice(), &mut plain).unwrap();
+    assert_eq!((opened.ticks * 20, opened.missing.is_some()), (row.finished.millis, true));
+    let whole = tape::whole(&PCM, &mut plain.as_slice()).unwrap();
+    assert_eq!(whole.ticks, opened.ticks);
 }
 
 #[test]
@@ -89,7 +110,10 @@ fn a_file_without_a_row_gets_one() {
         story.wait(1);
         let row = story.row("call_7");
         assert_eq!((row.state, row.finished.outcome), (TapeState::Kept, Outcome::Interrupted));
-        assert_eq!(Form::parse(&row.form).map(|found| (found.kind, found.rate)), Some((form.kind, form.rate)));
+        assert_eq!(
+            Form::parse(&row.form).map(|found| (found.kind, found.rate)),
+            Some((form.kind, form.rate))
+        );
         assert_eq!(row.began_at, Wall(TODAY.0 - DAY));
         let expires = row.expires_at.unwrap().0 - TODAY.0;
         assert!((30 * DAY..30 * DAY + 2_000).contains(&expires));
