@@ -181,7 +181,7 @@ def stretch(x, rate, hertz, above=-25.0):
 
 
 def prompted(call, hertz=PROMPT_HERTZ):
-    """When the user heard the prompt (seconds since 1970): its begin and its end."""
+    """How long the prompt was that the user heard (seconds), and when it was over (seconds since 1970)."""
     heard = call.measure()
     found = stretch(heard.decode(), sound.CLOCK, hertz)
     assert found, "the user heard no prompt"
@@ -191,7 +191,7 @@ def prompted(call, hertz=PROMPT_HERTZ):
         sample = seconds * sound.CLOCK
         i = max(0, int(np.searchsorted(places, sample, "right")) - 1)
         return heard.order[i].at + (sample - places[i]) / sound.CLOCK
-    return at(found[0]), at(found[1])
+    return found[1] - found[0], at(found[1])
 
 
 def pbx_heard(voice, hertz, above=-30.0):
