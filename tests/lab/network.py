@@ -19,7 +19,7 @@ def address(host):
     return f"{PREFIX}.{host}"
 
 
-def enter(hosts=range(1, 61)):
+def enter(hosts=range(1, 71)):
     """Moves this process, and all threads and children it starts from now on, into a namespace of its own.
 
     Call it before any thread exists; a second call does nothing. Needs root.

@@ -26,6 +26,11 @@ def tone(hertz, dbfs=-10.0, on=1.0, off=0.0, seconds=20.0):
     x = np.sin(2 * np.pi * hertz * n / RATE) * 10 ** (dbfs / 20)
     if off:
         x = np.where((n / RATE) % (on + off) < on, x, 0.0)
+    return frames(x)
+
+
+def frames(x):
+    """Samples (-1 to 1) at RATE as Opus frames of 20 ms."""
     pcm = (x * 32767).astype(np.int16)
     codec = av.CodecContext.create("libopus", "w")
     codec.bit_rate = 20000
@@ -34,14 +39,14 @@ def tone(hertz, dbfs=-10.0, on=1.0, off=0.0, seconds=20.0):
     codec.sample_rate = RATE
     codec.options = {"application": "voip", "fec": "1", "packet_loss": "10", "frame_duration": "20"}
     step = int(RATE * FRAME)
-    frames = []
+    found = []
     for i in range(0, len(pcm) - step + 1, step):
         frame = av.AudioFrame(format="s16", layout="mono", samples=step)
         frame.planes[0].update(pcm[i:i + step].tobytes())
         frame.sample_rate = RATE
         frame.pts = i
-        frames += [bytes(p) for p in codec.encode(frame)]
-    return tuple(frames)
+        found += [bytes(p) for p in codec.encode(frame)]
+    return tuple(found)
 
 
 def from_opus(packets):

@@ -170,6 +170,10 @@ impl Keeper {
                 }
             }
         }
+        if kept.state == TapeState::Kept {
+            // There may be too much now.
+            self.next = now.tick;
+        }
         if let Some(expires_at) = kept.expires_at {
             if self.recent.len() >= REMEMBERED {
                 self.recent.pop_front();
@@ -363,23 +367,23 @@ impl Keeper {
         Ok(())
     }
 
-    /// Deletes what is due, if the clock can be believed.
+    /// Deletes what is due: what is too old only if the clock can be believed, what is too much in any case.
     pub fn sweep(&mut self, now: Now) {
-        match self.trust.look(now) {
-            Look::Trusted => {}
-            Look::Doubtful => return,
-            Look::Jumped(by) => {
-                if self.shared.may_say(Cause::Clock) {
-                    tracing::info!(
-                        hours = by / 3_600_000,
-                        "the clock has jumped: no recording is deleted for an hour"
-                    );
-                }
-                self.move_ends(by);
-                return;
+        let look = self.trust.look(now);
+        if let Look::Jumped(by) = look {
+            if self.shared.may_say(Cause::Clock) {
+                tracing::info!(
+                    hours = by / 3_600_000,
+                    "the clock has jumped: no recording is too old for an hour"
+                );
             }
+            self.move_ends(by);
         }
-        if let Err(error) = self.expire(now).and_then(|()| self.shrink(now))
+        let aged = match look {
+            Look::Trusted => self.expire(now),
+            Look::Doubtful | Look::Jumped(_) => Ok(()),
+        };
+        if let Err(error) = aged.and_then(|()| self.shrink(now))
             && self.shared.may_say(Cause::Ledger)
         {
             tracing::warn!(%error, "recordings that are due are not deleted");
