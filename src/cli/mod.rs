@@ -21,6 +21,7 @@ use clap::{CommandFactory as _, Parser as _};
 
 use crate::clock::Wall;
 use crate::config::{Config, EXAMPLE, Fault, Note};
+use crate::io::clip;
 
 use args::{Cli, ConfigVerb, Verb};
 
@@ -75,7 +76,11 @@ fn carry_out(verb: Verb, out: &mut dyn Write, err: &mut dyn Write) -> Result<(),
         }
         Verb::Check(args) => {
             let found = read(Config::inspect(&args.config), &args.config, err)?;
-            let outcome = changed(&found.notes, &args.config, err);
+            let mut outcome = changed(&found.notes, &args.config, err);
+            for fault in clip::unplayable(&found.config) {
+                let _ = writeln!(err, "{}: {fault}", args.config.display());
+                outcome = Err(Failed);
+            }
             let mut text = String::new();
             if outcome.is_ok() {
                 text.push_str(&format!("{}: ok\n", args.config.display()));

@@ -231,6 +231,19 @@ fn check_says_every_fault_on_stderr_and_fails() {
 }
 
 #[test]
+fn a_prompt_that_is_no_sound_is_a_fault_before_the_first_call_needs_it() {
+    let here = Box1::new("");
+    let prompt = Path::new(&here.config()).with_file_name("prompt.wav");
+    std::fs::write(&prompt, b"RIFF----WAVEfmt ").unwrap();
+    let text = format!("{GOOD}[recording]\nconsent_prompt = {:?}\n", prompt.display().to_string());
+    std::fs::write(here.config(), text).unwrap();
+    let (outcome, out, err) = watrunk(&["check", "--config", &here.config()]);
+    assert_eq!(outcome, Err(Failed), "{out}{err}");
+    let begin = format!("{}: recording.consent_prompt {}: ", here.config(), prompt.display());
+    assert!(err.starts_with(&begin) && !out.contains(": ok"), "{out}{err}");
+}
+
+#[test]
 fn a_file_that_is_not_there_is_named() {
     let (outcome, out, err) = watrunk(&["check", "--config", "/nonexistent/w.toml"]);
     assert_eq!((outcome, out.as_str()), (Err(Failed), ""));

@@ -2,8 +2,9 @@
 
 use std::fs::File;
 use std::io::Read as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use crate::config::{Config, ConsentPrompt};
 use crate::media::Clip;
 use crate::media::prompt::{MOST_BYTES, read_clip};
 
@@ -29,6 +30,22 @@ pub fn read_for(key: &str, path: &Path) -> Result<Clip, String> {
         return Err(said(format!("it has more than {} MiB", MOST_BYTES / 1024 / 1024)));
     }
     read_clip(&bytes).map_err(said)
+}
+
+/// What is wrong with the sounds that are configured, each by its key and path: all of it, before a call finds out.
+pub fn unplayable(config: &Config) -> Vec<String> {
+    let prompt = |prompt: &ConsentPrompt| match prompt {
+        ConsentPrompt::Builtin => None,
+        ConsentPrompt::File(path) => Some(path.clone()),
+    };
+    let clip = config.media.hold_clip.clone().map(|path| ("media.hold_clip", path));
+    let all = prompt(&config.recording.consent_prompt).map(|path| ("recording.consent_prompt", path));
+    let own = config.numbers.iter().filter_map(|number| number.recording_as.prompt.as_ref().and_then(prompt));
+    let mut named: Vec<(&str, PathBuf)> = clip.into_iter().chain(all).collect();
+    named.extend(own.map(|path| ("number.recording_prompt", path)));
+    named.sort();
+    named.dedup();
+    named.iter().filter_map(|(key, path)| read_for(key, path).err()).collect()
 }
 
 #[cfg(test)]

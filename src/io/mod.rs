@@ -5,7 +5,7 @@ mod agent;
 mod backend;
 mod capture;
 pub mod client;
-mod clip;
+pub mod clip;
 pub mod clock;
 pub mod config_file;
 mod deliver;
@@ -133,6 +133,9 @@ impl Running {
     /// # Errors
     /// What could not be had, in words.
     pub async fn start(config: Config, file: Option<PathBuf>) -> Result<Running, String> {
+        if let Some(fault) = clip::unplayable(&config).into_iter().next() {
+            return Err(fault);
+        }
         let state_dir = &config.gateway.state_dir;
         let said = |error: crate::ledger::LedgerError| format!("{}: {error}", state_dir.display());
         let ledger = Ledger::open(state_dir, clock::now().wall).map_err(said)?;
@@ -464,6 +467,10 @@ fn reload_signals(
         while hangup.recv().await.is_some() {
             match Config::load(&path) {
                 Ok(config) => {
+                    // A prompt that can't be played costs the recordings that need it, and no call.
+                    for fault in clip::unplayable(&config) {
+                        tracing::warn!("reload: {fault}");
+                    }
                     let settings = Settings::from_config(&config);
                     news.replace(config);
                     let _ = to_gateway.send(Input::Reload(Box::new(settings))).await;

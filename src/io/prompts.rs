@@ -1,10 +1,11 @@
 //! The prompts that are played before a call is recorded: decoded once each, away from the sound threads.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use super::clip;
 use crate::config::{ConsentMode, ConsentPrompt};
 use crate::gateway::TapeSetup;
 use crate::media::{Clip, prompt};
@@ -12,15 +13,12 @@ use crate::media::{Clip, prompt};
 /// Files that are kept decoded at most: one per number at the most usual.
 const FILES: usize = 64;
 
-/// The largest file that is read, in bytes: a minute of stereo at 48 kHz and 16 bits has 11.5 MB.
-const LARGEST: u64 = 16 << 20;
-
 /// Prompts that were played before.
 #[derive(Default)]
 pub struct Prompts {
     builtin: BTreeMap<(String, bool), Arc<Clip>>,
     /// With the time of the last change: a file that is replaced is read anew.
-    files: BTreeMap<std::path::PathBuf, (Option<SystemTime>, Arc<Clip>)>,
+    files: BTreeMap<PathBuf, (Option<SystemTime>, Arc<Clip>)>,
 }
 
 impl Prompts {
@@ -49,7 +47,7 @@ impl Prompts {
                 {
                     return Ok(Arc::clone(known));
                 }
-                let clip = Arc::new(read(path)?);
+                let clip = Arc::new(clip::read_for("the prompt", path)?);
                 if self.files.len() >= FILES {
                     self.files.pop_first();
                 }
@@ -58,14 +56,4 @@ impl Prompts {
             }
         }
     }
-}
-
-fn read(path: &Path) -> Result<Clip, String> {
-    let said = |what: String| format!("the prompt {}: {what}", path.display());
-    let size = std::fs::metadata(path).map_err(|error| said(error.to_string()))?.len();
-    if size > LARGEST {
-        return Err(said(format!("it has {size} bytes, at most {LARGEST} are read")));
-    }
-    let bytes = std::fs::read(path).map_err(|error| said(error.to_string()))?;
-    prompt::read_clip(&bytes).map_err(said)
 }
