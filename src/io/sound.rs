@@ -514,6 +514,7 @@ async fn run<F: Future<Output = ()>>(
     let beside = SocketAddr::new(here.ip(), here.port().saturating_add(1));
     let mut track: Option<Arc<dyn TrackRemote>> = None;
     let mut agent: Option<Agent> = None;
+    let mut prompt: Option<(Box<TapeSetup>, Arc<Clip>)> = None;
     let mut tape: Option<Box<TapeSetup>> = None;
     let mut slices: Option<SyncSender<Slice>> = None;
     let mut connected = false;
@@ -562,10 +563,12 @@ async fn run<F: Future<Output = ()>>(
                         tell(over).await;
                     }
                 }
-                Some(Told::Record(setup, clip)) => {
+                // A prompt that nobody can hear yet is no prompt: there may be an answer before there is a way to the user.
+                Some(Told::Record(setup, clip)) if connected => {
                     line.record(setup.terms, clip);
                     tape = Some(setup);
                 }
+                Some(Told::Record(setup, clip)) => prompt = Some((setup, clip)),
                 Some(Told::Order(LineOrder::PauseTape(paused))) => line.pause(paused),
                 Some(Told::Order(LineOrder::FarDigit(digit))) => line.far_pressed(digit),
                 Some(Told::Order(LineOrder::Close | LineOrder::Open(_) | LineOrder::Record(_))) | None => {
@@ -623,6 +626,10 @@ async fn run<F: Future<Output = ()>>(
             event = peer.events.recv(), if stack_lives => match event {
                 Some(PeerEvent::Connected) => {
                     connected = true;
+                    if let Some((setup, clip)) = prompt.take() {
+                        line.record(setup.terms, clip);
+                        tape = Some(setup);
+                    }
                     tell(LineEvent::Connected).await;
                 }
                 Some(PeerEvent::Lost(what)) => tell(LineEvent::Lost(what)).await,
