@@ -193,7 +193,7 @@ fn the_threads_finish_every_recording_when_the_process_ends() {
     let (recorder, threads) = Recorder::with(store, shared).unwrap();
     let mut senders = Vec::new();
     for (call, form) in [PCM, ALAW, OGG].into_iter().enumerate() {
-        let (slices, taken) = sync_channel(WAITING);
+        let (slices, taken) = sync_channel(150);
         for at in 0..150 {
             let user = Said::Linear(tone(440, at));
             let far = Said::Linear(tone(1_000, at));
