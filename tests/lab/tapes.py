@@ -274,8 +274,8 @@ MAGIC = b"watrunk-age-1\n"
 class Age(Program):
     """The age of age-encryption.org, and a key pair that it made: `public`, and `identity`, a file."""
 
-    def __init__(self, folder):
-        super().__init__("age")
+    def __init__(self, folder, name="age"):
+        super().__init__(name)
         made = subprocess.run(self.chroot("age-keygen"), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=True).stdout.decode()
         self.public = re.search(r"age1[a-z0-9]+", made).group(0)
         self.identity = folder / f"{self.public[-6:]}.key"
@@ -303,9 +303,6 @@ def sealed_blocks(data):
 
 
 def opened(box, row, identity, path):
-    """A sealed recording as `watrunk recording --identity` gives it: its path."""
-    with open(path, "wb") as out:
-        done = subprocess.run([*box.command, "recording", row["_id"], "--identity", str(identity), "--config", str(box.config)],
-                              stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.PIPE, timeout=20)
-    assert done.returncode == 0, done.stderr.decode()
+    """A sealed recording as `watrunk recording --identity -o` gives it: its path."""
+    box.run("recording", row["_id"], "--identity", str(identity), "-o", str(path))
     return path
