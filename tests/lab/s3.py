@@ -276,8 +276,10 @@ class Store(Front):
             return _refusal(403, "SignatureDoesNotMatch")
         kept = {k: v for k, v in request.headers.items() if k.lower() not in ("transfer-encoding", "connection", "expect")}
         async with self._http.request(request.method, URL(self._inner + request.raw_path, encoded=True), headers=kept, data=body) as reply:
-            return web.Response(status=reply.status, body=await reply.read(), headers={
-                k: v for k, v in reply.headers.items() if k.lower() not in ("transfer-encoding", "connection", "content-length")})
+            # The answer to HEAD has the length of what it does not have.
+            ours = ("transfer-encoding", "connection") + (() if request.method == "HEAD" else ("content-length",))
+            return web.Response(status=reply.status, body=None if request.method == "HEAD" else await reply.read(),
+                                headers={k: v for k, v in reply.headers.items() if k.lower() not in ours})
 
 
 class Endpoint(Front):
