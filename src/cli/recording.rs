@@ -162,7 +162,11 @@ fn to(
         io::copy(&mut waiting, out).map_err(at)?;
         return Ok(end);
     }
-    let opened = seal::open(identity, &mut BufReader::new(waiting), out).map_err(Trouble::Said)?;
+    let mut plain = nameless(folder).map_err(at)?;
+    let opened = seal::open(identity, &mut BufReader::new(waiting), &mut plain).map_err(Trouble::Said)?;
+    // What a power cut has ended could not be finished without the key.
+    seal::mend(&mut plain).and_then(|_| plain.seek(SeekFrom::Start(0))).map_err(at)?;
+    io::copy(&mut plain, out).map_err(at)?;
     Ok(match (end, opened.missing) {
         (End::Whole, Some(why)) => End::Short(why),
         (end, _) => end,

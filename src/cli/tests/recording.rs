@@ -130,6 +130,22 @@ fn an_encrypted_recording_opens_with_the_identity_and_a_plain_one_does_not_mind(
 }
 
 #[test]
+fn an_encrypted_recording_that_a_power_cut_has_ended_is_mended_when_it_is_opened() {
+    let here = Box1::new(GOOD);
+    let key = here.0.join("key.txt");
+    std::fs::write(&key, IDENTITY).unwrap();
+    let endless = u32::MAX.to_le_bytes();
+    let head = [&b"RIFF"[..], &endless, b"WAVEdata", &endless].concat();
+    let seal = Seal::new(&[PUBLIC.to_owned()], "call_1").unwrap();
+    let blocks = [seal.head(&head, 0).unwrap(), seal.block(1, b"sound!", 50).unwrap()];
+    let cut = [MAGIC.to_vec(), blocks.concat()].concat();
+    let gateway = Played::new(vec![(200, link()), (200, file(&cut, None))]);
+    let (_, out, _) = recording(&gateway, &["recording", "call_1", "--identity", key.to_str().unwrap()]);
+    let sizes = [18_u32.to_le_bytes(), 6_u32.to_le_bytes()];
+    assert_eq!(out, [&b"RIFF"[..], &sizes[0], b"WAVEdata", &sizes[1], b"sound!"].concat());
+}
+
+#[test]
 fn a_recording_is_deleted_paused_and_goes_on() {
     let line = ["recording", "call_1"];
     for (more, answer, asked, told) in [

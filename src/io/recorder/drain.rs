@@ -15,11 +15,12 @@ use crate::io::seal::Seal;
 use crate::media::tap::Slice;
 use crate::media::tape::Tape;
 
-/// How often the queues are emptied. They hold 4 s.
+/// How often the queues are emptied. They hold 2 s.
 pub const TURN: Duration = Duration::from_millis(100);
 
-/// How often a recording's bytes go to the disk.
-const BLOCK: Duration = Duration::from_secs(1);
+/// How often a recording's bytes go to the disk: with what the threads wait for each other, a power cut takes less than
+/// a second.
+const BLOCK: Duration = Duration::from_millis(700);
 
 /// Ticks of silence that the tape gives at once where slices are missing: 10 s.
 const PIECE: u64 = 500;

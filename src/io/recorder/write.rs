@@ -19,7 +19,7 @@ use crate::ledger::{TapeRow, TapeState, UploadState};
 use crate::media::tape::{self, Facts, Form, Kind};
 
 /// How often the blocks are looked for.
-const TURN: Duration = Duration::from_millis(200);
+const TURN: Duration = Duration::from_millis(100);
 
 /// How often a disk that refuses is asked again.
 const AGAIN: Duration = Duration::from_secs(1);
@@ -154,7 +154,7 @@ impl Writer {
                 (true, true) => openings.recv().map_err(|_| RecvTimeoutError::Disconnected),
                 (true, false) => openings.recv_timeout(TURN),
                 (false, _) => {
-                    std::thread::sleep(TURN / 20);
+                    std::thread::sleep(TURN / 10);
                     Err(RecvTimeoutError::Timeout)
                 }
             };

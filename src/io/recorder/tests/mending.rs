@@ -86,7 +86,7 @@ fn an_encrypted_file_that_was_cut_off_opens_up_to_there() {
 }
 
 #[test]
-fn a_killed_process_loses_two_seconds_at_most() {
+fn a_killed_process_loses_less_than_a_second() {
     let mut story = Story::new();
     story.record("call_1", PCM);
     story.record("call_2", OGG);
@@ -96,7 +96,7 @@ fn a_killed_process_loses_two_seconds_at_most() {
     for call in ["call_1", "call_2"] {
         let row = story.row(call);
         assert_eq!((row.state, row.finished.outcome), (TapeState::Kept, Outcome::Interrupted));
-        assert!(row.finished.millis >= 18_000, "{}", row.finished.millis);
+        assert!(row.finished.millis > 19_000, "{}", row.finished.millis);
     }
     assert_eq!(story.card.names(), ["call_1.wav", "call_2.ogg"]);
 }
