@@ -409,7 +409,7 @@ mod tests {
     use crate::call::record::PlacedBy;
     use crate::call::recording::{Finished, Outcome, RecordingPart};
     use crate::config::SystemSecrets;
-    use crate::ledger::{TapeRow, TapeState, UploadState};
+    use crate::ledger::{TapeRow, TapeState};
     use rust_decimal::Decimal;
 
     /// A disk in a folder of its own, and how a recorded minute is priced there: two cents.
@@ -509,25 +509,9 @@ mod tests {
 
     fn begin(disk: &Disk, call: &Record) -> bool {
         let row = TapeRow {
-            call: call.id.clone(),
             number: call.number.clone(),
             account: call.account.clone(),
-            file: format!("{}.wav", call.id),
-            form: "wav-pcm-8000".to_owned(),
-            encrypted: false,
-            began_at: call.offered_at,
-            state: TapeState::Running,
-            finished: Finished { outcome: Outcome::Running, ..Finished::default() },
-            expires_at: None,
-            upload: UploadState::None,
-            upload_tries: 0,
-            upload_next: None,
-            upload_error: None,
-            uploaded_at: None,
-            uploaded_to: None,
-            local: true,
-            deleted_at: None,
-            deleted_by: None,
+            ..TapeRow::begun(&call.id, format!("{}.wav", call.id), "wav-pcm-8000".to_owned(), call.offered_at)
         };
         disk.later(move |ledger| ledger.tape_begun(&row).unwrap())
     }

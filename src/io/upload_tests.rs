@@ -53,14 +53,8 @@ impl Drop for Home {
 
 fn row() -> TapeRow {
     TapeRow {
-        call: "call_1".to_owned(),
         number: "support".to_owned(),
         account: "acme".to_owned(),
-        file: "call_1.wav".to_owned(),
-        form: "wav-pcm-8000".to_owned(),
-        encrypted: false,
-        began_at: Wall(1_700_000_000_000),
-        state: TapeState::Running,
         finished: Finished {
             outcome: Outcome::Complete,
             millis: 20,
@@ -68,16 +62,12 @@ fn row() -> TapeRow {
             sha256: ABC.to_owned(),
             ..Finished::default()
         },
-        expires_at: None,
-        upload: UploadState::None,
-        upload_tries: 0,
-        upload_next: None,
-        upload_error: None,
-        uploaded_at: None,
-        uploaded_to: None,
-        local: true,
-        deleted_at: None,
-        deleted_by: None,
+        ..TapeRow::begun(
+            "call_1",
+            "call_1.wav".to_owned(),
+            "wav-pcm-8000".to_owned(),
+            Wall(1_700_000_000_000),
+        )
     }
 }
 

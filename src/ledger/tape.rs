@@ -132,6 +132,31 @@ pub struct TapeRow {
 }
 
 impl TapeRow {
+    /// One that begins: what is not said is nothing, and the file is here.
+    pub fn begun(call: &str, file: String, form: String, began_at: Wall) -> TapeRow {
+        TapeRow {
+            call: call.to_owned(),
+            number: String::new(),
+            account: String::new(),
+            file,
+            form,
+            encrypted: false,
+            began_at,
+            state: TapeState::Running,
+            finished: Finished { outcome: Outcome::Running, ..Finished::default() },
+            expires_at: None,
+            upload: UploadState::None,
+            upload_tries: 0,
+            upload_next: None,
+            upload_error: None,
+            uploaded_at: None,
+            uploaded_to: None,
+            local: true,
+            deleted_at: None,
+            deleted_by: None,
+        }
+    }
+
     /// `wav` or `ogg`.
     pub fn format(&self) -> &'static str {
         if self.form.starts_with("ogg") { "ogg" } else { "wav" }

@@ -7,7 +7,7 @@ import pytest
 import lateness
 import network
 
-pytest_plugins = ["trunklab", "again", "disk"]
+pytest_plugins = ["trunklab", "again", "disk", "tapes"]
 
 
 def pytest_configure(config):

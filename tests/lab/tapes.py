@@ -8,11 +8,13 @@ import urllib.request
 import wave
 
 import numpy as np
+import pytest
 
 import asterisk
 import lateness
 import sound
 from gateway import section
+from recording import Players
 from tree import Program
 from trunklab import account, until
 from voice import Voice, _alaw, decoded
@@ -25,6 +27,21 @@ RATES = {"pcm": 8000, "wide": 16000, "alaw": 8000, "ulaw": 8000, "ogg": 48000}
 OPERATOR, READER = "sk_lab_tapes_operator", "sk_lab_tapes_reader"
 KEYS = "".join(f'[[http.key]]\nname = "{name}"\nkey = "{key}"\nrole = "{role}"\n'
                for name, key, role in (("operator", OPERATOR, "operator"), ("reader", READER, "read")))
+
+
+
+@pytest.fixture(scope="module")
+def players():
+    """FFmpeg and SoX."""
+    with Players() as it:
+        yield it
+    it.stop()
+
+
+@pytest.fixture(scope="module")
+def recorders(boxes, trunk_pbx, hand, tmp_path_factory):
+    """Starts gateways that record."""
+    return Recorders(boxes, hand, tmp_path_factory.mktemp("tapes"))
 
 
 def tone_file(path, hertz=PROMPT_HERTZ, dbfs=PROMPT_DBFS, seconds=PROMPT_SECONDS, rate=8000):

@@ -10,6 +10,7 @@ import asterisk
 import network
 import sound
 from api import Api
+from byhand import HandPbx
 from certificates import Authority
 from gateway import API_KEY, Gateway, section
 from voice import KEYS
@@ -120,6 +121,13 @@ def boxes(cloud, tmp_path_factory):
         except AssertionError as error:
             wrong.append(str(error))
     assert not wrong, "\n".join(wrong)
+
+
+@pytest.fixture(scope="module")
+def hand():
+    """A PBX that is played by hand."""
+    with HandPbx(HAND) as it:
+        yield it
 
 
 @pytest.fixture

@@ -11,29 +11,12 @@ import pytest
 
 import network
 import tapes
-from byhand import HandPbx
 from gateway import API_KEY
 from hook import Hook
-from recording import Players
-from tapes import FAR, FORMS, PROMPT_SECONDS, USER, YES
-from trunklab import HAND, until
+from tapes import FORMS, PROMPT_SECONDS, USER
+from trunklab import until
 
 HOOK_SECRET = "whsec-lab-tapes"
-
-
-@pytest.fixture(scope="module")
-def hand():
-    """A PBX that is played by hand."""
-    with HandPbx(HAND) as it:
-        yield it
-
-
-@pytest.fixture(scope="module")
-def players():
-    """FFmpeg and SoX."""
-    with Players() as it:
-        yield it
-    it.stop()
 
 
 @pytest.fixture(scope="module")
@@ -44,12 +27,6 @@ def ages(tmp_path_factory):
     yield made
     for it in made:
         it.stop()
-
-
-@pytest.fixture(scope="module")
-def recorders(boxes, trunk_pbx, hand, tmp_path_factory):
-    """Starts gateways that record."""
-    return tapes.Recorders(boxes, hand, tmp_path_factory.mktemp("tapes"))
 
 
 @pytest.fixture(scope="module")

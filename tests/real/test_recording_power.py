@@ -8,34 +8,11 @@ import pytest
 import asterisk
 import lateness
 import tapes
-from byhand import HandPbx
 from disk import Disk
-from recording import Players
 from tapes import FAR, FORMS, PROMPT_SECONDS, USER
-from trunklab import HAND, hears, until
+from trunklab import hears, until
 
 COUNT = len(FORMS) + 1
-
-
-@pytest.fixture(scope="module")
-def hand():
-    """A PBX that is played by hand."""
-    with HandPbx(HAND) as it:
-        yield it
-
-
-@pytest.fixture(scope="module")
-def players():
-    """FFmpeg and SoX."""
-    with Players() as it:
-        yield it
-    it.stop()
-
-
-@pytest.fixture(scope="module")
-def recorders(boxes, trunk_pbx, hand, tmp_path_factory):
-    """Starts gateways that record."""
-    return tapes.Recorders(boxes, hand, tmp_path_factory.mktemp("tapes"))
 
 
 @pytest.fixture

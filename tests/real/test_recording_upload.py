@@ -7,34 +7,11 @@ import pytest
 
 import network
 import tapes
-from byhand import HandPbx
-from recording import Players
 from s3 import ACCESS_KEY, REGION, SECRET_KEY, Endpoint, Store, Trouble
 from tapes import FORMS, PROMPT_SECONDS, USER
-from trunklab import HAND, until
+from trunklab import until
 
 TOKEN = "lab-archive-token-0c5e"
-
-
-@pytest.fixture(scope="module")
-def hand():
-    """A PBX that is played by hand."""
-    with HandPbx(HAND) as it:
-        yield it
-
-
-@pytest.fixture(scope="module")
-def players():
-    """FFmpeg and SoX."""
-    with Players() as it:
-        yield it
-    it.stop()
-
-
-@pytest.fixture(scope="module")
-def recorders(boxes, trunk_pbx, hand, tmp_path_factory):
-    """Starts gateways that record."""
-    return tapes.Recorders(boxes, hand, tmp_path_factory.mktemp("tapes"))
 
 
 @pytest.fixture(scope="module")

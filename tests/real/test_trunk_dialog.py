@@ -10,7 +10,6 @@ import pytest
 import asterisk
 import network
 import sound
-from byhand import HandPbx
 from gateway import section
 from phone import Phone
 from trunklab import HAND, PBX, account, flow, hears, pressed, stretch, tone, until, why
@@ -18,13 +17,6 @@ from voice import Voice
 
 CLIP = 620.0        # the tone in the configured hold clip, Hz
 TIMERS = ["Require: timer", "Session-Expires: 90;refresher={}"]
-
-
-@pytest.fixture(scope="module")
-def hand():
-    """A PBX that is played by hand."""
-    with HandPbx(HAND) as it:
-        yield it
 
 
 @pytest.fixture(scope="module")

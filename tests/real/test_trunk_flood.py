@@ -10,7 +10,6 @@ import pytest
 
 import network
 import sound
-from byhand import HandPbx
 from gateway import section
 from trunklab import HAND, account, flow, tone, until, why
 from voice import Voice
@@ -18,13 +17,6 @@ from voice import Voice
 FLOOD = pathlib.Path(__file__).resolve().parents[1] / "lab" / "flood.py"
 ALLOWED = network.address(50)       # an address of a trunk, from which nothing sensible comes
 FOREIGN = [network.address(n) for n in range(51, 57)]
-
-
-@pytest.fixture(scope="module")
-def hand():
-    """A PBX that is played by hand."""
-    with HandPbx(HAND) as it:
-        yield it
 
 
 @pytest.fixture(scope="module")

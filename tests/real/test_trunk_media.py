@@ -7,7 +7,6 @@ import pytest
 import asterisk
 import network
 import sound
-from byhand import HandPbx
 from gateway import section
 from peer import Impairment
 from phone import Phone
@@ -15,13 +14,6 @@ from trunklab import HAND, PBX, account, flow, hears, pressed, stretch, tone, un
 from voice import SUITES, Voice, packets
 
 CODECS = {"opus": "opus", "g722": "g722", "alaw": "pcma", "ulaw": "pcmu"}
-
-
-@pytest.fixture(scope="module")
-def hand():
-    """A PBX that is played by hand."""
-    with HandPbx(HAND) as it:
-        yield it
 
 
 @pytest.fixture(scope="module")

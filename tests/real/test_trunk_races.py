@@ -8,18 +8,10 @@ import pytest
 
 import network
 import sound
-from byhand import HandPbx
 from gateway import section
 from sipp import Sipp
 from trunklab import HAND, flow, tone, until, why
 from voice import Voice
-
-
-@pytest.fixture(scope="module")
-def hand():
-    """A PBX that is played by hand."""
-    with HandPbx(HAND) as it:
-        yield it
 
 
 @pytest.fixture(scope="module")

@@ -8,18 +8,11 @@ import pytest
 
 import network
 import sound
-from byhand import HandPbx, prove
+from byhand import prove
 from gateway import section
 from phone import Phone
 from trunklab import HAND, PBX, account, hears, stretch, until
 from voice import Voice
-
-
-@pytest.fixture(scope="module")
-def hand():
-    """A PBX that is played by hand."""
-    with HandPbx(HAND) as it:
-        yield it
 
 
 @pytest.fixture(scope="module")

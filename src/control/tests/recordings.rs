@@ -14,7 +14,7 @@ use crate::clock::Wall;
 use crate::control::links::Signer;
 use crate::control::{Told, events};
 use crate::gateway::desk::{Answer, Command, Refusal};
-use crate::ledger::{Billing, TapeRow, TapeState, UploadState};
+use crate::ledger::{Billing, TapeRow, TapeState};
 
 const PATH: &str = "/v1/calls/call_1/recording";
 const DAY: i64 = 86_400_000;
@@ -42,25 +42,10 @@ fn finished(bytes: &[u8]) -> Finished {
 
 fn tape(call: &str) -> TapeRow {
     TapeRow {
-        call: call.to_owned(),
         number: "support".to_owned(),
         account: "acme".to_owned(),
-        file: format!("{call}.wav"),
-        form: "wav-pcm-8000".to_owned(),
-        encrypted: false,
-        began_at: Wall(START.0 + 9_000),
-        state: TapeState::Running,
         finished: Finished::default(),
-        expires_at: None,
-        upload: UploadState::None,
-        upload_tries: 0,
-        upload_next: None,
-        upload_error: None,
-        uploaded_at: None,
-        uploaded_to: None,
-        local: true,
-        deleted_at: None,
-        deleted_by: None,
+        ..TapeRow::begun(call, format!("{call}.wav"), "wav-pcm-8000".to_owned(), Wall(START.0 + 9_000))
     }
 }
 

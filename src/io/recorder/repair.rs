@@ -163,27 +163,12 @@ pub fn unknown(
     expires_at: Option<Wall>,
     upload: bool,
 ) -> TapeRow {
-    use crate::ledger::{TapeState, UploadState};
+    let form = form.map(|form| form.word()).unwrap_or_default();
     TapeRow {
-        call: part.id.clone(),
-        number: String::new(),
-        account: String::new(),
-        file: part.name.clone(),
-        form: form.map(|form| form.word()).unwrap_or_default(),
         encrypted: part.sealed,
-        began_at: changed,
-        state: TapeState::Running,
-        finished: Finished { outcome: Outcome::Running, ..Finished::default() },
         expires_at,
         upload: if upload { UploadState::Waiting } else { UploadState::None },
-        upload_tries: 0,
-        upload_next: None,
-        upload_error: None,
-        uploaded_at: None,
-        uploaded_to: None,
-        local: true,
-        deleted_at: None,
-        deleted_by: None,
+        ..TapeRow::begun(&part.id, part.name.clone(), form, changed)
     }
 }
 

@@ -42,25 +42,11 @@ pub const PRIVATE_KEY: &str = "AGE-SECRET-KEY-10ZRYA452MD2C0SUVGMZSJZRV3N57MRW04
 /// A recording that is kept.
 pub fn row(call: &str) -> TapeRow {
     TapeRow {
-        call: call.to_owned(),
         number: "shop".to_owned(),
         account: "acme".to_owned(),
-        file: format!("{call}.wav"),
-        form: "wav-pcm-8000".to_owned(),
-        encrypted: false,
-        began_at: TODAY,
         state: TapeState::Kept,
         finished: Finished { outcome: Outcome::Complete, bytes: 1_000, ..Finished::default() },
-        expires_at: None,
-        upload: UploadState::None,
-        upload_tries: 0,
-        upload_next: None,
-        upload_error: None,
-        uploaded_at: None,
-        uploaded_to: None,
-        local: true,
-        deleted_at: None,
-        deleted_by: None,
+        ..TapeRow::begun(call, format!("{call}.wav"), "wav-pcm-8000".to_owned(), TODAY)
     }
 }
 

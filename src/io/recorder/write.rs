@@ -200,26 +200,13 @@ impl Writer {
 
     fn begun(&mut self, of: Opening, file: Box<dyn Sheet>, head: usize, now: Now) {
         let row = TapeRow {
-            call: of.label.id.clone(),
             number: of.label.number.clone(),
             account: of.account.clone(),
-            file: of.name(),
-            form: of.label.form.word(),
             encrypted: of.seal.is_some(),
-            began_at: of.label.began,
-            state: TapeState::Running,
-            finished: Finished { outcome: Outcome::Running, ..Finished::default() },
             // Should this process die, this is what was promised.
             expires_at: expires(now.wall, of.keep_days),
             upload: if of.upload { UploadState::Waiting } else { UploadState::None },
-            upload_tries: 0,
-            upload_next: None,
-            upload_error: None,
-            uploaded_at: None,
-            uploaded_to: None,
-            local: true,
-            deleted_at: None,
-            deleted_by: None,
+            ..TapeRow::begun(&of.label.id, of.name(), of.label.form.word(), of.label.began)
         };
         let (shared, noted) = (self.shared.clone(), row.clone());
         let noted = self.shared.books.later(move |ledger| {

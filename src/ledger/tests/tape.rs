@@ -13,25 +13,14 @@ fn rate() -> Decimal {
 /// A recording of this call that has just begun.
 pub(super) fn running(n: u32) -> TapeRow {
     TapeRow {
-        call: call(n).id,
         number: "support".into(),
         account: "acme".into(),
-        file: format!("{}.ogg", call(n).id),
-        form: "ogg-16000-16000".into(),
-        encrypted: false,
-        began_at: Wall(1_700_000_008_000 + i64::from(n)),
-        state: TapeState::Running,
-        finished: Finished { outcome: Outcome::Running, ..Finished::default() },
-        expires_at: None,
-        upload: UploadState::None,
-        upload_tries: 0,
-        upload_next: None,
-        upload_error: None,
-        uploaded_at: None,
-        uploaded_to: None,
-        local: true,
-        deleted_at: None,
-        deleted_by: None,
+        ..TapeRow::begun(
+            &call(n).id,
+            format!("{}.ogg", call(n).id),
+            "ogg-16000-16000".into(),
+            Wall(1_700_000_008_000 + i64::from(n)),
+        )
     }
 }
 

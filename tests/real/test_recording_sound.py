@@ -10,35 +10,12 @@ import network
 import sound
 import tapes
 from bot import Bearing, Bot, Pcm16
-from byhand import HandPbx
 from peer import Impairment
-from recording import Players
-from tapes import CODECS, EARLY, FAR, FORMS, NO, PROMPT_HERTZ, PROMPT_SECONDS, RATES, USER, YES
+from tapes import CODECS, EARLY, FAR, FORMS, NO, PROMPT_HERTZ, PROMPT_SECONDS, RATES, USER
 from trunklab import HAND, hears, stretch, tone
 from voice import Voice
 
 ASKED = {"recording_consent": "ask"}
-
-
-@pytest.fixture(scope="module")
-def hand():
-    """A PBX that is played by hand."""
-    with HandPbx(HAND) as it:
-        yield it
-
-
-@pytest.fixture(scope="module")
-def players():
-    """FFmpeg and SoX."""
-    with Players() as it:
-        yield it
-    it.stop()
-
-
-@pytest.fixture(scope="module")
-def recorders(boxes, trunk_pbx, hand, tmp_path_factory):
-    """Starts gateways that record."""
-    return tapes.Recorders(boxes, hand, tmp_path_factory.mktemp("tapes"))
 
 
 @pytest.fixture(scope="module")
