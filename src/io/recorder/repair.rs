@@ -8,7 +8,7 @@ use super::write::{Label, PART, SEALED};
 use crate::call::recording::{Finished, Outcome};
 use crate::clock::Wall;
 use crate::io::seal;
-use crate::ledger::TapeRow;
+use crate::ledger::{TapeRow, UploadState};
 use crate::media::tape::{self, Form, Kind};
 
 /// What a file has at its end that nobody can read.
