@@ -73,13 +73,17 @@ impl Agent {
                     None => return self.heard,
                 },
                 taken = self.listener.accept(), if socket.is_none() => match taken {
-                    Ok((stream, _)) => match upgrade(stream).await {
-                        Ok(open) => {
-                            self.ladder.arrow(Lane::Watrunk, Lane::Far, "WebSocket, 101");
-                            socket = Some(open);
+                    Ok((stream, _)) => {
+                        // Said before the gateway can know of it: what it does then comes after.
+                        tell(&self.events, Event::SessionBegun);
+                        match upgrade(stream).await {
+                            Ok(open) => {
+                                self.ladder.arrow(Lane::Watrunk, Lane::Far, "WebSocket, 101");
+                                socket = Some(open);
+                            }
+                            Err(what) => self.fault(&what),
                         }
-                        Err(what) => self.fault(&what),
-                    },
+                    }
                     Err(error) => self.fault(&error.to_string()),
                 },
                 message = next(socket.as_mut()) => match message {
@@ -149,7 +153,6 @@ impl Agent {
         for (_, what) in wrong.iter().filter(|(wrong, _)| *wrong) {
             self.fault(&format!("the agent is told a wrong {what}"));
         }
-        tell(&self.events, Event::SessionBegun);
     }
 
     /// 20 ms of the user, which go back as they are.
