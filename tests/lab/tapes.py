@@ -84,7 +84,10 @@ class Recorders:
         box.secrets += [OPERATOR, READER]
         if before:
             before(box)
-        return box.start()
+        box.start()
+        # Ready is who has one trunk; a call of these tests may need any.
+        until(lambda: all(trunk["up"] for trunk in box.api.get("/v1/trunks")["trunks"]), 8, lambda: box.api.get("/v1/trunks").json)
+        return box
 
     def change(self, box, more="", upload=""):
         """Other words in [recording], in force when this returns."""
@@ -217,14 +220,14 @@ def pbx_heard(voice, hertz, above=-30.0):
     return float(np.count_nonzero(_amplitude(x, rate, hertz) > above)) * 0.01
 
 
-def tones(tape, left=USER, right=FAR, dbfs=(-10, asterisk.MILLIWATT_DBFS), begin=0.1, end=-0.1, since=None, apart=40.0):
-    """Fails unless the user's tone is on the left and the destination's on the right, each whole and without the other's; a line
-    with the numbers. Where the lab was late since a monotonic time, so much longer may a gap be."""
+def tones(tape, left=USER, right=FAR, dbfs=(-10, asterisk.MILLIWATT_DBFS), begin=0.1, end=-0.1, since=None, apart=40.0, gap=0.045):
+    """Fails unless the user's tone is on the left and the destination's on the right, each whole but for a `gap` and without the
+    other's; a line with the numbers. Where the lab was late since a monotonic time, so much longer may a gap be."""
     late = lateness.worst(since)[0] if since is not None else 0.0
     end = tape.seconds + end if end < 0 else end
     line = []
     for name, side, mine, level, other in (("left", tape.left, left, dbfs[0], right), ("right", tape.right, right, dbfs[1], left)):
-        told = side.tone(mine, level, begin, end, gap=0.045 + late)
+        told = side.tone(mine, level, begin, end, gap=gap + late)
         leak = side.level(begin, end) - side.share(other, begin, end)
         line.append(f"{name} {told}, the other {leak:.0f} dB down")
         assert leak >= apart, line[-1]

@@ -57,9 +57,12 @@ def test_the_user_is_on_the_left_the_destination_on_the_right_and_nothing_of_bef
         path = tapes.fetch(box, row, tmp_path)
         tape, part = players.both(path), row["recording"]
         length, ended = tapes.prompted(call)
+        # Asterisk moves its RTP time ahead where it was late itself by more than 13 ms (MAX_TIMESTAMP_SKEW, 640 of 48 kHz), which
+        # on a busy machine is heard as a gap: in the call, and so in the recording.
+        gap = 0.1 if codec == "opus" else 0.045
         early = max(side.share(hertz) for side, hertz in ((tape.left, EARLY), (tape.left, PROMPT_HERTZ), (tape.right, PROMPT_HERTZ)))
         print(f"{form}, {codec}: {tape.seconds:.2f} s, {call.ended_at - ended:.2f} s from the prompt's end to the call's; what was said "
-              f"before {early:.0f} dBFS; offered {path.stat().st_size} bytes; {tapes.tones(tape, since=begun)}")
+              f"before {early:.0f} dBFS; offered {path.stat().st_size} bytes; {tapes.tones(tape, since=begun, gap=gap)}")
         assert early < -45, "what was said before the prompt's end is in the recording"
         assert abs(length - PROMPT_SECONDS) < 0.06 and abs(tape.seconds - (call.ended_at - ended)) < 0.3
         assert tape.rate == RATES[form] and path.name == f"{row['_id']}.{'ogg' if form == 'ogg' else 'wav'}"
@@ -67,7 +70,7 @@ def test_the_user_is_on_the_left_the_destination_on_the_right_and_nothing_of_bef
         assert abs(part["seconds"] - tape.seconds) < 0.03 and part["bytes"] == path.stat().st_size and not part["lostSeconds"]
         assert (tapes.folder(box) / path.name).stat().st_mode & 0o777 == 0o600 and tapes.folder(box).stat().st_mode & 0o777 == 0o700
         # The call itself was not disturbed.
-        print(f"{codec}, heard by the user after the prompt: {hears(call, FAR, asterisk.MILLIWATT_DBFS, ended + 0.4, call.ended_at - 0.1)}")
+        print(f"{codec}, heard by the user after the prompt: {hears(call, FAR, asterisk.MILLIWATT_DBFS, ended + 0.4, call.ended_at - 0.1, gap=gap)}")
 
 
 def test_the_prompt_is_heard_by_the_caller_and_by_the_pbx_only_if_it_is_told_to_be(recorders, box, rings, talk, players, tmp_path):
