@@ -99,9 +99,12 @@ def test_the_prompt_is_heard_by_the_caller_and_by_the_pbx_only_if_it_is_told_to_
         assert tapes.stretch(x, sound.CLOCK, 1500) is None, "the user heard the destination during the prompt"
     row = tapes.over(box, builtin)
     heard = builtin.measure().steady(0)
-    speech, silence = sound.level(heard[:int(1.2 * sound.CLOCK)]), tapes.stretch(heard[:int(0.9 * sound.CLOCK)], sound.CLOCK, FAR)
-    print(f"the built-in prompt ({row['recording']['prompt']}): {speech:.1f} dBFS in its first 1.2 s; recorded {row['recording']['seconds']} s")
-    assert row["recording"]["prompt"] == "builtin:pt" and speech > -35 and silence is None
+    first = heard[:int(0.9 * sound.CLOCK)]
+    # A vowel has 1004 Hz in it for an instant; the destination's tone would be most of all that is heard.
+    speech, share = sound.level(first), sound.purity(first, sound.CLOCK, FAR)
+    print(f"the built-in prompt ({row['recording']['prompt']}): {speech:.1f} dBFS in its first 0.9 s, {100 * share:.1f} % of it near "
+          f"{FAR} Hz; recorded {row['recording']['seconds']} s")
+    assert row["recording"]["prompt"] == "builtin:pt" and speech > -35 and share < 0.3
     assert row["recording"]["consent"] == "announced"
 
 
