@@ -104,7 +104,7 @@ def test_a_stalled_machine_is_noticed():
     os.kill(process, signal.SIGSTOP)            # as if it were given no processor
     time.sleep(0.15)
     os.kill(process, signal.SIGCONT)
-    lateness.settle(0.1)
+    lateness.settle()
     late, _ = lateness.worst(begin, who=lateness.MACHINE)
     assert 0.1 < late < 1, late
     assert lateness.worst(begin, begin)[0] == 0 and lateness.worst(time.monotonic())[0] == 0
@@ -117,6 +117,61 @@ def test_a_lab_that_computes_is_no_stalled_machine():
     ctypes.PyDLL(None).usleep(2_000_000)        # keeps Python's own lock, as long calls into numpy do
     lateness.settle()
     assert lateness.worst(begin, who=lateness.MACHINE)[0] < 1
+
+
+HOG = "while True: pass"
+# Threads that compute without Python's own lock, all on one core: each waits for the others.
+CROWD = """
+import hashlib, threading
+def work():
+    while True:
+        hashlib.sha256(data).digest()
+data = bytes(1 << 22)
+for _ in range(4):
+    threading.Thread(target=work).start()
+"""
+
+
+@pytest.fixture
+def one_core():
+    """Starts programs that share one core with each other."""
+    core, made = max(os.sched_getaffinity(0)), []
+
+    def start(text, nice=0):
+        def first():
+            os.sched_setaffinity(0, [core])
+            os.nice(nice)
+        made.append(subprocess.Popen([sys.executable, "-S", "-c", text], stdin=subprocess.DEVNULL, preexec_fn=first))
+        return made[-1].pid
+    yield start
+    for process in made:
+        lateness.forget(process.pid)
+        process.kill()
+        process.wait()
+
+
+def test_a_gateway_that_others_keep_from_the_processor_is_noticed(one_core):
+    lateness.watch()
+    for _ in range(2):
+        one_core(HOG)
+    lateness.follow(one_core(HOG, nice=19))
+    begin = time.monotonic()
+    time.sleep(2)
+    lateness.settle()
+    late = lateness.worst(begin, who=lateness.GATEWAY)[0]
+    print(f"kept waiting for {1000 * late:.0f} ms")
+    assert late > 0.03
+
+
+def test_a_gateway_that_keeps_itself_waiting_is_not_excused(one_core):
+    lateness.watch()
+    lateness.follow(one_core(CROWD))
+    begin = time.monotonic()
+    time.sleep(2)
+    lateness.settle()
+    fifths = [lateness.worst(at, at + 0.2, lateness.GATEWAY)[0] for at in (begin + 0.2 * n for n in range(10))]
+    print(f"four threads on one core; so many ms are laid at the machine's door: {[round(1000 * late) for late in fifths]}")
+    assert sum(late > 0.03 for late in fifths) <= 3         # the machine has other things to do too, now and then
 
 
 @pytest.fixture
