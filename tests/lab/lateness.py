@@ -5,8 +5,9 @@ Sound that the lab sends late is sound that the gateway has to do without: whoev
 The machine is watched by small processes of their own, so that they don't wait for the lab that computes. One sleeps 5 ms at a
 time, wherever the kernel puts it, and notes how much longer that took: what it was kept waiting, the gateway and the PBX may have
 been too. One for each core does the same before everybody else there: it is late only if the core itself stood still. And one
-reads how long the kernel let the gateway's threads wait for a core (`run_delay` in schedstat): what others took from them. What
-the gateway's own threads computed meanwhile is taken off that, so that a gateway that gets into its own way is not excused.
+reads how long the kernel let the threads of the PBX, the telephones and the gateway wait for a core (`run_delay` in schedstat):
+what others took from them. What the gateway's own threads computed meanwhile is taken off its waits, so that a gateway that gets
+into its own way is not excused.
 """
 
 import collections
@@ -20,10 +21,12 @@ WORTH = 0.01            # seconds below which nobody is called late
 NAP = 0.005
 LOOK = 0.05             # seconds between two looks at the gateway's threads
 
-USER, PBX, AGENT, MACHINE, GATEWAY = "the user's sound", "the PBX's sound", "the agent's sound", "the machine", "a gateway's processor"
+USER, PBX, AGENT, MACHINE = "the user's sound", "the PBX's sound", "the agent's sound", "the machine"
+GATEWAY, PROGRAM = "a processor for the gateway", "a processor for the PBX"
 
 _notes = collections.deque(maxlen=20000)        # (monotonic time when it was noticed, seconds late, who)
 _watchers = []
+_WORDS = {"machine": MACHINE, "gateway": GATEWAY, "program": PROGRAM}
 
 # What the processes run. They end with the one that started them.
 _PROCESS = f"""
@@ -31,7 +34,10 @@ import os, sys, time
 NAP, WORTH, LOOK = {NAP}, {WORTH}, {LOOK}
 
 def say(at, late, who):
-    os.write(1, f"{{at}} {{late}} {{who}}\\n".encode())
+    try:
+        os.write(1, f"{{at}} {{late}} {{who}}\\n".encode())
+    except OSError:
+        os._exit(0)             # nobody listens any more
 
 def nap(parent, who):
     while os.getppid() == parent:
@@ -65,10 +71,10 @@ def follow(parent):
         for line in lines:
             word, pid = line.split()
             pids.pop(int(pid), None)
-            if word == b"+":
-                pids[int(pid)] = []
+            if word != b"gone":
+                pids[int(pid)] = word.decode(), []
         now = time.monotonic()
-        for pid, past in pids.items():
+        for pid, (who, past) in pids.items():
             found = threads(pid)
             past.append((now, found, sum(ran for ran, _ in found.values())))
             if len(past) < 2:
@@ -79,9 +85,10 @@ def follow(parent):
                 if wait > WORTH:
                     # A wait is booked when it is over: it may have begun before the last look.
                     before = next((ran for at, _, ran in reversed(past[:-1]) if at <= now - LOOK - wait), past[0][2])
-                    late = max(late, wait - max(0.0, past[-1][2] - before))
+                    own = max(0.0, past[-1][2] - before) if who == "gateway" else 0.0
+                    late = max(late, wait - own)
             if late > WORTH:
-                say(now, late, "gateway")
+                say(now, late, who)
             del past[:-40]
 
 me, parent = os.getpid(), os.getppid()
@@ -138,14 +145,14 @@ def watch():
     return _watchers[0].pid
 
 
-def follow(pid):
-    """From now on it is noted how long the threads of this process, a gateway, are kept waiting for a core by others."""
-    _tell("+", pid)
+def follow(pid, who=GATEWAY):
+    """From now on it is noted how long the threads of this process are kept waiting for a core by others."""
+    _tell(next(word for word, name in _WORDS.items() if name == who), pid)
 
 
 def forget(pid):
     """The process is gone."""
-    _tell("-", pid)
+    _tell("gone", pid)
 
 
 def _tell(word, pid):
@@ -181,4 +188,4 @@ def stop():
 def _hear(lines):
     for line in lines:
         at, late, who = line.split()
-        _notes.append((float(at), float(late), {"machine": MACHINE, "gateway": GATEWAY}[who]))
+        _notes.append((float(at), float(late), _WORDS[who]))
