@@ -105,7 +105,7 @@ class Stream:
         except (OSError, ValueError, AttributeError, http.client.HTTPException):
             return      # the test is over
 
-    def wait(self, found, timeout=5.0):
+    def wait(self, found, timeout=10.0):
         """Waits for an event of which `found(name, data)` is true; it."""
         end = time.monotonic() + timeout
         while time.monotonic() < end:

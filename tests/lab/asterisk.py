@@ -1,9 +1,11 @@
 """A real Asterisk as the PBX: starts it from an unpacked tree on one address, and reads what it saw."""
 
 import re
+import struct
 import subprocess
 import time
 
+import lateness
 import sound
 from tree import HERE, Program
 
@@ -90,7 +92,7 @@ class Asterisk(Program):
     def start(self):
         """Returns once Asterisk takes calls; raises with its own words if it does not come up."""
         self.launch("/usr/sbin/asterisk", "-f", "-C", f"{self.inside}/etc/asterisk.conf")
-        until = time.monotonic() + 20
+        until = time.monotonic() + 60
         while time.monotonic() < until:
             if self.process.poll() is not None:
                 break
@@ -104,7 +106,7 @@ class Asterisk(Program):
         """What Asterisk's console answers to a command; empty while it is not up."""
         done = subprocess.run(
             self.chroot("/usr/sbin/asterisk", "-C", f"{self.inside}/etc/asterisk.conf", "-rx", command),
-            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=20)
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=60)
         return done.stdout.decode(errors="replace")
 
     def log(self, name):
@@ -127,19 +129,20 @@ class Asterisk(Program):
         return [(d, int(ms)) for d, ms in re.findall(pattern, self.log("digits"))]
 
     def requests(self, method, call_id=None):
-        """How many SIP requests of one method arrived, of one Call-ID or of all."""
+        """How many SIP requests of one method arrived, of one Call-ID or of all. One that came again because its answer was
+        late is the same (RFC 3261 17.2.3: the branch tells)."""
         blocks = re.split(r"<--- (?=Received|Transmitting)", self.log("trace"))
         wanted = [b for b in blocks if re.match(rf"Received SIP request[^\n]*\n{method} ", b)]
         if call_id is not None:
             wanted = [b for b in wanted if re.search(rf"(?im)^(?:Call-ID|i):\s*{re.escape(call_id)}\s*$", b)]
-        return len(wanted)
+        return len({re.search(r"(?im)^(?:Via|v):.*?branch=([^;\s]+)", b).group(1) for b in wanted})
 
     def awaits_socket(self, number, codec="slin16"):
         """A channel that waits for somebody to connect by WebSocket, and then hears and says what `other-` does; its URL."""
         before = set(re.findall(r"(?m)^(WebSocket/[^!]+)!", self.cli("core show channels concise")))
         said = self.cli(f"channel originate WebSocket/INCOMING/c({codec}) extension other-{number}@tests")
         assert not said.strip(), said
-        until = time.monotonic() + 5
+        until = time.monotonic() + 10
         while time.monotonic() < until:
             for name in set(re.findall(r"(?m)^(WebSocket/[^!]+)!", self.cli("core show channels concise"))) - before:
                 m = re.search(r"MEDIA_WEBSOCKET_CONNECTION_ID=(\S+)", self.cli(f"core show channel {name}"))
@@ -192,7 +195,7 @@ class Asterisk(Program):
         headers = {k.lower(): v.strip() for k, v in re.findall(r"(?m)^([A-Za-z-]+):([^\r\n]*)", block)}
         return to.group(1), (int(m.group(1)), m.group(2), headers)
 
-    def answer(self, number, code=None, timeout=8.0):
+    def answer(self, number, code=None, timeout=12.0):
         """Waits for an answer to an INVITE: this code, or any final one other than a challenge; (code, reason, headers)."""
         until = time.monotonic() + timeout
         while time.monotonic() < until:
@@ -202,7 +205,7 @@ class Asterisk(Program):
             time.sleep(0.05)
         raise AssertionError(f"the PBX saw {[a[:2] for a in self.answers(number)]} for +{number}, not {code or 'a final answer'}")
 
-    def done(self, number, timeout=8.0):
+    def done(self, number, timeout=12.0):
         """What the dialplan says of a call to WhatsApp that is over: status, cause, talked."""
         until = time.monotonic() + timeout
         while time.monotonic() < until:
@@ -212,18 +215,36 @@ class Asterisk(Program):
             time.sleep(0.05)
         raise AssertionError(f"the PBX is not done with +{number}: {self.said('DONE')[-3:]}")
 
-    def heard(self, number, timeout=5.0):
-        """Samples and rate of what one caller said to an extension that records, once that call is over."""
+    def heard(self, number, timeout=15.0):
+        """Samples and rate of what one caller said to an extension that records, once that call is over: Asterisk writes the
+        length into the head of the file when it closes it."""
         path = self.run / f"heard-{number}.wav16"
         until = time.monotonic() + timeout
-        size = -1
+        told = size = 0
         while time.monotonic() < until:
-            now = path.stat().st_size if path.exists() else 0
-            if now > 1000 and now == size:
-                return sound.from_wav(path)
-            size = now
-            time.sleep(0.2)
-        raise AssertionError(f"the PBX has no finished recording of {path.name}")
+            if path.exists():
+                with open(path, "rb") as file:
+                    head = file.read(44)
+                size = path.stat().st_size
+                told = struct.unpack("<I", head[40:44])[0] if len(head) == 44 else 0
+                if told > 1000 and told + 44 <= size:
+                    return sound.from_wav(path)
+            time.sleep(0.1)
+        raise AssertionError(f"the PBX has no finished recording of {path.name}: {size} bytes, {told} are told of")
+
+    def hears(self, number, hertz, dbfs=-10.0, within_db=3.0, gap=0.05, since=None):
+        """Fails unless this tone is what one caller said to an extension that records, whole; a line with the numbers. What the
+        lab's user sent late since a monotonic time is missing there. Asterisk's own recorder takes a frame out of its turn now
+        and then: two of them are no gap."""
+        x, rate = self.heard(number)
+        x = x[rate:-rate // 2]
+        f, level, longest = sound.frequency(x, rate), sound.level(x), sound.longest_gap(x, rate)
+        late = lateness.allowance(since) if since is not None else 0.0
+        line = (f"{f:.1f} Hz at {level:.1f} dBFS, longest gap {1000 * longest:.0f} ms in {len(x) / rate:.1f} s"
+                + (f", the lab up to {1000 * late:.0f} ms late" if late else ""))
+        right = abs(f - hertz) <= 0.01 * hertz and abs(level - dbfs) <= within_db and longest <= gap + late
+        assert right and len(x) > rate / 2, f"{line}, not {hertz} Hz at {dbfs} without a gap of more than {1000 * (gap + late):.0f} ms"
+        return line
 
     def channels(self):
         """How many channels are up now."""

@@ -373,7 +373,9 @@ class Talk(Awaited):
         x, rate = self.heard(skip), self.dialect.rate
         f, loud, longest = sound.frequency(x, rate), sound.level(x), sound.longest_gap(x, rate)
         line = f"{f:.1f} Hz at {loud:.1f} dBFS, purity {sound.purity(x, rate, hertz) if len(x) else 0:.4f}, longest gap {1000 * longest:.0f} ms"
-        whole = longest <= gap + lateness.allowance(self.made)      # what the lab's user sends late is missing here
+        late = lateness.allowance(self.made)                        # what the lab's user sends late is missing here
+        line += f", the lab up to {1000 * late:.0f} ms late" if late else ""
+        whole = longest <= gap + late
         assert len(x) > rate / 2 and abs(f - hertz) <= hertz * 0.01 and abs(loud - dbfs) <= within_db and whole, line
         return line
 
@@ -388,8 +390,8 @@ class Talk(Awaited):
         step = chunk or dialect.rate // 50 * dialect.width
         begin = time.monotonic()
         for i in range(0, len(data), step):
-            if paced:
-                lateness.note(lateness.AGENT, begin + i / dialect.width / dialect.rate)
+            # However fast it goes: what is said later than it would be heard is a gap of the agent's own.
+            lateness.note(lateness.AGENT, begin + i / dialect.width / dialect.rate)
             await self._send(dialect.media(data[i:i + step], self.stream))
             if paced:
                 await asyncio.sleep(max(0.0, begin + (i + step) / dialect.width / dialect.rate - time.monotonic()))

@@ -225,9 +225,14 @@ class HandPbx:
         line.request("INVITE", body=voice.sdp() if voice and body is None else body or "", headers=headers)
         return line
 
-    def requests(self, method, call_id=None):
-        """The requests of a method that came, of one call or of all."""
-        return [m for m in list(self.seen) if m.code is None and m.method == method and call_id in (None, m.get("call-id"))]
+    def requests(self, method, call_id=None, again=False):
+        """The requests of a method that came, of one call or of all; `again`: also those that were only sent again, as happens
+        when this side is slow to answer. An ACK is never the same: each answers an answer."""
+        found = [m for m in list(self.seen) if m.code is None and m.method == method and call_id in (None, m.get("call-id"))]
+        once = {}
+        for m in found:
+            once.setdefault((m.get("call-id"), m.branch), m)
+        return found if again or method == "ACK" else list(once.values())
 
 
 class Line:
@@ -346,9 +351,9 @@ class Line:
         number = self.cseq
         return self.ack(self.wait(lambda m: m.code and m.code >= 200 and m.cseq == (number, "INVITE"), timeout))
 
-    def came(self, method):
-        """All requests of a method in this call so far."""
-        return self.pbx.requests(method, self.id)
+    def came(self, method, again=False):
+        """All requests of a method in this call so far; `again`: also those that were only sent again."""
+        return self.pbx.requests(method, self.id, again)
 
     def hung_up(self, timeout=8.0):
         """Waits for the gateway's BYE and answers it; the BYE."""

@@ -29,6 +29,7 @@ class Either(Awaited):
         self.requests = []            # the JSON bodies
         self.faults = []
         self.rang_at = self.accepted_at = self.ended_at = None
+        self.made = time.monotonic()
         self.tells_end = True         # Meta sends a terminate for every ending, also for our own
         self._end_sent = False
 

@@ -10,6 +10,7 @@ import threading
 import time
 import urllib.request
 
+import lateness
 import network
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -108,8 +109,11 @@ ring_seconds = {ring_seconds}
         environment |= self.environment
         self.process = subprocess.Popen([*self.command, "run", "--config", str(self.config)], env=environment,
                                         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-        for pipe, lines in ((self.process.stdout, self.out), (self.process.stderr, self.err)):
-            threading.Thread(target=self._read, args=(pipe, lines), daemon=True).start()
+        lateness.follow(self.process.pid)
+        self._readers = [threading.Thread(target=self._read, args=streams, daemon=True)
+                         for streams in ((self.process.stdout, self.out), (self.process.stderr, self.err))]
+        for reader in self._readers:
+            reader.start()
         self._until(lambda: any(re.search(r"\bready\b", line, re.I) for line in self.out), timeout, "printed no ready line")
         self._take_over()
         return self
@@ -152,7 +156,7 @@ ring_seconds = {ring_seconds}
         """Status and body of a GET, 0 if nobody answers."""
         try:
             request = urllib.request.Request(self.url + path, headers={"Authorization": f"Bearer {API_KEY}"})
-            with urllib.request.urlopen(request, timeout=2) as reply:
+            with urllib.request.urlopen(request, timeout=10) as reply:
                 return reply.status, reply.read()
         except urllib.error.HTTPError as error:
             return error.code, error.read()
@@ -162,7 +166,7 @@ ring_seconds = {ring_seconds}
     def run(self, *arguments):
         """One of the other verbs, with this gateway's configuration; what it printed."""
         done = subprocess.run([*self.command, *arguments, "--config", str(self.config)], stdin=subprocess.DEVNULL,
-                              stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=20)
+                              stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=60)
         assert done.returncode == 0, f"watrunk {' '.join(arguments)}: exit {done.returncode}: {done.stderr.decode()}"
         return done.stdout.decode()
 
@@ -219,6 +223,7 @@ ring_seconds = {ring_seconds}
 
     def kill(self):
         """SIGKILL: what a power cut is to a process."""
+        lateness.forget(self.process.pid)
         self.process.kill()
         self.process.wait(10)
 
@@ -232,6 +237,7 @@ ring_seconds = {ring_seconds}
 
     def wait(self, timeout=10.0):
         """Its exit code."""
+        lateness.forget(self.process.pid)
         try:
             return self.process.wait(timeout)
         except subprocess.TimeoutExpired:
@@ -247,7 +253,8 @@ ring_seconds = {ring_seconds}
         if self.process.poll() is None:
             self.terminate()
         code = self.wait(45)
-        time.sleep(0.1)
+        for reader in self._readers:
+            reader.join(5)          # until it has read the last line
         (self.folder / "log.txt").write_text("\n".join(self.out + self.err))
         wrong = self.complaints()
         assert not wrong, "\n".join(wrong[:20])

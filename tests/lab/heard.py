@@ -2,6 +2,7 @@
 
 import bisect
 
+import lateness
 import sound
 
 
@@ -53,6 +54,8 @@ class Heard:
         at = [t for t, _ in peer.reports]
         self.report_interval = max((b - a for a, b in zip(at, at[1:])), default=0.0)
         self.order = order
+        # What the lab itself sends late is missing from what comes back: that is not the gateway's gap.
+        self.late = max(0.0, self.stall - 0.03, *(lateness.allowance(call.made, who) for who in (lateness.PBX, lateness.AGENT)))
 
     def decode(self):
         """Samples at 48 kHz; kept."""
@@ -66,16 +69,17 @@ class Heard:
         return self.decode()[start + int(skip * sound.CLOCK):]
 
     def tone(self, hertz, dbfs, within_db=3.0, gap=0.04, skip=1.0):
-        """Fails unless this tone was heard, at this level and whole; returns a line with the numbers."""
+        """Fails unless this tone was heard, at this level and whole but for a `gap`; returns a line with the numbers."""
         x = self.steady(skip)
         f, loud, longest = sound.frequency(x, sound.CLOCK), sound.level(x), sound.longest_gap(x, sound.CLOCK)
         line = (f"{f:.1f} Hz at {loud:.1f} dBFS, purity {sound.purity(x, sound.CLOCK, hertz) if len(x) else 0:.4f}, "
                 f"longest gap {1000 * longest:.0f} ms, {self.packets} packets, first {1000 * (self.first or 0):.0f} ms "
-                f"after accept, longest interval {1000 * self.longest_interval:.0f} ms, own sending {1000 * self.stall:.0f} ms, {self.reports} RTCP packets")
+                f"after accept, longest interval {1000 * self.longest_interval:.0f} ms, own sending {1000 * self.stall:.0f} ms, {self.reports} RTCP packets"
+                + (f", the lab up to {1000 * self.late:.0f} ms late" if self.late else ""))
         assert len(x) > sound.CLOCK / 2, line
         assert abs(f - hertz) <= hertz * 0.01, line
         assert abs(loud - dbfs) <= within_db, line
-        assert longest <= gap, line
+        assert longest <= gap + self.late, line
         return line
 
     def rises(self):

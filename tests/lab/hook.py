@@ -69,7 +69,7 @@ class Hook:
         return [d for d in list(self.got) if (not taken or d.status // 100 == 2)
                 and (event is None or d.event == event) and (call_id is None or d.json.get("call", {}).get("id") == call_id)]
 
-    def wait(self, found, timeout=8.0):
+    def wait(self, found, timeout=15.0):
         """Waits until `found(self)` is something; that."""
         end = time.monotonic() + timeout
         while True:

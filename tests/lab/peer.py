@@ -42,7 +42,7 @@ class Packet:
 @dataclasses.dataclass
 class Impairment:
     """A bad network on the user's side, both directions: loss as a share, jitter in seconds (0 to this, so
-    packets overtake each other), decided by a seed."""
+    packets overtake each other), decided by a seed: the same packets of each direction in every run."""
 
     loss: float = 0.0
     jitter: float = 0.0
@@ -53,23 +53,25 @@ class Impairment:
     passed_in: int = 0
 
     def __post_init__(self):
-        self.dice = random.Random(self.seed)
+        self.out_dice, self.in_dice = random.Random(self.seed), random.Random(self.seed + 1)
 
     def outbound(self):
         """Delay for the next packet that goes out, None if it is lost."""
-        if self.dice.random() < self.loss:
+        lost, delay = self.out_dice.random() < self.loss, self.out_dice.random() * self.jitter
+        if lost:
             self.lost_out += 1
             return None
         self.passed_out += 1
-        return self.dice.random() * self.jitter
+        return delay
 
     def inbound(self):
         """The same for a packet that comes in."""
-        if self.dice.random() < self.loss:
+        lost, delay = self.in_dice.random() < self.loss, self.in_dice.random() * self.jitter
+        if lost:
             self.lost_in += 1
             return None
         self.passed_in += 1
-        return self.dice.random() * self.jitter
+        return delay
 
 
 class Peer:

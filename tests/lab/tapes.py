@@ -86,7 +86,7 @@ class Recorders:
             before(box)
         box.start()
         # Ready is who has one trunk; a call of these tests may need any.
-        until(lambda: all(trunk["up"] for trunk in box.api.get("/v1/trunks")["trunks"]), 8, lambda: box.api.get("/v1/trunks").json)
+        until(lambda: all(trunk["up"] for trunk in box.api.get("/v1/trunks")["trunks"]), 15, lambda: box.api.get("/v1/trunks").json)
         return box
 
     def change(self, box, more="", upload=""):
@@ -95,7 +95,7 @@ class Recorders:
         box.config.write_text(text[:text.index("\n[recording]\n")] + self.words(more, upload))
         told = count(box, "reloaded")
         box.reload()
-        until(lambda: count(box, "reloaded") > told, 5, "the gateway did not take the new file")
+        until(lambda: count(box, "reloaded") > told, 15, "the gateway did not take the new file")
 
 
 class Bare:
@@ -174,7 +174,7 @@ def here(box, url):
 
 def fetch(box, row, folder):
     """The file of a recording, fetched by the API: its path."""
-    with urllib.request.urlopen(link(box, row), timeout=10) as answer:
+    with urllib.request.urlopen(link(box, row), timeout=30) as answer:
         name = re.search(r'filename="(.*)"', answer.headers["Content-Disposition"]).group(1)
         path = folder / name
         path.write_bytes(answer.read())
@@ -194,9 +194,16 @@ def _amplitude(x, rate, hertz, width=0.04, step=0.01):
     return 20 * np.log10(np.maximum(np.abs(frames @ wave), 1e-6))
 
 
+def _lasting(loud, least):
+    """Where something is true for at least so many values in a row."""
+    runs = np.split(np.arange(len(loud)), np.flatnonzero(np.diff(loud)) + 1)
+    return np.concatenate([run for run in runs if len(run) >= least and loud[run[0]]] or [np.zeros(0, dtype=int)])
+
+
 def stretch(x, rate, hertz, above=-25.0):
-    """(begin, end) in seconds of where a tone is in some samples; None if it is nowhere."""
-    at = np.flatnonzero(_amplitude(x, rate, hertz) > above)
+    """(begin, end) in seconds of where a tone is in some samples; None if it is nowhere. Where another tone begins or breaks
+    off there are all frequencies for an instant, shorter than a packet: that is none."""
+    at = _lasting(_amplitude(x, rate, hertz) > above, 4)
     return (at[0] * 0.01 + 0.01, at[-1] * 0.01 + 0.03) if len(at) else None
 
 
@@ -217,7 +224,7 @@ def prompted(call, hertz=PROMPT_HERTZ):
 def pbx_heard(voice, hertz, above=-30.0):
     """For how many seconds a tone reached the PBX by hand."""
     x, rate = decoded(voice.codec, voice.audio())
-    return float(np.count_nonzero(_amplitude(x, rate, hertz) > above)) * 0.01
+    return float(len(_lasting(_amplitude(x, rate, hertz) > above, 4))) * 0.01
 
 
 def tones(tape, left=USER, right=FAR, dbfs=(-10, asterisk.MILLIWATT_DBFS), begin=0.1, end=-0.1, since=None, apart=40.0, gap=0.045):

@@ -63,20 +63,20 @@ def run(folder, fails, late, session_fails=False):
     (folder / "test_story.py").write_text(f"FAILS, LATE, SESSION_FAILS = {fails}, {late}, {session_fails}\n" + STORY)
     done = subprocess.run([sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "again", "-rP", "--color=no", str(folder)],
                           cwd=folder, env=os.environ | {"PYTHONPATH": HERE}, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                          stderr=subprocess.STDOUT, text=True, timeout=60)
+                          stderr=subprocess.STDOUT, text=True, timeout=180)
     return done.returncode, done.stdout
 
 
 def test_a_failure_while_the_lab_was_late_is_run_again_and_named(tmp_path):
     status, said = run(tmp_path, fails=1, late=0.08)
     assert status == 0 and "2 passed" in said, said
-    assert re.search(r"test_first, run 1: the user's sound was 8\d ms late; call: AssertionError: gap of 65 ms in run 1", said), said
+    assert re.search(r"test_first, run 1: the user's sound was \d+ ms late; call: AssertionError: gap of 65 ms in run 1", said), said
     assert "modules: 2 sessions: 1" in said, said           # the module's fixtures are new, the run's are kept
     assert "run 2" in said and not re.search(r"(?m)^run 1$", said), said
 
 
 def test_a_failure_while_the_lab_was_on_time_is_final(tmp_path):
-    for late in (None, 0.02):
+    for late in (None, 0.012):
         status, said = run(tmp_path, fails=1, late=late)
         assert status == 1 and "1 failed, 1 passed" in said and "run again" not in said, said
 
@@ -104,7 +104,7 @@ def test_a_stalled_machine_is_noticed():
     os.kill(process, signal.SIGSTOP)            # as if it were given no processor
     time.sleep(0.15)
     os.kill(process, signal.SIGCONT)
-    lateness.settle(0.1)
+    lateness.settle()
     late, _ = lateness.worst(begin, who=lateness.MACHINE)
     assert 0.1 < late < 1, late
     assert lateness.worst(begin, begin)[0] == 0 and lateness.worst(time.monotonic())[0] == 0
@@ -117,6 +117,66 @@ def test_a_lab_that_computes_is_no_stalled_machine():
     ctypes.PyDLL(None).usleep(2_000_000)        # keeps Python's own lock, as long calls into numpy do
     lateness.settle()
     assert lateness.worst(begin, who=lateness.MACHINE)[0] < 1
+
+
+HOG = "while True: pass"
+# Threads that compute without Python's own lock, all on one core: each waits for the others.
+CROWD = """
+import hashlib, threading
+def work():
+    while True:
+        hashlib.sha256(data).digest()
+data = bytes(1 << 22)
+for _ in range(4):
+    threading.Thread(target=work).start()
+"""
+
+
+@pytest.fixture
+def one_core():
+    """Starts programs that share one core with each other. `alone`: before all others of the machine."""
+    core, made = max(os.sched_getaffinity(0)), []
+
+    def start(text, nice=0, alone=False):
+        def first():
+            os.sched_setaffinity(0, [core])
+            os.nice(nice)
+            if alone:
+                os.setsid()
+                if os.path.exists("/proc/self/autogroup"):      # else the kernel shares between sessions, whatever each is worth
+                    with open("/proc/self/autogroup", "w") as group:
+                        group.write("-20")
+        made.append(subprocess.Popen([sys.executable, "-S", "-c", text], stdin=subprocess.DEVNULL, preexec_fn=first))
+        return made[-1].pid
+    yield start
+    for process in made:
+        lateness.forget(process.pid)
+        process.kill()
+        process.wait()
+
+
+def test_a_gateway_that_others_keep_from_the_processor_is_noticed(one_core):
+    lateness.watch()
+    for _ in range(2):
+        one_core(HOG)
+    lateness.follow(one_core(HOG, nice=19))
+    begin = time.monotonic()
+    time.sleep(2)
+    lateness.settle()
+    late = lateness.worst(begin, who=lateness.GATEWAY)[0]
+    print(f"kept waiting for {1000 * late:.0f} ms")
+    assert late > 0.03
+
+
+def test_a_gateway_that_keeps_itself_waiting_is_not_excused(one_core):
+    lateness.watch()
+    lateness.follow(one_core(CROWD, nice=-20, alone=True))
+    begin = time.monotonic()
+    time.sleep(2)
+    lateness.settle()
+    fifths = [lateness.worst(at, at + 0.2, lateness.GATEWAY)[0] for at in (begin + 0.2 * n for n in range(10))]
+    print(f"four threads on one core; so many ms are laid at the machine's door: {[round(1000 * late) for late in fifths]}")
+    assert sum(late > 0.03 for late in fifths) <= 3         # the machine has other things to do too, now and then
 
 
 @pytest.fixture

@@ -106,8 +106,7 @@ def test_it_reads_keys(pbx, caller):
 def test_it_hangs_up_by_itself(pbx, caller):
     assert caller.invite("short")[0] == 200
     caller.talk(3.2)
-    caller.sip.settimeout(2)
-    assert caller.sip.recv(2000).startswith(b"BYE ")
+    assert any(caller.sip.recv(2000).startswith(b"BYE ") for _ in range(5)), "only other things came"
 
 
 def test_it_dials_out_through_a_trunk_and_writes_down_what_became_of_it(pbx):

@@ -109,7 +109,7 @@ def test_a_store_with_tls_and_one_that_is_gone(tmp_path):
 
 def send(url, body, **headers):
     try:
-        return urllib.request.urlopen(urllib.request.Request(url, data=body, method="PUT", headers=headers), timeout=3).status
+        return urllib.request.urlopen(urllib.request.Request(url, data=body, method="PUT", headers=headers), timeout=15).status
     except urllib.error.HTTPError as answer:
         return answer.code
     except OSError as error:

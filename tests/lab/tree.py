@@ -7,6 +7,9 @@ import signal
 import subprocess
 import time
 
+import lateness
+import network
+
 HERE = pathlib.Path(__file__).resolve().parent
 CACHE = pathlib.Path(os.environ.get("WATRUNK_CACHE") or pathlib.Path.home() / ".cache" / "watrunk")
 
@@ -15,6 +18,13 @@ def tree():
     """Where it is; made now if it is not there yet."""
     path = CACHE / "peers"
     subprocess.run([str(HERE / "build-tree.sh"), str(path)], check=True, stdin=subprocess.DEVNULL)
+    run = path / "run"
+    # What they write is kept in memory and gone with the run's mounts: a PBX that waits for this machine's disk is silent.
+    if getattr(network.enter, "done", False) and not os.path.ismount(run):
+        folders = [it.name for it in run.iterdir() if it.is_dir() and not it.name.startswith("watrunk-")]
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1g,mode=755", "tmpfs", str(run)], check=True)
+        for name in folders:
+            (run / name).mkdir()
     return path
 
 
@@ -37,6 +47,7 @@ class Program:
         """Starts it; what it prints goes into `stdout`."""
         with open(self.run / "stdout", "ab") as out:
             self.process = subprocess.Popen(self.chroot(*argv), stdin=stdin, stdout=out, stderr=out, start_new_session=True)
+        lateness.follow(self.process.pid, lateness.PROGRAM)
 
     def printed(self):
         """What it has printed so far."""
@@ -55,12 +66,16 @@ class Program:
 
     def kill(self):
         """SIGKILL: nobody is told anything."""
+        if self.process:
+            lateness.forget(self.process.pid)
         if self.process and self.process.poll() is None:
             os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait()
 
     def end(self):
         """SIGTERM, and SIGKILL if that is not enough."""
+        if self.process:
+            lateness.forget(self.process.pid)
         if self.process and self.process.poll() is None:
             os.killpg(self.process.pid, signal.SIGTERM)
             try:

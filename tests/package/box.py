@@ -61,7 +61,7 @@ class Box:
         subprocess.run(["cp", "-a", "--reflink=auto", str(tree(arch)), str(self.root)], check=True)
         self.process = self.pid = None
 
-    def boot(self, timeout=30.0):
+    def boot(self, timeout=90.0):
         """Returns once systemd has started everything."""
         self.process = subprocess.Popen([str(HERE / "boot.sh"), str(self.root)], stdin=subprocess.DEVNULL,
                                         stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
@@ -106,7 +106,7 @@ class Box:
         found = dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
         return [found[name] for name in names]
 
-    def settled(self, timeout=10.0):
+    def settled(self, timeout=40.0):
         """The unit's state once it is neither starting nor stopping, and stays so for longer than RestartSec."""
         until = time.monotonic() + timeout
         while time.monotonic() < until:

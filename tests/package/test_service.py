@@ -88,7 +88,9 @@ def test_a_crash_is_restarted(fresh, how):
     assert start(fresh)[0] == "active"
     before = fresh.unit("MainPID")[0]
     fresh.run("systemctl", "kill", f"--signal={how.name}", "watrunk")
-    time.sleep(1)
+    until = time.monotonic() + 30
+    while fresh.unit("MainPID")[0] in (before, "0") and time.monotonic() < until:
+        time.sleep(0.2)
     assert fresh.settled() == "active"
     pid, restarts = fresh.unit("MainPID", "NRestarts")
     assert pid != before and restarts == "1"
@@ -98,7 +100,7 @@ def test_a_process_that_stands_still_is_restarted_by_the_watchdog(fresh):
     assert start(fresh)[0] == "active"
     before = fresh.unit("MainPID")[0]
     fresh.run("systemctl", "kill", "--signal=SIGSTOP", "watrunk")
-    until = time.monotonic() + 40
+    until = time.monotonic() + 90
     while time.monotonic() < until and fresh.unit("MainPID")[0] in (before, "0"):
         time.sleep(0.5)
     assert fresh.settled() == "active"
@@ -117,7 +119,9 @@ def test_reload_keeps_the_process_and_a_broken_file_is_told(fresh):
     before = fresh.unit("MainPID")[0]
     configure(fresh, GOOD.replace("[gateway]", "[gateway]\nmax_call = 3"))
     fresh.run("systemctl", "reload", "watrunk", check=True)
-    time.sleep(0.5)
+    until = time.monotonic() + 10
+    while not any("gateway.max_call: unknown key" in line for line in fresh.said()) and time.monotonic() < until:
+        time.sleep(0.2)
     assert any("gateway.max_call: unknown key" in line for line in fresh.said()), fresh.said()
     assert fresh.unit("ActiveState", "MainPID") == ["active", before]
 
@@ -174,7 +178,7 @@ forward_to = "sip:200@pbx"
     body = json.dumps({"accountId": "support", "forwardTo": "sip:300@pbx"}).encode()
     request = urllib.request.Request("http://127.0.0.1:8080/v1/phone-numbers/support/whatsapp/calling", body, method="PATCH",
                                      headers={"Authorization": f"Bearer {key}", "Content-Type": "application/json"})
-    with urllib.request.urlopen(request, timeout=5) as reply:
+    with urllib.request.urlopen(request, timeout=30) as reply:
         assert reply.status == 200
     path = fresh.path("/etc/watrunk/watrunk.toml")
     text = path.read_text()

@@ -185,7 +185,7 @@ def people(cloud, pbx, plain):
         return person
     yield make
     calls = [call for person in made for call in person.calls]
-    until = time.monotonic() + 6
+    until = time.monotonic() + 10
     while any(not call.ended_at for call in calls) and time.monotonic() < until:
         time.sleep(0.05)
     left = [call for call in calls if not call.ended_at]
@@ -202,7 +202,7 @@ def people(cloud, pbx, plain):
 
 def nothing_left(pbx):
     """Fails if the PBX still has a call a while after it should be over."""
-    until = time.monotonic() + 5
+    until = time.monotonic() + 15
     while pbx.channels() and time.monotonic() < until:
         time.sleep(0.1)
     left = pbx.cli("core show channels concise").strip()
@@ -233,7 +233,7 @@ class Dial:
         call.action("accept", timeout)
         return call
 
-    def seen(self, call, timeout=5.0):
+    def seen(self, call, timeout=10.0):
         """What the PBX wrote down about a call; waits for it."""
         until = time.monotonic() + timeout
         while time.monotonic() < until:
@@ -247,7 +247,7 @@ class Dial:
         """How often the PBX was called for this call."""
         return sum(line["call"] == call.id for line in self.pbx.said("SEEN"))
 
-    def gone(self, call, timeout=5.0):
+    def gone(self, call, timeout=10.0):
         """What the PBX wrote down when the call was over; waits for it."""
         channel = self.seen(call)["chan"]
         until = time.monotonic() + timeout

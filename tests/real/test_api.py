@@ -9,7 +9,7 @@ import pytest
 import asterisk
 import sound
 from api import Api
-from conftest import ACCOUNT, DESK, OPERATOR, READER
+from conftest import ACCOUNT, DESK, OPERATOR, READER, nothing_left
 from gateway import API_KEY
 from whatsapp import Fault, refusal
 
@@ -20,16 +20,8 @@ def place(api, person, then="record", account=ACCOUNT, **more):
                                            "forwardTo": f"sip:{then}-{person.phone}@pbx"} | more)
 
 
-def pbx_hears(pbx, name, hertz=700, dbfs=-10):
-    x, rate = pbx.heard(name)
-    x = x[rate:-rate // 2]
-    f, level, gap = sound.frequency(x, rate), sound.level(x), sound.longest_gap(x, rate)
-    assert abs(f - hertz) < 7 and abs(level - dbfs) <= 3 and gap <= 0.04, (f, level, gap)
-    return f"{f:.1f} Hz at {level:.1f} dBFS, gap {1000 * gap:.0f} ms"
-
-
 def test_a_program_connects_a_user_with_an_extension(api, desk, people, pbx, talk):
-    person = people(frames=sound.tone(700, -10), answer=1.0)
+    person = people(frames=sound.tone(700, -10), answer=2.0)
     reply = place(api, person, biz_opaque_callback_data="order 66")
     assert reply.status == 200, reply
     placed = reply.json
@@ -50,7 +42,7 @@ def test_a_program_connects_a_user_with_an_extension(api, desk, people, pbx, tal
     assert ended.status == 200 and ended["status"] == "ending" and ended["callId"] == placed["callId"], ended
     assert call.ended() == "terminate"
     print(f"something to hear {1000 * waited:.0f} ms after the user picked up: "
-          + call.measure().tone(1004, asterisk.MILLIWATT_DBFS, skip=1.5) + "; the PBX: " + pbx_hears(pbx, person.phone))
+          + call.measure().tone(1004, asterisk.MILLIWATT_DBFS, skip=1.5) + "; the PBX: " + pbx.hears(person.phone, 700, since=call.made))
     over = api.until(placed["callId"], ACCOUNT, "ended")
     assert over["endReason"] == "hangup" and over["endedAt"] and 3 <= over["durationSeconds"] <= 7
     again = api.post(f"/v1/voice/calls/{placed['callId']}/end")
@@ -69,7 +61,7 @@ def test_nobody_hears_dead_air_while_the_extension_still_rings(api, desk, people
     assert reply.status == 200, reply
     call = person.called()
     call.picked_up()
-    call.talking(3)
+    call.talking(6)
     api.until(reply["callId"], ACCOUNT, "answered")
     talk(2.5)
     call.hang_up()
@@ -103,7 +95,7 @@ def test_a_running_call_is_transferred_to_another_extension(api, desk, people, d
     heard = call.measure()
     x = heard.decode()
     tail = x[-2 * sound.CLOCK:]
-    print(f"after the transfer: {sound.frequency(tail, sound.CLOCK):.1f} Hz; the new extension: {pbx_hears(pbx, call.user)}; "
+    print(f"after the transfer: {sound.frequency(tail, sound.CLOCK):.1f} Hz; the new extension: {pbx.hears(call.user, 700, since=call.made)}; "
           f"longest interval {1000 * heard.longest_interval:.0f} ms")
     assert abs(sound.frequency(tail, sound.CLOCK) - 1477) < 8 and heard.longest_interval < 0.2
     assert [p.at for p in call.peer.received if p.at > at], "silence since the transfer"
@@ -149,10 +141,7 @@ def test_the_extension_is_not_left_ringing_when_the_user_declines(api, people, p
     reply = api.post("/v1/whatsapp/calls", {"accountId": ACCOUNT, "to": person.phone, "forwardTo": "sip:silent@pbx"})
     assert reply.status == 200, reply
     api.until(reply["callId"], ACCOUNT, "ended")
-    end = time.monotonic() + 3
-    while pbx.channels() and time.monotonic() < end:
-        talk(0.1)
-    assert pbx.channels() == 0
+    nothing_left(pbx)
 
 
 # A refusal: the user, Meta's plan, the request, HTTP status, words that must be somewhere in the answer.
@@ -191,11 +180,11 @@ def test_a_program_is_told_why_a_user_can_not_be_called(refused, pbx, case):
     assert reply["error"] and reply["type"] and reply["code"]
     if status == 429:
         assert int(reply.headers["retry-after"]) > 0
-    assert pbx.channels() == 0
+    nothing_left(pbx)
 
 
 def test_the_same_idempotency_key_places_one_call(api, people, talk):
-    person, other = people(answer=None, give_up=4), people(reply=1.0, answer=None, give_up=3)
+    person, other = people(answer=None, give_up=4), people(reply=1.5, answer=None, give_up=4)
     key = {"Idempotency-Key": f"order-{time.monotonic_ns()}"}
     body = {"accountId": ACCOUNT, "to": person.phone, "forwardTo": "sip:echo@pbx"}
     first = api.post("/v1/whatsapp/calls", body, headers=key)
@@ -211,8 +200,8 @@ def test_the_same_idempotency_key_places_one_call(api, people, talk):
     thread.start()
     other.called()
     running = api.post("/v1/whatsapp/calls", body, headers=key)
-    thread.join(10)
-    assert got[0].status == 200, got
+    thread.join(20)
+    assert got and got[0].status == 200, got
     # An answer that does not wait for Meta is there at once, and is replayed.
     assert running.status == 409 or running.json == got[0].json, running
     assert len(other.attempts) == 1
@@ -265,6 +254,12 @@ def test_an_estimate_and_the_usage_follow_the_rates(api, desk, dial, talk):
     assert abs(other["breakdown"]["metaCostUSD"] - 0.06) < 1e-6, other
     before = api.get("/v1/usage/calls")
     assert before.status == 200, before
+    while True:                         # the calls of the tests before this one may still be on their way into the history
+        talk(0.5)
+        again = api.get("/v1/usage/calls")
+        if again["totals"] == before["totals"]:
+            break
+        before = again
     call = dial.answered("desk")
     talk(1.5)
     call.hang_up()

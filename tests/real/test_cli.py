@@ -6,12 +6,13 @@ import subprocess
 import network
 import sound
 from conftest import DESK
+from trunklab import until
 
 
 def run(desk, *words, code=0):
     """One verb; its standard output. `code`: the exit code that it must end with, None: any but 0."""
     done = subprocess.run([*desk.command, *words, "--config", str(desk.config)], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                          stderr=subprocess.PIPE, timeout=30)
+                          stderr=subprocess.PIPE, timeout=60)
     out, err = done.stdout.decode(), done.stderr.decode()
     assert done.returncode == code or code is None and done.returncode, (words, done.returncode, out, err)
     assert "panicked" not in err
@@ -33,8 +34,11 @@ def test_an_operator_calls_watches_and_hangs_up(desk, people, talk):
     run(desk, "hangup", ours["_id"])
     assert call.ended() == "terminate"
     desk.record(call)
-    ended = json.loads(run(desk, "calls", "--json", "--limit", "1"))
-    assert (ended["calls"] if isinstance(ended, dict) else ended)[0]["status"] == "ended"
+
+    def latest():
+        found = json.loads(run(desk, "calls", "--json", "--limit", "1"))
+        return (found["calls"] if isinstance(found, dict) else found)[0]
+    until(lambda: latest()["status"] == "ended", 5, latest)
     assert "no" in run(desk, "hangup", "call_000000000000000000000000", code=1).lower()
 
 

@@ -8,6 +8,7 @@ import network
 from api import Stream
 from conftest import ACCOUNT, DESK
 from hook import Hook
+from trunklab import until
 from whatsapp import Fault
 
 
@@ -42,7 +43,7 @@ def test_a_call_is_told_from_beginning_to_end(desk, dial, hook, talk):
                           "forwardTo": "sip:record-desk@pbx"} == got["call"]
     assert got["call"]["from"].lstrip("+") == call.user and got["call"]["to"] == DESK["desk"].phone
     end = ended.json["call"]
-    assert end["endReason"] == "hangup" and 1 <= end["durationSeconds"] <= 3 and end["metaCallId"] == call.id
+    assert end["endReason"] == "hangup" and 1 <= end["durationSeconds"] <= 5 and end["metaCallId"] == call.id
     assert {"metaCostUSD", "telnyxCostUSD", "recordingCostUSD", "billableCostUSD", "totalCostUSD"} <= set(end["billing"])
     assert end["hangupCause"] and "recordingUrl" in end and "sipHangupCause" in end
     assert received.json["id"] != ended.json["id"]
@@ -81,19 +82,19 @@ def test_an_application_that_stumbles_gets_every_event_in_order(desk, dial, othe
     assert len(first) >= 2 and len({d.raw for d in first}) == 1, "a repeated delivery is the same, its id too"
     assert not [w for d in other.got for w in other.forged(d)]
     # The other application did not have to wait for this one.
-    ended = next(d for d in hook.of(event="call.ended") if d.json["call"]["metaCallId"] == one.id)
-    assert ended.at - one.ended_at < 2
+    ended = hook.wait(lambda h: next((d for d in h.of(event="call.ended") if d.json["call"]["metaCallId"] == one.id), None))
+    assert ended.at - one.ended_at < 3, f"{ended.at - one.ended_at:.2f} s after the end"
     print(f"first taken {first[-1].at - first[0].at:.1f} s after the first try, {len(first)} tries")
 
 
 def test_a_slow_application_does_not_hold_up_the_others(desk, dial, other, hook, talk):
-    other.delay = 2.5
+    other.delay = 5.0
     call = dial.answered("desk")
     talk(0.3)
     call.hang_up()
     ended = hook.wait(lambda h: next((d for d in h.of(event="call.ended") if d.json["call"]["metaCallId"] == call.id), None))
     print(f"call.ended at the quick one {1000 * (ended.at - call.ended_at):.0f} ms after the end")
-    assert ended.at - call.ended_at < 1.5
+    assert ended.at - call.ended_at < 3.5
     other.delay = 0.0
 
 
@@ -128,11 +129,12 @@ def test_deliveries_are_logged_and_can_be_repeated(api, dial, other, talk):
     call = dial.answered("desk")
     call.hang_up()
     ended = other.wait(lambda h: next((d for d in h.of(event="call.ended") if d.json["call"]["metaCallId"] == call.id), None))
-    talk(0.3)
-    logs = api.get("/v1/webhooks/logs", webhookId=other.id)
-    assert logs.status == 200, logs
-    rows = logs["logs"]
-    row = next(r for r in rows if r["event"] == "call.ended" and ended.json["id"] in str(r))
+
+    def logged():
+        logs = api.get("/v1/webhooks/logs", webhookId=other.id)
+        assert logs.status == 200, logs
+        return next((r for r in logs["logs"] if r["event"] == "call.ended" and ended.json["id"] in str(r)), None)
+    row = until(logged, 5, "the delivery is not in the log")
     assert row["status"] == "success" and row["statusCode"] == 200 and row["attemptNumber"] == 1 and row["responseTime"] >= 0
     count = len(other.got)
     again = api.post("/v1/webhooks/logs/redeliver", {"webhookId": other.id, "eventId": row["eventId"]})
@@ -166,5 +168,5 @@ def test_a_screen_sees_calls_as_they_happen(api, dial, people, talk):
         print(f"on the screen, the events: {sorted({n for n, _ in stream.events})}")
         call.hang_up()
         stream.wait(lambda n, d: n == "call.ended" and d["call"]["id"] == seen["call"]["id"])
-    assert time.time() - call.ended_at < 5
+    assert time.time() - call.ended_at < 8
     assert api.ask("GET", "/v1/events", key="").status == 401

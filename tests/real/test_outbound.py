@@ -14,20 +14,13 @@ from whatsapp import Fault, refusal
 
 def both_heard(pbx, call, who):
     """Fails unless the user heard the PBX's tone and the PBX the user's 700 Hz; prints both."""
-    heard = call.measure()
-    # A busy machine makes the lab itself send late: that is not the gateway's gap.
-    late = max(0.0, heard.stall - 0.03)
-    print(f"{who}, heard by the user: " + heard.tone(1004, asterisk.MILLIWATT_DBFS, gap=0.04 + late))
-    x, rate = pbx.heard(call.user)
-    x = x[rate:-rate // 2]
-    f, level, gap = sound.frequency(x, rate), sound.level(x), sound.longest_gap(x, rate)
-    print(f"{who}, heard by the PBX: {f:.1f} Hz at {level:.1f} dBFS, gap {1000 * gap:.0f} ms")
-    assert abs(f - 700) < 7 and abs(level + 10) <= 3 and gap <= 0.04 + late
+    print(f"{who}, heard by the user: " + call.measure().tone(1004, asterisk.MILLIWATT_DBFS))
+    print(f"{who}, heard by the PBX: {pbx.hears(call.user, 700, since=call.made)}")
 
 
 @pytest.mark.parametrize("setup, role", [("active", "server"), ("passive", "client")])
 def test_an_extension_calls_a_user_and_both_hear_each_other(desk, people, pbx, talk, cloud, setup, role):
-    person = people(setup=setup, ring=0.3, answer=1.2, frames=sound.tone(700, -10))
+    person = people(setup=setup, ring=0.3, answer=2.5, frames=sound.tone(700, -10))
     dialled = time.time()
     pbx.dial(person.phone, "desk")
     call = person.called()
@@ -47,7 +40,7 @@ def test_an_extension_calls_a_user_and_both_hear_each_other(desk, people, pbx, t
     asked = [r for r in cloud.graph.asked("call_permissions") if r.query.get("user_wa_id", "").lstrip("+") == person.phone]
     assert asked and asked[0].at < call.begun_at, "Meta was not asked for the permission first"
     record = desk.record(call)
-    assert (record["why"], record["answered"]) == ("user_hung_up", True) and 3 <= record["talk_seconds"] <= 6
+    assert (record["why"], record["answered"]) == ("user_hung_up", True) and 3 <= record["talk_seconds"] <= 7, record
 
 
 def test_a_phone_behind_the_pbx_reaches_the_user_too(desk, people, pbx, talk):
@@ -119,9 +112,17 @@ def refused(desk, cloud, pbx):
         except AssertionError as error:
             print(f"{case}: {error}")
             pbx.cli("channel request hangup all")
-    records = desk.records()
+
+    def recorded(person):
+        return [r for r in records if any(person.phone in str(v) for v in r.values())]
+    end = time.monotonic() + 10             # the last ones are written a moment after the PBX has been told
+    while True:
+        records = desk.records()
+        if time.monotonic() > end or all(recorded(person) for case, person in everyone.items() if REFUSALS[case][4] != "in doubt"):
+            break
+        time.sleep(0.2)
     for case, person in everyone.items():
-        found[case][2] = [r for r in records if any(person.phone in str(v) for v in r.values())]
+        found[case][2] = recorded(person)
         for call in person.calls:
             if not call.ended_at:
                 call.hang_up()
@@ -238,12 +239,13 @@ def test_the_pbx_reads_the_keys_of_a_user_who_was_called(desk, people, pbx, talk
 
 
 def test_two_extensions_that_call_one_user_get_one_call(desk, people, pbx, talk):
-    person = people(answer=None, give_up=2.5)
+    person = people(answer=None, give_up=20)
     pbx.dial(person.phone, "desk")
-    person.called()
+    call = person.called()
     pbx.dial(person.phone, "desk")
     assert pbx.answer(person.phone)[0] == 486
-    assert len(person.calls) == 1 and not person.calls[0].ended_at
+    assert len(person.calls) == 1 and not call.ended_at
+    call.hang_up()
 
 
 def test_a_caller_without_an_offer_gets_one(desk, people, plain, talk):
@@ -280,7 +282,9 @@ def test_what_is_no_number_is_not_dialled(desk, people, plain, cloud, dialled):
     before = len(cloud.graph.requests)
     code, _ = plain.invite(dialled, number="200")
     assert code in (404, 484), code
-    assert len(cloud.graph.requests) == before
+    # Other gateways of the run ask Meta for other things meanwhile.
+    asked = [r for r in cloud.graph.requests[before:] if "call_permissions" in r.path or (r.body or {}).get("action") == "connect"]
+    assert not asked, asked
 
 
 def test_a_stranger_can_not_dial_out(desk, people, cloud):
@@ -292,4 +296,4 @@ def test_a_stranger_can_not_dial_out(desk, people, cloud):
             stranger.invite("+" + person.phone)
     finally:
         stranger.close()
-    assert person.attempts == [] and not cloud.graph.asked("call_permissions")[-1].query.get("user_wa_id") == person.phone
+    assert person.attempts == [] and person.phone not in [r.query.get("user_wa_id", "").lstrip("+") for r in cloud.graph.asked("call_permissions")]

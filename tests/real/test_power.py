@@ -14,6 +14,7 @@ from api import Api
 from conftest import desk_settings, nothing_left
 from gateway import API_KEY, Gateway
 from hook import Hook
+from trunklab import until
 from whatsapp import Number
 
 POWER = {n: Number(f"1065403522431{i:02}", f"+155501003{i:02}") for i, n in enumerate(["silent", "echo", "desk"])}
@@ -109,7 +110,8 @@ def test_a_power_cut_in_any_state_of_a_call_leaves_nothing_open(box, dial, peopl
     cloud.send(unknown.status("RINGING"))
     assert unknown.ended(10) == "terminate"
     for status in ("ringing", "answered"):
-        assert api.get("/v1/whatsapp/calls", accountId="desk", status=status)["calls"] == []
+        until(lambda status=status: api.get("/v1/whatsapp/calls", accountId="desk", status=status)["calls"] == [], 5,
+              lambda status=status: api.get("/v1/whatsapp/calls", accountId="desk", status=status))
     assert box.config.read_bytes() == config
     whole(box)
     again = dial.answered("echo")
@@ -135,11 +137,11 @@ def test_a_power_cut_while_settings_are_written_leaves_a_whole_file(box, talk):
                     return
         writer = threading.Thread(target=write)
         writer.start()
-        talk(0.25 + 0.17 * turn)
+        until(lambda: written, 20, "nothing was written")
+        talk(0.05 + 0.17 * turn)
         box.kill()
         over.set()
         writer.join(10)
-        assert written
         box.run("check")
         text = box.config.read_text()
         assert "# a comment that must stay" in text

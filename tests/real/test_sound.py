@@ -32,11 +32,7 @@ def test_the_pbx_hears_the_user_while_the_user_hears_the_pbx(gateway, dial, talk
     talk(5)
     call.hang_up()
     print(f"{style} offer, heard by the user: " + call.measure().tone(1004, asterisk.MILLIWATT_DBFS))
-    x, rate = pbx.heard(dial.seen(call)["num"])
-    x = x[rate:-rate // 2]
-    f, level, gap = sound.frequency(x, rate), sound.level(x), sound.longest_gap(x, rate)
-    print(f"heard by the PBX: {f:.1f} Hz at {level:.1f} dBFS, purity {sound.purity(x, rate, 700):.4f}, gap {1000 * gap:.0f} ms")
-    assert abs(f - 700) < 7 and abs(level + 10) <= 3 and gap <= 0.04
+    print(f"heard by the PBX: {pbx.hears(dial.seen(call)['num'], 700, since=call.made)}")
 
 
 @pytest.mark.parametrize("extension", ["echo", "via-echo"])

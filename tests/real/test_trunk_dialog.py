@@ -161,7 +161,7 @@ def test_a_ringing_that_must_be_acknowledged_is(box, hand, rings, talk, seen, tr
     messages = trunk_pbx.messages(seen(call)["sip"])
     pracks = [text for way, text in messages if way == "in" and text.startswith("PRACK")]
     print(f"a real PBX: {len(pracks)} PRACK; {tone(call, 700, -10)}")
-    assert len(pracks) == 1
+    assert len({re.search(r"branch=([^;\s]+)", text).group(1) for text in pracks}) == 1, pracks     # one, however often it was sent
     call = rings(box, "hand", answered=False, frames=sound.tone(700, -10))
     line = hand.rung(call=call)
     assert "100rel" in line.invite.get("supported", "")
@@ -180,20 +180,20 @@ def test_a_ringing_that_must_be_acknowledged_is(box, hand, rings, talk, seen, tr
 
 
 def test_our_own_ringing_is_repeated_until_it_is_acknowledged(box, hand, users, talk):
-    person = users(ring=0.3, answer=4.5)
+    person = users(ring=0.3, answer=6)
     line = hand.dial(hand.towards((box.address, 5060)), f"sip:+{person.phone}@{box.address}", Voice(HAND),
                      headers=["Supported: 100rel", "Require: 100rel"])
     ringing = line.wait(180)
     assert "100rel" in ringing.get("require", "") and ringing.get("rseq")
-    again = [line.wait(180, timeout=3).at for _ in range(2)]
+    again = [line.wait(180, timeout=6).at for _ in range(2)]
     gaps = [b - a for a, b in zip([ringing.at, *again], again)]
     line.remote, line.target = ringing.get("to"), ringing.target
     line.request("PRACK", headers=[f"RAck: {ringing.get('rseq')} 1 INVITE"])
     line.wait(lambda m: m.code == 200 and m.method == "PRACK")
-    talk(2)
+    talk(2.5)
     extra = [m for m in line.kept if m.code == 180]
     print(f"repeated after {', '.join(f'{g:.2f}' for g in gaps)} s; {len(extra)} more after PRACK")
-    assert 0.3 < gaps[0] < 0.8 and 0.7 < gaps[1] < 1.4 and not extra
+    assert 0.3 < gaps[0] < 0.95 and 0.6 < gaps[1] < 1.8 and not extra      # half a second, then a whole one
     assert line.ack(line.wait(lambda m: m.code == 200 and m.method == "INVITE")).code == 200
     assert line.bye() == 200
 
@@ -331,7 +331,7 @@ def test_a_session_that_is_too_short_for_the_pbx_is_made_longer(box, hand, rings
     assert int(first.invite.get("session-expires").split(";")[0]) == 90 and "timer" in first.invite.get("supported", "")
     first.reply(422, headers=["Min-SE: 600"])
     first.wait("ACK")
-    second = until(lambda: [m for m in hand.requests("INVITE", first.id) if m.at > first.invite.at], 5, "no second INVITE")[0]
+    second = until(lambda: [m for m in hand.requests("INVITE", first.id) if m.at > first.invite.at], 8, "no second INVITE")[0]
     assert int(second.get("session-expires").split(";")[0]) >= 600 and int(second.get("min-se")) >= 600
     first.reply(486, request=second)
     call.ended()

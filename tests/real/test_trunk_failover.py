@@ -50,7 +50,7 @@ def test_a_pbx_that_is_killed_while_it_rings_does_not_cost_the_call(boxes, rings
     first, second = pair
     box = boxes(37, site(transport, codecs=codecs), {"late": to_site("late"), "echo": to_site("echo")}, ring_seconds=15)
     call = rings(box, "late", answered=False, frames=sound.tone(700, -10))
-    until(lambda: saw(first, call), 5, "the first PBX was not rung")
+    until(lambda: saw(first, call), 10, "the first PBX was not rung")
     talk(0.7)
     first.kill()
     at = time.time()
@@ -196,7 +196,7 @@ def test_calls_are_shared_by_weight(boxes, rings, hands):
         for line in list(pbx.lines.values()):
             line.reply(486)
     print(f"48 calls to weights 30, 10, 0: {share}")
-    assert 27 <= share[0] <= 45 and 3 <= share[1] <= 21 and share[2] <= 2
+    assert 22 <= share[0] <= 47 and 1 <= share[1] <= 26 and share[2] <= 2      # by chance: 36 and 12, beyond this once in 100,000
 
 
 def test_each_trunk_registers_on_its_own(boxes, hands):
@@ -207,7 +207,7 @@ def test_each_trunk_registers_on_its_own(boxes, hands):
     box = boxes(37, trunks, {"x": "a@t0"}, ready=False)
     box.start_unready()
     states = lambda: {t["name"]: t["state"] for t in box.api.get("/v1/trunks")["trunks"]}       # noqa: E731
-    until(lambda: states()["t0"] == "registered" and states()["t1"] == "failed", 5, lambda: f"{states()}")
+    until(lambda: states()["t0"] == "registered" and states()["t1"] == "failed", 10, lambda: f"{states()}")
     print(states())
     assert states()["t2"] in ("trying", "failed")
     assert len(two.requests("REGISTER")) <= 2

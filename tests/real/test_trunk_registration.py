@@ -9,16 +9,16 @@ from trunklab import HAND, PBX, SECRET, tone, until, why
 from voice import Voice
 
 
-def registers(pbx):
-    """When REGISTERs arrived, seconds since 1970."""
-    return [m.at for m in pbx.seen if m.code is None and m.method == "REGISTER"]
+def registers(pbx, again=False):
+    """When REGISTERs arrived, seconds since 1970; `again`: also those that were sent again because the answer was late."""
+    return [m.at for m in pbx.requests("REGISTER", again=again)]
 
 
 def test_a_trunk_made_by_the_recipe_registers_and_carries_a_call(boxes, rings, talk, seen, trunk_pbx):
     name = "whatsapp"
     trunk = section("pbx", f"sip:{PBX}:5060;transport=udp", username=name, password=SECRET, register=True)
     box = boxes(31, [trunk], {"echo": "echo@pbx"})
-    contact = until(lambda: trunk_pbx.contact(name), 5, "nothing was registered")
+    contact = until(lambda: trunk_pbx.contact(name), 10, "nothing was registered")
     call = rings(box, "echo", frames=sound.tone(700, -10))
     talk(2.5)
     call.hang_up()
@@ -29,7 +29,7 @@ def test_a_trunk_made_by_the_recipe_registers_and_carries_a_call(boxes, rings, t
     print(f"{name} at {contact}: " + tone(call, 700, -10))
     assert why(box, call) == "user_hung_up"
     box.stop()
-    until(lambda: trunk_pbx.contact(name) is None, 5, "the registration was not taken back at the end")
+    until(lambda: trunk_pbx.contact(name) is None, 10, "the registration was not taken back at the end")
 
 
 @pytest.fixture
@@ -61,7 +61,7 @@ def test_a_digest_is_right_and_its_nonce_counted(boxes, hand, algorithm):
         return (200, []) if proven(request, "pw-by-hand-4c") else (401, [challenge(nonce="n1", algorithm=algorithm)])
     hand.registrar = registrar
     box = registering(boxes, hand)
-    asked = list({m.cseq: m for m in hand.requests("REGISTER")}.values())      # each once, however often it was sent
+    asked = hand.requests("REGISTER")
     print(f"{[m.get('authorization') for m in asked]}")
     assert len(asked) == 2 and asked[0].cseq[0] + 1 == asked[1].cseq[0] and asked[0].get("call-id") == asked[1].get("call-id")
     assert "nc=00000001" in asked[1].get("authorization") and state(box)["state"] == "registered"
@@ -87,8 +87,8 @@ def test_a_nonce_that_has_grown_old_is_exchanged_without_a_failure(boxes, hand, 
     box = registering(boxes, hand, expires=20)
     now[0] = next(nonces)
     until(lambda: len(hand.requests("REGISTER")) >= 4, 25, "no refresh")
-    talk(0.3)
-    assert state(box)["state"] == "registered" and not any("WARN" in line for line in box.out + box.err if "regist" in line)
+    until(lambda: state(box)["state"] == "registered", 5, lambda: f"{state(box)}")
+    assert not any("WARN" in line for line in box.out + box.err if "regist" in line)
     at = registers(hand)
     print(f"refreshed {at[2] - at[1]:.1f} s after a registration for 20 s")
     assert at[2] - at[1] < 20
@@ -97,9 +97,10 @@ def test_a_nonce_that_has_grown_old_is_exchanged_without_a_failure(boxes, hand, 
 def test_a_registrar_that_always_asks_again_is_not_asked_for_ever(boxes, hand, talk):
     hand.registrar = lambda request: (401, [challenge()])
     box = registering(boxes, hand, ready=False)
+    until(lambda: state(box)["state"] == "failed", 15, lambda: f"{state(box)}")
     talk(5)
     print(f"{len(registers(hand))} REGISTERs in 5 s; {state(box)}")
-    assert len(registers(hand)) <= 6 and state(box)["state"] == "failed"
+    assert len(registers(hand)) <= 8
     assert "401" in str(state(box))
 
 
@@ -112,7 +113,7 @@ def test_a_lifetime_that_the_registrar_finds_too_short_is_made_longer(boxes, han
 def test_a_registrar_that_is_overloaded_is_left_alone_as_long_as_it_asks(boxes, hand, talk):
     hand.registrar = lambda request: (503, ["Retry-After: 4"]) if len(registers(hand)) < 2 else (200, [])
     registering(boxes, hand, ready=False)
-    until(lambda: len(registers(hand)) >= 2, 12, "it was never asked again")
+    until(lambda: len(registers(hand)) >= 2, 15, "it was never asked again")
     pause = registers(hand)[1] - registers(hand)[0]
     print(f"asked again after {pause:.1f} s")
     assert 3.9 <= pause <= 9

@@ -38,7 +38,7 @@ def stands(box, hand, rings):
     return call, line
 
 
-def told(line, timeout=2.5, once=False):
+def told(line, timeout=8.0, once=False):
     """What NOTIFY said about a transfer: (first line of its body, state of the subscription)."""
     found = []
     while True:
@@ -68,8 +68,8 @@ def test_a_pbx_sends_the_caller_elsewhere(box, rings, talk, seen, trunk_pbx):
 
     def heard(hertz, a, b):
         return hears(call, hertz, sound.level(stretch(call, a, b)), a, b)
-    print(f"first: {heard(1004, at + 0.8, at + 1.6)}; then {heard(1477, at + 4, end - 0.3)}")
-    done = until(lambda: trunk_pbx.said("REFERRED"), 5, "Asterisk never heard how its transfer went")
+    print(f"first: {heard(1004, at + 0.4, at + 1.2)}; then {heard(1477, at + 4, end - 0.3)}")
+    done = until(lambda: trunk_pbx.said("REFERRED"), 10, "Asterisk never heard how its transfer went")
     assert done[-1]["status"] == "SUCCESS", done
     x, rate = trunk_pbx.heard("blind")
     f = sound.frequency(x[rate:], rate)
@@ -175,7 +175,7 @@ def test_an_agent_of_a_real_pbx_transfers_after_a_consultation(box, hand, phone,
     talk(2)
     call.hang_up()
     print("the user hears the telephone: " + hears(call, 850, -10, at + 0.5, at + 1.8))
-    phone.until(lambda: "terminated" in phone.printed(), 5, "the telephone's call did not end with the user's")
+    phone.until(lambda: "terminated" in phone.printed(), 10, "the telephone's call did not end with the user's")
 
 
 def test_a_pbx_takes_a_call_over_with_replaces(box, hand, rings, talk):

@@ -164,7 +164,7 @@ def test_a_pbx_comes_in_by_tls(boxes, users, talk, authority, papers):
         print(f"over TLS that the PBX opened: {line.voice.tone(700, -10)}")
 
         def serial():
-            with socket.create_connection((box.address, 5061), timeout=3, source_address=(HAND, 0)) as plain, \
+            with socket.create_connection((box.address, 5061), timeout=10, source_address=(HAND, 0)) as plain, \
                     context.wrap_socket(plain, server_hostname=box.address) as it:
                 return int(it.getpeercert()["serialNumber"], 16)
         assert serial() == ours.serial
@@ -220,11 +220,11 @@ def test_a_silent_pbx_is_asked_again_by_udp_and_not_by_tcp(boxes, rings):
         time.sleep(4)
         for call in calls:
             call.hang_up()
-        at = [m.at for m in lines[0].came("INVITE")]
+        at = [m.at for m in lines[0].came("INVITE", again=True)]
         gaps = [b - a for a, b in zip(at, at[1:])]
-        print(f"UDP: {len(at)} INVITEs, after {', '.join(f'{g:.2f}' for g in gaps)} s; TCP: {len(lines[1].came('INVITE'))}")
-        assert len(gaps) == 3 and abs(gaps[0] - 0.5) < 0.15 and abs(gaps[1] - 1) < 0.2 and abs(gaps[2] - 2) < 0.3
-        assert len(lines[1].came("INVITE")) == 1
+        print(f"UDP: {len(at)} INVITEs, after {', '.join(f'{g:.2f}' for g in gaps)} s; TCP: {len(lines[1].came('INVITE', again=True))}")
+        assert len(gaps) == 3 and abs(gaps[0] - 0.5) < 0.3 and abs(gaps[1] - 1) < 0.4 and abs(gaps[2] - 2) < 0.4
+        assert len(lines[1].came("INVITE", again=True)) == 1
 
 
 def test_a_proxy_in_front_of_the_pbx(boxes, rings, users, talk, authority):
