@@ -57,6 +57,14 @@ class Twilio:
     def decode(self, data):
         return sound.from_g711(0, data)
 
+    def opens(self):
+        """What the bot says as soon as it is connected."""
+        return ()
+
+    def replies(self, message):
+        """What it says to a message at once."""
+        return ()
+
     def names(self, start):
         """The stream's and the call's ids as the first messages tell them."""
         return start[self.stream], start["start"][self.call]
@@ -111,6 +119,12 @@ class Pcm16:
 
     def __init__(self, rate):
         self.rate = rate
+
+    def opens(self):
+        return ()
+
+    def replies(self, message):
+        return ()
 
     def encode(self, x):
         return to_pcm16(x)
@@ -279,6 +293,8 @@ class Talk(Awaited):
         leave = asyncio.get_running_loop().call_later(self.bearing.leave, lambda: self.bot._soon(self._ws.close())) \
             if self.bearing.leave is not None else None
         greeted = False
+        for first in self.dialect.opens():
+            await self._send(first)
         try:
             async for message in self._ws:
                 if message.type == WSMsgType.PING:
@@ -289,6 +305,8 @@ class Talk(Awaited):
                 if message.type not in (WSMsgType.TEXT, WSMsgType.BINARY):
                     continue
                 said = self._take(message)
+                for reply in self.dialect.replies(self.got[-1][1]) if self.got else ():
+                    await self._send(reply)
                 if self.bearing.greet and not greeted and self.begun:
                     greeted = True
                     hertz, dbfs, seconds = self.bearing.greet
@@ -489,8 +507,8 @@ class Bot(Awaited):
         self.talks = []
         self.refused = []               # (time, path, status) of upgrades that were turned away
         self.knocks = {}
-        self.makes = {}                 # path: (status, body) that a POST there is answered with
-        self.asked = []                 # (path, headers, body) of those POSTs
+        self.makes = {}                 # path: (status, body) that a POST or a GET there is answered with
+        self.asked = []                 # (path, headers, body) of those POSTs, and the query of GETs
         self.authority = Authority(folder, address)
         self._loop = asyncio.new_event_loop()
         self._tasks = set()
@@ -547,6 +565,10 @@ class Bot(Awaited):
 
     async def _serve(self, request):
         path = request.match_info["path"]
+        if path in self.makes and "Upgrade" not in request.headers:
+            self.asked.append((path, {k.lower(): v for k, v in request.headers.items()}, dict(request.query)))
+            status, body = self.makes[path]
+            return web.json_response(body, status=status)
         bearing = self.bearings.get(path)
         status = 404 if bearing is None else bearing.refuse
         if bearing is not None and bearing.busy[0]:
