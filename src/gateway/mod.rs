@@ -38,7 +38,7 @@ pub use route::Settings;
 pub use trace::Traced;
 
 use crate::call::leg::{Side, Why};
-use crate::call::{Call, Step};
+use crate::call::{Call, Step, without_numbers};
 use crate::clock::{Now, Tick};
 use crate::sip;
 use crate::whatsapp::permit::Permits;
@@ -253,7 +253,7 @@ impl Gateway {
                 }
                 let record = live.record(now);
                 tracing::info!(call = %record.id, why = %record.why, seconds = record.talk_seconds as u64,
-                    detail = %record.detail, "call ended");
+                    detail = %without_numbers(&record.detail), "call ended");
                 self.outputs.push_back(Output::Record { call: key, record: Box::new(record) });
             }
         }

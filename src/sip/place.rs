@@ -1,6 +1,7 @@
 //! The places of a trunk (RFC 3263 §4.3): which one is spoken to, which ones failed and may rest, and what becomes of
 //! the trunk and of a call when one fails.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use crate::clock::{Now, Tick};
@@ -156,6 +157,11 @@ impl Trunk {
         }
         let before = self.places.current();
         let old = std::mem::replace(&mut self.places, Places::new(&found));
+        for left in old.iter().map(|found| found.way.ip().to_canonical()) {
+            if self.former.len() < MOST_PLACES && !self.admits(left) {
+                self.former.push(left);
+            }
+        }
         self.settings.found = found;
         for place in &mut self.places.all {
             let known = old.all.iter().find(|known| known.found.way == place.found.way);
@@ -301,6 +307,16 @@ impl Call {
         caller.peer = way;
         self.phase = Phase::Calling { heard: false };
         self.invite(trunk, core, now);
+    }
+
+    /// Whether the PBX speaks from there in this call.
+    pub(crate) fn is_with(&self, address: IpAddr) -> bool {
+        let ours = match &self.role {
+            Role::Caller(caller) => Some(caller.peer),
+            Role::Called(_) => None,
+        };
+        let seen = self.dialog.as_ref().map(|dialog| dialog.seen);
+        ours.into_iter().chain(seen).any(|way| way.ip().to_canonical() == address)
     }
 
     /// The connection that the call's messages came by is gone: the next one goes to the trunk's own place.

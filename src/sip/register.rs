@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::call::without_numbers;
 use crate::clock::{Now, Tick};
 
 use super::Core;
@@ -258,6 +259,7 @@ impl Trunk {
         let pause = wait.map_or(pause, |wait| wait.clamp(pause, LONGEST_PAUSE));
         self.registration.due = Some(now.tick + pause);
         if self.registration.failures == 1 {
+            let why = without_numbers(&why);
             tracing::warn!(trunk = %self.settings.name, %why, "not registered");
         }
         self.enter(TrunkState::Failed { code, why }, core, now);

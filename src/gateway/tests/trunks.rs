@@ -5,7 +5,7 @@ use crate::gateway::FarSound;
 
 const OTHER: &str = "192.0.2.11:5060";
 
-fn group() -> String {
+pub(super) fn group() -> String {
     CONFIG
         .replace("register = false\n", "register = false\ngroup = \"all\"\npriority = 1\n")
         .replace("200@pbx", "200@all")

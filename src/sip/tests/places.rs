@@ -373,3 +373,27 @@ fn a_trunk_that_moves_while_all_its_places_are_dead_ends_every_call_once() {
     lab.pass(Duration::from_secs(200));
     assert!(lab.ua.calls.is_empty());
 }
+
+#[test]
+fn calls_that_began_before_the_trunk_moved_are_heard_from_where_it_was() {
+    let mut lab = up_at(&[FIRST]);
+    lab.alive = true;
+    let (invite, _) = lab.talking();
+    lab.ua.set_peers("pbx", places(&[SECOND]), lab.now);
+    lab.drain();
+    lab.events.clear();
+    lab.invite(3, CALLEE, "Contact: <sip:200@192.0.2.1:5062>\r\n", THEIRS);
+    lab.take("503");
+    lab.no_event();
+    lab.ask(&invite, "BYE", 1, "", "");
+    lab.take("200");
+    assert!(lab.ending().answered);
+    lab.pass(Duration::from_secs(64));
+    lab.sent.clear();
+    let foreign = lab.ua.counters().dropped_foreign;
+    lab.invite(4, CALLEE, "Contact: <sip:200@192.0.2.1:5062>\r\n", THEIRS);
+    assert!(lab.sent.is_empty(), "{:?}", lab.sent);
+    assert_eq!(lab.ua.counters().dropped_foreign, foreign + 1);
+    let admitted = |text: &str| lab.ua.admitted().iter().any(|range| range.contains(addr(text).ip()));
+    assert!(admitted(SECOND) && !admitted(FIRST));
+}
