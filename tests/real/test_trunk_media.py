@@ -378,4 +378,4 @@ def test_early_media_reaches_nobody_and_the_answer_everybody(box, rings, talk):
     print("after early media: " + tone(call, 1004, asterisk.MILLIWATT_DBFS))
     record = until(lambda: box.record(call), 5, "no record")
     print(f"record: { {k: v for k, v in record.items() if 'early' in k} }")
-    assert record["answered"] is True
+    assert record["answered"] is True and record["trunk"]["early_media"] is True
