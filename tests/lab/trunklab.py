@@ -28,7 +28,8 @@ def account(name, **keys):
 
 def recipe(pbx, folder):
     """What the addresses and passwords of docs/pbx/asterisk/pjsip.conf are here."""
-    return {"192.0.2.10": pbx, "CHANGE-ME-whatsapp": SECRET, "CHANGE-ME-tls": TLS,
+    ports = {"192.0.2.10:": f"[{pbx}]:"} if ":" in pbx else {}
+    return ports | {"192.0.2.10": pbx, "CHANGE-ME-whatsapp": SECRET, "CHANGE-ME-tls": TLS,
             "/etc/asterisk/keys": folder, "minimum_expiration = 20": "minimum_expiration = 5"}
 
 
