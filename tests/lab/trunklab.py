@@ -77,6 +77,7 @@ ACCOUNTS = {
     "info": {"dtmf_mode": "info"},
     "timers": {"timers": "always", "timers_min_se": "90", "timers_sess_expires": "90"},
     "prack": {"100rel": "required"},
+    "mux": {"rtcp_mux": "yes"},
     "srtp32": {"media_encryption": "sdes", "srtp_tag_32": "yes"},
 }
 PHONES = {"1001": "g722", "1002": "opus", "1003": "alaw,ulaw", "1004": "alaw"}
