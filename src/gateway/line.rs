@@ -83,7 +83,10 @@ struct Far {
     /// Until when another address may be learned; `None` once one was, or the negotiated one was heard.
     learning: Option<Tick>,
     learn_any: bool,
-    /// How long it may be silent; `None`: for ever.
+    /// Whether sound is to flow both ways: only then is its silence a fault. Who holds us says that it sends
+    /// (RFC 3264 §8.4), and has music or has none.
+    speaks: bool,
+    /// How long it may be silent then; `None`: for ever.
     silence: Option<Duration>,
 }
 
@@ -172,8 +175,8 @@ impl Line {
             rtcp_mux: path.rtcp_mux,
             learning: Some(now + LEARNING),
             learn_any: path.learn_any,
-            // Who holds us says that it sends (RFC 3264 §8.4), and has music or has none.
-            silence: path.silence.filter(|_| media.speaks && media.sends),
+            speaks: media.speaks && media.sends,
+            silence: path.silence,
         });
         self.far_alive = now;
         Ok(())
@@ -329,7 +332,12 @@ impl Line {
         }
         let silence = if now - self.user_alive >= USER_SILENCE {
             Silence::User
-        } else if self.far.and_then(|far| far.silence).is_some_and(|limit| now - self.far_alive >= limit) {
+        } else if self
+            .far
+            .filter(|far| far.speaks)
+            .and_then(|far| far.silence)
+            .is_some_and(|limit| now - self.far_alive >= limit)
+        {
             Silence::Far
         } else {
             return None;

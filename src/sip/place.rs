@@ -78,6 +78,19 @@ impl Places {
         self.iter().min_by_key(distance)
     }
 
+    /// The one that is spoken to if the present one fails now; none if each has failed since anything worked, or rests.
+    fn next(&self, now: Now) -> Option<usize> {
+        let free = |(index, place): (usize, &Place)| {
+            index != self.at && place.rests.is_none_or(|until| until <= now.tick)
+        };
+        self.all.iter().enumerate().position(free).filter(|_| self.failures + 1 < self.all.len())
+    }
+
+    /// Whether there is another one to go on at: then silence is not waited for to its end.
+    pub fn has_another(&self, now: Now) -> bool {
+        self.next(now).is_some()
+    }
+
     /// That place failed. True: another one is spoken to from now on.
     fn failed(&mut self, way: Way, rest: Duration, now: Now) -> bool {
         let Some(index) = self.all.iter().position(|place| place.found.way == way) else { return false };
@@ -87,10 +100,9 @@ impl Places {
         if index != self.at {
             return false;
         }
+        let next = self.next(now);
         self.failures = self.failures.saturating_add(1);
-        let another = self.failures < self.all.len();
-        let free = |place: &Place| another && place.rests.is_none_or(|until| until <= now.tick);
-        match self.all.iter().position(free) {
+        match next {
             Some(next) => {
                 self.at = next;
                 true
@@ -417,13 +429,17 @@ impl UserAgent {
         true
     }
 
-    /// An INVITE has gone without any answer for as long as its caller was willing to wait, or OPTIONS while a telephone
-    /// rings.
+    /// An INVITE has gone without any answer for as long as its caller was willing to wait, OPTIONS while a telephone
+    /// rings, or either of OPTIONS and REGISTER while another place has not been tried.
     fn impatient(&mut self, owner: Owner, now: Now) {
-        if let Owner::Options(index) = owner {
+        if let Owner::Options(index) | Owner::Register(index) = owner {
             self.core.transactions.forget(owner);
             if let Some(trunk) = self.trunks.get_mut(index) {
-                trunk.ping_lost(&mut self.core, now);
+                if owner == Owner::Register(index) {
+                    trunk.register_lost(&mut self.core, now);
+                } else {
+                    trunk.ping_lost(&mut self.core, now);
+                }
             }
         }
         let Owner::Invite(number) = owner else { return };

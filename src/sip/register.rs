@@ -169,8 +169,10 @@ impl Trunk {
         }
         registration.sent = Some(now.tick);
         // What comes in for an older attempt must not be taken for an answer to this one.
-        core.transactions.forget(Owner::Register(self.index));
-        self.send("REGISTER", draft, peer, Owner::Register(self.index), core, now);
+        let owner = Owner::Register(self.index);
+        core.transactions.forget(owner);
+        self.send("REGISTER", draft, peer, owner, core, now);
+        self.or_elsewhere(owner, core, now);
     }
 
     /// An answer to REGISTER.

@@ -25,6 +25,9 @@ const WITHOUT_TCP: Duration = Duration::from_secs(600);
 /// How often a PBX with a telephone that rings is asked, and how long its answer may take.
 const WATCH: Duration = Duration::from_secs(3);
 
+/// How long REGISTER and OPTIONS wait at one place while another could be tried (RFC 3263 §4.3 has 64 T1, half a minute).
+const ELSEWHERE: Duration = Duration::from_secs(4);
+
 /// What we call ourselves as long as no way to the trunk is known.
 const NOWHERE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
 
@@ -357,8 +360,17 @@ impl Trunk {
             return;
         };
         self.ping_sent = Some(now.tick);
-        self.ask(peer, Owner::Options(self.index), core, now);
+        let owner = Owner::Options(self.index);
+        self.ask(peer, owner, core, now);
+        self.or_elsewhere(owner, core, now);
         self.hurry(core, now);
+    }
+
+    /// What has just been sent is not waited for long if there is another place to ask.
+    pub fn or_elsewhere(&self, owner: Owner, core: &mut Core, now: Now) {
+        if self.places.has_another(now) {
+            core.transactions.hurry(owner, ELSEWHERE, now);
+        }
     }
 
     /// A dead PBX says nothing about a telephone that it had ringing: while one rings that could ring elsewhere, OPTIONS

@@ -553,6 +553,21 @@ fn a_trunk_that_has_dialled_enough_for_today_is_told_when_tomorrow_begins() {
 }
 
 #[test]
+fn what_a_trunk_dialled_before_a_restart_counts() {
+    let mut story =
+        Story::with(&CONFIG.replace("register = false\n", "register = false\ndial_per_day = 1\n"));
+    let options = story.expect_sip("OPTIONS");
+    story.pbx_says(&options, "200 OK", "");
+    let now = story.now;
+    story.gateway.dialled_before("pbx", crate::clock::Wall(now.wall.0 - 7_200_000), now);
+    story.gateway.dialled_before("a trunk that is no more", now.wall, now);
+    story.pbx_calls("+4915112345678", "", "a");
+    story.expect_sip("SIP/2.0 100");
+    let refused = story.expect_sip("SIP/2.0 486");
+    assert!(refused.contains("dial_per_day"), "{refused}");
+}
+
+#[test]
 fn what_sip_said_in_a_call_can_be_seen_while_tracing_is_on() {
     let mut story = Story::with_trunk_up();
     let command = crate::gateway::desk::Command::Tracing { on: Some(true) };
