@@ -5,6 +5,8 @@ pub mod leg;
 pub mod record;
 pub mod recording;
 pub mod state;
+mod words;
 
 pub use leg::Direction;
 pub use state::{CONFIRMING, Call, Limits, Step};
+pub use words::without_numbers;

@@ -187,6 +187,7 @@ pub(super) fn check(r: &mut Reader<'_>, config: &Config, sections: &[Section<'_>
     for (trunk, section) in config.trunks.iter().zip(sections) {
         credentials(r, trunk, section);
         not_ourselves(r, config, trunk, section);
+        not_alone(r, config, trunk, section, sections);
         group(r, config, trunk, section, sections);
     }
 }
@@ -231,6 +232,37 @@ fn not_ourselves(r: &mut Reader<'_>, config: &Config, trunk: &TrunkConfig, secti
             Fault::at(&server_at, format!("is this gateway's own address ({key} is {listen})"))
                 .hint("give one of the two another port"),
         );
+    }
+}
+
+/// What the PBX calls is told apart by the Contact of each, which only whoever registers has left there.
+fn not_alone(
+    r: &mut Reader<'_>,
+    config: &Config,
+    trunk: &TrunkConfig,
+    section: &Section<'_>,
+    sections: &[Section<'_>],
+) {
+    let server_at = r.at(section, "server");
+    if !r.sound(&server_at) {
+        return;
+    }
+    if trunk.transport == Some(Transport::Tls) && config.sip.tls.is_none() {
+        r.note(&server_at, "is reached by TLS, but there is no sip.tls_listen: the PBX can call only over the connection that is open");
+    }
+    let mut before = config.trunks.iter().zip(sections).take_while(|(other, _)| other.name != trunk.name);
+    let same = |other: &TrunkConfig| {
+        other.address.host.eq_ignore_ascii_case(&trunk.address.host) && other.port() == trunk.port()
+    };
+    if let Some((other, theirs)) =
+        before.find(|(other, _)| same(other) && !(other.register && trunk.register))
+    {
+        let line = r.at(theirs, "server").line;
+        let what = format!(
+            "is that of \"{}\" in line {line} too: calls from there are taken for that one's, unless both register",
+            other.name
+        );
+        r.note(&server_at, &what);
     }
 }
 

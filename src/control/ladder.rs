@@ -140,8 +140,7 @@ fn digits_hidden(line: &str) -> String {
 }
 
 /// The first words of a message: what it is.
-fn said(bytes: &[u8]) -> (String, Option<String>) {
-    let text = String::from_utf8_lossy(bytes);
+fn said(text: &str) -> (String, Option<String>) {
     let first = text.lines().next().unwrap_or_default();
     let mut words = first.split(' ');
     let what = match words.next().unwrap_or_default() {
@@ -177,7 +176,7 @@ pub fn ladder(trace: &[Traced], mask: Mask) -> String {
     }
     let _ = writeln!(out, "\n  seconds  watrunk{:34}peer", "");
     for traced in trace {
-        let (what, cseq) = said(&traced.bytes);
+        let (what, cseq) = said(&masked(&traced.bytes, mask));
         let nth = ways.iter().position(|way| *way == traced.way.to_string()).map_or(0, |at| at + 1);
         let sdp = if has_sdp(&traced.bytes) { " (SDP)" } else { "" };
         let what: String = format!("{what}{sdp}").chars().take(32).collect();
@@ -360,6 +359,16 @@ mod tests {
             "{seen}"
         );
         assert!(seen.contains("== 0.250 from udp:192.0.2.10:5060\nSIP/2.0 180 Ringing"), "{seen}");
+    }
+
+    #[test]
+    fn the_ladders_own_lines_name_nobody_either() {
+        let mut trace = trace();
+        let busy = "SIP/2.0 486 +4930123456 busy\r\nCSeq: 1 INVITE\r\n\r\n";
+        trace[1].bytes = busy.as_bytes().to_vec();
+        let seen = ladder(&trace, Mask::All);
+        assert!(seen.contains("|<─ 486 +*** busy ─") && !seen.contains("30123456"), "{seen}");
+        assert!(ladder(&trace, Mask::Credentials).contains("|<─ 486 +4930123456 busy ─"));
     }
 
     #[test]

@@ -99,6 +99,7 @@ fn word(state: &TrunkState) -> (&'static str, Option<&str>) {
         TrunkState::Trying => ("trying", None),
         TrunkState::Registered { .. } => ("registered", None),
         TrunkState::Reachable { .. } => ("reachable", None),
+        TrunkState::Silent => ("silent", Some("no answer to OPTIONS so far: calls are tried all the same")),
         TrunkState::Failed { why, .. } => ("failed", Some(why)),
         TrunkState::Stopped => ("stopped", None),
     }

@@ -8,12 +8,14 @@ use super::route::Route;
 use super::{CallKey, Gateway, LineOrder, Output, route};
 use crate::call::leg::{Event, Order, Side, Why};
 use crate::call::record::PlacedBy;
+use crate::call::without_numbers;
 use crate::clock::Now;
 use crate::media::srtp::{MasterKey, SrtpKeys, Suite};
 use crate::media::{Codec, DtmfFormat, FarMedia};
 use crate::sip::{self, Cause, Dial, EndedBy, Ending, LegId, sdp};
 use crate::whatsapp::verdict;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 impl Gateway {
     pub(super) fn order_far(&mut self, key: CallKey, order: Order, now: Now) {
@@ -33,6 +35,10 @@ impl Gateway {
 
     /// Our side of the sound towards a trunk.
     pub(super) fn local_media(&mut self, trunk: &str, rtp: SocketAddr, secret: Secret) -> sdp::LocalMedia {
+        // Sound goes where signalling goes, unless it listens at an address of its own.
+        let named = self.agent.local(trunk).map(|local| local.ip());
+        let named = named.filter(|ip| rtp.ip().is_unspecified() || self.settings.public_ip == Some(*ip));
+        let rtp = SocketAddr::new(named.unwrap_or(rtp.ip()), rtp.port());
         let session = self.random.next() >> 2;
         let (codecs, srtp) = self.spoken(trunk);
         let dtmf = !self.settings.trunk(trunk).is_some_and(|trunk| trunk.digits_by_info);
@@ -262,8 +268,11 @@ impl Gateway {
                 sip::TrunkState::Registered { .. } | sip::TrunkState::Reachable { .. } => {
                     tracing::info!(%trunk, "the trunk is up");
                 }
+                sip::TrunkState::Silent => {
+                    tracing::warn!(%trunk, "the trunk does not answer OPTIONS: calls are tried all the same");
+                }
                 sip::TrunkState::Failed { code, why } => {
-                    tracing::warn!(%trunk, code, %why, "the trunk is down");
+                    tracing::warn!(%trunk, code, why = %without_numbers(why), "the trunk is down");
                 }
                 sip::TrunkState::Unresolved | sip::TrunkState::Trying | sip::TrunkState::Stopped => {}
             }
@@ -294,6 +303,11 @@ impl Gateway {
         let Some(live) = self.calls.get(&key) else { return };
         let trunk = live.trunk.as_deref().and_then(|trunk| self.settings.trunk(trunk));
         let sound = far_sound(remote, trunk);
+        let told = |sound: &FarSound| sound.media.digits_told;
+        let asked_for = trunk.is_some_and(|trunk| trunk.digits_by_info);
+        if told(&sound) && !asked_for && !live.far_sound.as_ref().is_some_and(told) {
+            tracing::info!(call = %live.id, "the PBX takes no telephone-event: the user's keys go to it by INFO");
+        }
         self.point(key, sound);
     }
 
@@ -340,7 +354,7 @@ fn far_sound(remote: &sdp::RemoteMedia, trunk: Option<&route::Trunk>) -> FarSoun
         comfort_noise: remote.comfort_noise,
         sends,
         speaks,
-        digits_told: trunk.is_some_and(|trunk| trunk.digits_by_info),
+        digits_told: remote.dtmf.is_none() || trunk.is_some_and(|trunk| trunk.digits_by_info),
     };
     let path = FarPath {
         rtp: remote.rtp,
@@ -348,6 +362,7 @@ fn far_sound(remote: &sdp::RemoteMedia, trunk: Option<&route::Trunk>) -> FarSoun
         rtcp_mux: remote.rtcp_mux,
         learn_any: trunk.is_some_and(|trunk| trunk.learn_media),
         keys: remote.keys.as_ref().and_then(srtp_keys),
+        silence: trunk.and_then(|trunk| trunk.silence).map(Duration::from_secs),
     };
     FarSound { media, path: Box::new(path) }
 }

@@ -6,6 +6,7 @@ use super::live::{FarState, Live};
 use super::route::{Random, Settings, Trunk};
 use super::{CallKey, Gateway};
 use crate::call::leg::Why;
+use crate::call::without_numbers;
 use crate::clock::Now;
 use crate::sip::{DialError, EndedBy, Ending, LegId};
 
@@ -59,7 +60,11 @@ impl Gateway {
     /// The next trunk to be tried for this call, and how long it may say nothing at all.
     pub(super) fn next_trunk(&mut self, key: CallKey, name: &str) -> Option<(String, Option<Duration>)> {
         let begun = self.calls.get_mut(&key)?.hunt.take();
-        let mut left = begun.unwrap_or_else(|| candidates(&self.settings, name, &mut self.random));
+        let mut left = begun.unwrap_or_else(|| {
+            // A trunk that says nothing has gone to its next place by the time it is tried again.
+            let trunks = candidates(&self.settings, name, &mut self.random).into_iter();
+            trunks.flat_map(|trunk| vec![trunk.clone(); self.agent.places(&trunk).max(1)]).collect()
+        });
         let next = (!left.is_empty()).then(|| left.remove(0));
         let patience = (!left.is_empty()).then_some(PATIENCE);
         self.calls.get_mut(&key)?.hunt = Some(left);
@@ -71,6 +76,7 @@ impl Gateway {
         if let Some(live) = self.calls.get_mut(&key) {
             tracing::info!(call = %live.id, %trunk, %error, "this trunk does not take the call");
             live.unheard = Some((refused_by(error), format!("{trunk}: {error}")));
+            live.pass_over(trunk);
         }
     }
 
@@ -102,12 +108,19 @@ impl Gateway {
             return false;
         }
         let Some(live) = self.calls.get_mut(&key) else { return false };
+        // Whatever else went wrong was tried at each place already.
+        if ending.by != EndedBy::Timeout
+            && let Some(trunk) = live.trunk.clone()
+        {
+            live.pass_over(&trunk);
+        }
         let more = live.hunt.as_ref().is_some_and(|left| !left.is_empty());
         if !more || live.call.ending() {
             return false;
         }
         let trunk = live.trunk.take().unwrap_or_default();
-        tracing::warn!(call = %live.id, %trunk, said = %ending.text, "the trunk failed, trying the next one");
+        tracing::warn!(call = %live.id, %trunk, said = %without_numbers(&ending.text),
+            "the trunk failed, trying the next one");
         let said = format!("{trunk}: {}", ending.text);
         live.went_wrong(i64::from(ending.code.unwrap_or(0)), &said);
         live.unheard = Some((Why::FarUnreachable, said));
@@ -118,6 +131,9 @@ impl Gateway {
 
     /// A trunk is down: calls that still ring there are tried elsewhere.
     pub(super) fn trunk_lost(&mut self, trunk: &str, now: Now) {
+        for live in self.calls.values_mut().filter(|live| live.trunk.as_deref() == Some(trunk)) {
+            live.pass_over(trunk);
+        }
         let ringing: Vec<(CallKey, LegId)> = self
             .calls
             .iter()

@@ -59,6 +59,8 @@ pub struct FarPath {
     pub learn_any: bool,
     /// SRTP; `None` is plain RTP.
     pub keys: Option<SrtpKeys>,
+    /// How long it may be silent while sound is to flow both ways; `None`: for ever.
+    pub silence: Option<Duration>,
 }
 
 /// Where a report for the PBX goes.
@@ -81,8 +83,11 @@ struct Far {
     /// Until when another address may be learned; `None` once one was, or the negotiated one was heard.
     learning: Option<Tick>,
     learn_any: bool,
-    /// Whether the PBX has said that it sends: only then is its silence a fault.
+    /// Whether sound is to flow both ways: only then is its silence a fault. Who holds us says that it sends
+    /// (RFC 3264 §8.4), and has music or has none.
     speaks: bool,
+    /// How long it may be silent then; `None`: for ever.
+    silence: Option<Duration>,
 }
 
 impl Far {
@@ -108,7 +113,6 @@ pub struct Line {
     far: Option<Far>,
     /// Where the far end before this one sent from: what still comes from there is not heard.
     left: Option<Far>,
-    far_silence: Option<Duration>,
     gate: Option<Tick>,
     user_alive: Tick,
     far_alive: Tick,
@@ -122,20 +126,15 @@ pub struct Line {
 }
 
 impl Line {
-    /// A line that hears but says nothing yet. `far_silence`: how long the PBX may be silent.
+    /// A line that hears but says nothing yet.
     ///
     /// # Errors
     /// When libopus refuses the settings.
-    pub fn new(
-        settings: BridgeSettings,
-        far_silence: Option<Duration>,
-        now: Tick,
-    ) -> Result<Line, MediaError> {
+    pub fn new(settings: BridgeSettings, now: Tick) -> Result<Line, MediaError> {
         Ok(Line {
             bridge: Box::new(Bridge::new(settings)?),
             far: None,
             left: None,
-            far_silence,
             gate: None,
             user_alive: now,
             far_alive: now,
@@ -176,7 +175,8 @@ impl Line {
             rtcp_mux: path.rtcp_mux,
             learning: Some(now + LEARNING),
             learn_any: path.learn_any,
-            speaks: media.speaks,
+            speaks: media.speaks && media.sends,
+            silence: path.silence,
         });
         self.far_alive = now;
         Ok(())
@@ -332,8 +332,11 @@ impl Line {
         }
         let silence = if now - self.user_alive >= USER_SILENCE {
             Silence::User
-        } else if self.far.is_some_and(|far| far.speaks)
-            && self.far_silence.is_some_and(|limit| now - self.far_alive >= limit)
+        } else if self
+            .far
+            .filter(|far| far.speaks)
+            .and_then(|far| far.silence)
+            .is_some_and(|limit| now - self.far_alive >= limit)
         {
             Silence::Far
         } else {

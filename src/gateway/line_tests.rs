@@ -26,7 +26,14 @@ fn pcmu(sends: bool, speaks: bool) -> FarMedia {
 fn path(rtp: &str) -> FarPath {
     let rtp = address(rtp);
     let rtcp = SocketAddr::new(rtp.ip(), rtp.port() + 1);
-    FarPath { rtp, rtcp, rtcp_mux: false, learn_any: false, keys: None }
+    FarPath {
+        rtp,
+        rtcp,
+        rtcp_mux: false,
+        learn_any: false,
+        keys: None,
+        silence: Some(Duration::from_secs(60)),
+    }
 }
 
 fn seconds(seconds: u64) -> Tick {
@@ -51,7 +58,7 @@ fn line(sends: bool, speaks: bool) -> Line {
         bitrate: 16_000,
         seeds: seeds(),
     };
-    let mut line = Line::new(settings, Some(Duration::from_secs(60)), Tick::ZERO).unwrap();
+    let mut line = Line::new(settings, Tick::ZERO).unwrap();
     line.set_far(pcmu(sends, speaks), &path(PBX), Tick::ZERO).unwrap();
     line.open_gate(Tick::ZERO);
     line
@@ -106,11 +113,33 @@ fn a_pbx_that_says_nothing_for_its_time_is_told_once() {
 
 #[test]
 fn a_pbx_that_has_put_us_on_hold_may_be_silent_for_ever() {
-    let mut line = line(false, false);
-    for second in 0..300 {
-        line.user_lives(seconds(second));
-        assert_eq!(tick_until(&mut line, seconds(second), seconds(second + 1)), []);
+    // The second one says that it has music (RFC 3264 §8.4), and has none.
+    for speaks in [false, true] {
+        let mut line = line(false, speaks);
+        for second in 0..300 {
+            line.user_lives(seconds(second));
+            assert_eq!(tick_until(&mut line, seconds(second), seconds(second + 1)), []);
+        }
+        line.set_far(pcmu(true, true), &path(PBX), seconds(300)).unwrap();
+        let talk = tick_until(&mut line, seconds(300), seconds(361));
+        assert_eq!(talk.first(), Some(&(329_000, Silence::User)), "{talk:?}");
     }
+}
+
+#[test]
+fn whoever_talks_may_be_silent_for_as_long_as_its_own_trunk_says() {
+    let mut line = line(true, true);
+    let mut said = Vec::new();
+    let limited = |limit: u64| FarPath { silence: Some(Duration::from_secs(limit)), ..path(PBX) };
+    line.set_far(pcmu(true, true), &FarPath { silence: None, ..path(PBX) }, Tick::ZERO).unwrap();
+    for second in 0..400 {
+        line.user_lives(seconds(second));
+        if second == 200 {
+            line.set_far(pcmu(true, true), &limited(90), seconds(second)).unwrap();
+        }
+        said.extend(tick_until(&mut line, seconds(second), seconds(second + 1)));
+    }
+    assert_eq!(said, [(290_000, Silence::Far)]);
 }
 
 #[test]

@@ -34,7 +34,7 @@ pub enum LineState {
     Opening,
     /// There.
     Open {
-        /// Where the PBX can send RTP.
+        /// Where the PBX can send RTP; an unspecified address stands for all of ours.
         rtp: SocketAddr,
         /// For SRTP towards the PBX.
         secret: Secret,
@@ -209,6 +209,13 @@ impl Live {
         self.unheard = None;
         self.far_answered = false;
         self.refer = None;
+    }
+
+    /// That trunk is not tried again.
+    pub fn pass_over(&mut self, trunk: &str) {
+        if let Some(left) = &mut self.hunt {
+            left.retain(|other| other != trunk);
+        }
     }
 
     /// The kind of destination, for logs: a phone number is nobody's business there.

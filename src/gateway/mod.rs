@@ -29,6 +29,7 @@ mod whatsapp;
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
+pub use caps::counted;
 pub use live::CallKey;
 pub use port::{
     AgentSetup, FarSound, Input, LineEvent, LineOrder, LineSetup, Output, RequestId, Secret, TapeEvent,
@@ -38,8 +39,8 @@ pub use route::Settings;
 pub use trace::Traced;
 
 use crate::call::leg::{Side, Why};
-use crate::call::{Call, Step};
-use crate::clock::{Now, Tick};
+use crate::call::{Call, Step, without_numbers};
+use crate::clock::{Now, Tick, Wall};
 use crate::sip;
 use crate::whatsapp::permit::Permits;
 use crate::whatsapp::seen::Seen;
@@ -121,6 +122,14 @@ impl Gateway {
         };
         gateway.settle(now);
         gateway
+    }
+
+    /// A call out that came by this trunk and began before this process did, as the history has it, the oldest first: it
+    /// counts for `dial_per_minute` and `dial_per_day`.
+    pub fn dialled_before(&mut self, trunk: &str, at: Wall, now: Now) {
+        if let Some(known) = self.settings.trunk(trunk) {
+            self.caps.remember(trunk, &known.dial, at, now);
+        }
     }
 
     /// Something happened.
@@ -253,7 +262,7 @@ impl Gateway {
                 }
                 let record = live.record(now);
                 tracing::info!(call = %record.id, why = %record.why, seconds = record.talk_seconds as u64,
-                    detail = %record.detail, "call ended");
+                    detail = %without_numbers(&record.detail), "call ended");
                 self.outputs.push_back(Output::Record { call: key, record: Box::new(record) });
             }
         }

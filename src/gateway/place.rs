@@ -56,7 +56,11 @@ impl Gateway {
         if self.drain_until.is_some() {
             return Err((503, "the gateway is shutting down".to_owned(), Some(10)));
         }
-        let number = route::number_of_trunk(&self.settings, &invite.trunk, &invite.from_user);
+        let number = {
+            // P-Asserted-Identity is the extension behind the PBX: From is what the operator chooses.
+            let shown = [invite.shown_user.as_str(), &invite.from_user];
+            route::number_of_trunk(&self.settings, &invite.trunk, &shown)
+        };
         let Some(number) = number.cloned() else {
             let text = format!("no enabled [[number]] has trunk = \"{}\"", invite.trunk);
             return Err((403, text, None));

@@ -106,7 +106,7 @@ pub enum LineEvent {
         described: String,
         /// Where Meta can reach us: the candidates to write into what Meta gets to see.
         places: Vec<Place>,
-        /// Where the PBX can send RTP.
+        /// Where the PBX can send RTP; an unspecified address stands for all of ours.
         rtp: SocketAddr,
         /// For SRTP towards the PBX.
         secret: Secret,
@@ -149,8 +149,6 @@ pub struct LineSetup {
     pub webrtc: WebRtc,
     /// The PBX's address, to find our own address towards it; `None` if there is no PBX in this call.
     pub far: Option<SocketAddr>,
-    /// Seconds without anything from the PBX that end the call; `None`: never.
-    pub far_silence: Option<u64>,
 }
 
 /// What a line needs to know to call a voice agent.

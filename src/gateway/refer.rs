@@ -13,6 +13,7 @@ use super::live::{FarState, LineState};
 use super::port::FarSound;
 use super::route::Route;
 use super::{CallKey, Gateway, LineOrder, Output};
+use crate::call::without_numbers;
 use crate::clock::{Now, Wall};
 use crate::media::Alone;
 use crate::sip::{Cause, EndedBy, Ending, Invite, LegId, Refer, Refusal, sdp};
@@ -136,7 +137,8 @@ impl Gateway {
             return false;
         }
         let Some(referrer) = live.referrer.take() else { return false };
-        tracing::info!(call = %live.id, said = %ending.text, "the target did not come, the two talk on");
+        tracing::info!(call = %live.id, said = %without_numbers(&ending.text),
+            "the target did not come, the two talk on");
         live.went_wrong(i64::from(ending.code.unwrap_or(0)), &format!("transfer: {}", ending.text));
         live.far = FarState::Up(referrer.leg);
         live.far_answered = true;
@@ -199,7 +201,7 @@ impl Gateway {
         let key = self.by_leg.get(&old).copied().ok_or_else(gone)?;
         let live = self.calls.get(&key).ok_or_else(gone)?;
         let LineState::Open { rtp, secret } = live.line else { return Err(gone()) };
-        let there = live.far == FarState::Up(old) && live.far_answered && !live.call.ending();
+        let there = live.far == FarState::Up(old) && !live.call.ending();
         if !there || live.referrer.is_some() {
             return Err(gone());
         }
@@ -210,6 +212,8 @@ impl Gateway {
         let live = self.calls.get_mut(&key).ok_or_else(gone)?;
         tracing::info!(call = %live.id, "the PBX puts another far end into the call");
         live.far = FarState::Up(leg);
+        // Somebody has picked up, be it on behalf of a phone that only rang (RFC 3891 §3).
+        live.hunt = Some(Vec::new());
         live.trunk = Some(invite.trunk.clone());
         live.destination = format!("sip:{}@{}", invite.from_user, invite.trunk);
         self.by_leg.insert(leg, key);

@@ -1,5 +1,6 @@
 //! A number becomes a destination: which trunk, which user part, whose name.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -64,6 +65,8 @@ pub struct Settings {
     pub drain: Duration,
     /// How long the PBX may ring.
     pub ring: Duration,
+    /// What stands for our own address where the PBX reaches us by another one.
+    pub public_ip: Option<IpAddr>,
     /// The WhatsApp business numbers.
     pub numbers: Vec<NumberConfig>,
     /// The trunks, those that only a `forward_to` names included.
@@ -102,6 +105,10 @@ impl Settings {
                     expires: Duration::from_secs(trunk.expires),
                     found: Vec::new(),
                     allow: trunk.allow.iter().filter_map(|range| range.parse().ok()).collect(),
+                    shares_host: config.trunks.iter().any(|other| {
+                        other.name != trunk.name
+                            && other.address.host.eq_ignore_ascii_case(&trunk.address.host)
+                    }),
                 },
                 group: trunk.group.clone(),
                 priority: trunk.priority,
@@ -152,6 +159,7 @@ impl Settings {
             max_calls: config.gateway.max_calls,
             drain: Duration::from_secs(config.gateway.drain_seconds),
             ring: Duration::from_secs(config.sip.ring_seconds),
+            public_ip: config.sip.public_ip,
             numbers: config.numbers.clone(),
             trunks,
             dtls_role: config.whatsapp.dtls_role,
@@ -292,19 +300,19 @@ pub fn is_itself(number: &NumberConfig, destination: &Destination) -> bool {
     matches!(destination, Destination::Tel(digits) if *digits == number.phone_number)
 }
 
-/// The number that a trunk calls out from: the one that the caller shows, else the first that is enabled.
-pub fn number_of_trunk<'a>(settings: &'a Settings, trunk: &str, from_user: &str) -> Option<&'a NumberConfig> {
+/// The number that a trunk calls out from: the first that the caller shows by one of these, else the first that is enabled.
+pub fn number_of_trunk<'a>(settings: &'a Settings, trunk: &str, shown: &[&str]) -> Option<&'a NumberConfig> {
     let group = settings.trunk(trunk).and_then(|known| known.group.as_deref());
     let carries = |number: &&NumberConfig| {
         number.trunk.as_deref().is_some_and(|named| named == trunk || Some(named) == group)
     };
     let mut numbers = settings.numbers.iter().filter(|number| number.enabled).filter(carries);
     let digits = |text: &str| text.trim_start_matches('+').to_owned();
-    let shown = digits(from_user);
-    numbers
-        .clone()
-        .find(|number| digits(&number.phone_number) == shown || number.id == from_user)
-        .or_else(|| numbers.next())
+    let of = |user: &&str| {
+        let shown = digits(user);
+        numbers.clone().find(|number| digits(&number.phone_number) == shown || number.id == *user)
+    };
+    shown.iter().find_map(of).or_else(|| numbers.next())
 }
 
 /// Whom a PBX means by what it has dialled: `+E164`, `00…`, a national form, plain digits, or a business-scoped id.

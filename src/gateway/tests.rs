@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 mod agents;
+mod carried;
 mod outbound;
 mod tapes;
 mod trunks;
@@ -240,13 +241,17 @@ impl Story {
     }
 
     fn line_opens(&mut self) -> CallKey {
+        self.line_opens_at("192.0.2.1:20000")
+    }
+
+    fn line_opens_at(&mut self, rtp: &str) -> CallKey {
         let (call, order) = self.lines.pop_front().expect("a line order");
         let LineOrder::Open(setup) = order else { panic!("{order:?}") };
         let WebRtc::Answer { offer, opus_pt, dtmf_pt, .. } = &setup.webrtc else { panic!("{setup:?}") };
         assert_eq!((*opus_pt, *dtmf_pt), (111, Some(126)));
         assert!(offer.contains("a=ice-lite"));
         let places = vec![Place { ip: "203.0.113.7".parse().unwrap(), port: 40_000, kind: Kind::Host }];
-        let rtp = "192.0.2.1:20000".parse().unwrap();
+        let rtp = rtp.parse().unwrap();
         let event = LineEvent::Opened { described: STACK_ANSWER.into(), places, rtp, secret: SECRET };
         self.tell(Input::Line { call, event });
         call

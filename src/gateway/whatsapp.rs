@@ -193,12 +193,7 @@ impl Gateway {
             self.end(key, Why::TrunkDown, "the trunk is not up", now);
             return;
         }
-        let setup = LineSetup {
-            id: live.id.clone(),
-            webrtc,
-            far,
-            far_silence: trunk.and_then(|trunk| trunk.silence),
-        };
+        let setup = LineSetup { id: live.id.clone(), webrtc, far };
         if let Some(live) = self.calls.get_mut(&key) {
             live.line = LineState::Opening;
         }

@@ -46,7 +46,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Notify, mpsc};
 
 use crate::config::Config;
-use crate::gateway::{CallKey, Gateway, Input, Output, Settings};
+use crate::gateway::{self, CallKey, Gateway, Input, Output, Settings};
 use crate::ledger::Ledger;
 use crate::sip::locate::Target;
 use crate::sip::{Cidr, Found, Transport};
@@ -141,6 +141,12 @@ impl Running {
         let ledger = Ledger::open(state_dir, clock::now().wall).map_err(said)?;
         let interrupted = ledger.interrupted().map_err(said)?;
         let reader = Ledger::open_read_only(state_dir).map_err(said)?;
+        let settings = Settings::from_config(&config);
+        let targets = settings.targets(&config);
+        let now = clock::now();
+        let mut gateway = Gateway::new(settings, random::seed(), now);
+        let (since, until) = gateway::counted(now.wall);
+        ledger.dialled(since, until, |trunk, at| gateway.dialled_before(trunk, at, now)).map_err(said)?;
         let (to_gateway, inputs) = mpsc::channel(INPUTS);
         let listener = TcpListener::bind(config.http.listen)
             .await
@@ -193,15 +199,12 @@ impl Running {
             file,
             &config.gateway.state_dir,
         ));
-        let settings = Settings::from_config(&config);
         let tasks = vec![
             tokio::spawn(http::serve(listener, door, Arc::clone(&desk))),
             tokio::spawn(post.deliver()),
             tokio::spawn(disk::forget(disk.clone())),
             tokio::spawn(upload::deliver(disk.clone(), Arc::clone(&news), state_dir.clone(), uploads)),
         ];
-        let targets = settings.targets(&config);
-        let mut gateway = Gateway::new(settings, random::seed(), clock::now());
         if !interrupted.is_empty() {
             gateway.handle(Input::Interrupted(interrupted), clock::now());
         }

@@ -430,12 +430,13 @@ async fn open<F: Future<Output = ()>>(
         bitrate: media.opus_bitrate,
         seeds,
     };
-    let mut line = Line::new(bridge, setup.far_silence.map(Duration::from_secs), clock::tick())
-        .map_err(|error| format!("the bridge can't be built: {error}"))?;
+    let mut line =
+        Line::new(bridge, clock::tick()).map_err(|error| format!("the bridge can't be built: {error}"))?;
     let mouth = peer.mouth();
     line.set_hold_clip(shared.settings.hold_clip.clone());
     let (rtp_address, secret) = (SocketAddr::new(towards, rtp_port), Secret(random::secret()));
-    tell(LineEvent::Opened { described, places, rtp: rtp_address, secret }).await;
+    let rtp_bound = SocketAddr::new(media.listen_ip, rtp_port);
+    tell(LineEvent::Opened { described, places, rtp: rtp_bound, secret }).await;
     Ok(Open { line, peer, mouth, seat, rtp, rtcp, id: setup.id.as_str().into(), here: rtp_address })
 }
 

@@ -7,6 +7,7 @@ use tokio::sync::mpsc;
 
 use super::dns::{Families, Located, Resolver};
 use super::{random, sock};
+use crate::config::is_private;
 use crate::sip::locate::Target;
 use crate::sip::{Found, Transport, Way};
 
@@ -33,7 +34,7 @@ pub struct Ours {
     /// TLS, as bound; without a listener, what we write names the port of TCP, and the peer reaches us over the
     /// connection that we have opened.
     pub tls: Option<SocketAddr>,
-    /// What to write in place of our own address.
+    /// What to write in place of our own address, but for a PBX in a private network: that one reaches us without it.
     pub public_ip: Option<IpAddr>,
 }
 
@@ -48,7 +49,8 @@ impl Ours {
             Transport::Tcp => self.tcp,
             Transport::Tls => self.tls.unwrap_or(self.tcp),
         };
-        let ip = match (self.public_ip, bound.ip().is_unspecified()) {
+        let public_ip = self.public_ip.filter(|public| is_private(*public) || !is_private(way.ip()));
+        let ip = match (public_ip, bound.ip().is_unspecified()) {
             (Some(public), _) => public,
             (None, true) => sock::local_towards(way.address)?,
             (None, false) => bound.ip(),
@@ -177,6 +179,10 @@ mod tests {
         let public = Ours { public_ip: Some("198.51.100.7".parse().unwrap()), tls: None, ..ours };
         let local = public.towards(way("127.0.0.1:7", Transport::Tls)).unwrap();
         assert_eq!(local.to_string(), "198.51.100.7:5070");
+        let nat = Ours { public_ip: Some("9.9.9.9".parse().unwrap()), ..ours };
+        let local = |peer: &str| nat.towards(way(peer, Transport::Udp)).unwrap().to_string();
+        assert_eq!(local("8.8.8.8:5060"), "9.9.9.9:5060");
+        assert_eq!(local("127.0.0.1:5060"), "127.0.0.1:5060", "a PBX on this side of the NAT");
         let bound = Ours { udp: "127.0.0.9:5060".parse().unwrap(), ..ours };
         assert_eq!(bound.towards(way("127.0.0.1:7", Transport::Udp)).unwrap().to_string(), "127.0.0.9:5060");
     }

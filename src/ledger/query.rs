@@ -6,7 +6,7 @@ use rusqlite::{Rows, params_from_iter};
 use super::schema::{self, CallRow, text};
 use super::{Ledger, LedgerError, MAX_LIST};
 use crate::call::leg::Direction;
-use crate::call::record::ApiStatus;
+use crate::call::record::{ApiStatus, PlacedBy};
 use crate::clock::Wall;
 
 /// Which calls to list. The stamps compare with [`CallRow::started_at`].
@@ -99,6 +99,32 @@ impl Ledger {
             schema::row_columns()
         );
         Ok(self.rows(&sql, &[text(wacid)])?.pop())
+    }
+
+    /// The calls out that PBXs have begun in a span, the oldest first: by which trunk each came, and when. A call that was
+    /// handed over since is told with the trunk that has it now.
+    ///
+    /// # Errors
+    /// When the file can't be read.
+    pub fn dialled(
+        &self,
+        since: Wall,
+        until: Wall,
+        mut tell: impl FnMut(&str, Wall),
+    ) -> Result<(), LedgerError> {
+        self.read(|on| {
+            let sql = "SELECT destination, offered_at FROM calls
+                WHERE listed_at >= ?1 AND listed_at < ?2 AND placed_by = ?3 ORDER BY listed_at";
+            let mut statement = on.prepare(sql)?;
+            let mut rows = statement.query((since.0, until.0, PlacedBy::Pbx.as_str()))?;
+            while let Some(row) = rows.next()? {
+                let destination: String = row.get(0)?;
+                if let Some((_, trunk)) = destination.rsplit_once('@') {
+                    tell(trunk, Wall(row.get(1)?));
+                }
+            }
+            Ok(())
+        })
     }
 
     /// The rows of a statement over [`schema::row_columns`].

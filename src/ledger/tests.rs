@@ -183,6 +183,32 @@ fn missed(n: u32) -> Record {
     }
 }
 
+/// What PBXs dialled in a span, in milliseconds from the first call of all.
+fn dialled(ledger: &Ledger, since: i64, until: i64) -> Vec<(String, i64)> {
+    let begin = call(0).offered_at.0;
+    let mut found = Vec::new();
+    let tell = |trunk: &str, at: Wall| found.push((trunk.to_owned(), at.0 - begin));
+    ledger.dialled(Wall(begin + since), Wall(begin + until), tell).unwrap();
+    found
+}
+
+#[test]
+fn what_the_pbxs_dialled_is_told_by_trunk_whether_it_rings_or_is_over() {
+    let folder = Folder::new();
+    let mut ledger = folder.open();
+    ledger.insert(&missed(2)).unwrap();
+    ledger.insert(&call(3)).unwrap();
+    let rings = Running { destination: "sip:7@home@branch".into(), placed_by: PlacedBy::Pbx, ..ringing(4) };
+    ledger.note(&rings).unwrap();
+    ledger.insert(&Record { placed_by: PlacedBy::Api, ..missed(5) }).unwrap();
+    ledger.insert(&missed(6)).unwrap();
+    let pbx = |at| ("pbx".to_owned(), at);
+    assert_eq!(dialled(&ledger, 0, 100), [pbx(2), ("branch".to_owned(), 4), pbx(6)]);
+    assert_eq!(dialled(&ledger, 3, 6), [("branch".to_owned(), 4)], "from then on, and before");
+    drop(ledger);
+    assert_eq!(dialled(&folder.open(), 6, 7), [pbx(6)], "also after a restart");
+}
+
 fn ids(records: &[Record]) -> Vec<String> {
     records.iter().map(|record| record.id.clone()).collect()
 }

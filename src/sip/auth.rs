@@ -248,6 +248,9 @@ struct Met {
     fresh: bool,
 }
 
+/// More realms than these are not answered in one request.
+const MOST_REALMS: usize = 4;
+
 /// The challenges of one dialog or registration, and how they were met.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Digest {
@@ -287,7 +290,9 @@ impl Digest {
             }
         }
         let challenge = best.ok_or(GivenUp::Unknown)?;
-        if let Some(known) = self.met.iter().find(|met| met.by == by) {
+        // Proxies behind one another have realms of their own (RFC 3261 §22.3).
+        let of = |met: &Met| met.by == by && met.challenge.realm == challenge.realm;
+        if let Some(known) = self.met.iter().find(|met| of(met)) {
             let same = known.challenge.nonce == challenge.nonce;
             let once_more = challenge.stale && !same && !self.stale_once;
             if (known.fresh || same) && !once_more {
@@ -296,7 +301,12 @@ impl Digest {
             }
             self.stale_once |= known.fresh;
         }
-        self.met.retain(|met| met.by != by);
+        // Of those of earlier requests only the same realm's may still be of use.
+        self.met.retain(|met| met.by != by || (met.fresh && !of(met)));
+        if self.met.len() >= MOST_REALMS {
+            self.spoiled = true;
+            return Err(GivenUp::WrongPassword);
+        }
         self.met.push(Met { by, challenge, nc: 0, fresh: true });
         Ok(())
     }
@@ -415,6 +425,36 @@ mod tests {
         digest.begin();
         let again = [value("5", "")];
         assert_eq!(digest.challenged(By::Server, again.iter().map(String::as_str), Some(&who)), Ok(()));
+    }
+
+    #[test]
+    fn proxies_behind_one_another_each_get_an_answer_of_their_own() {
+        let who = mufasa("x");
+        let mut digest = Digest::default();
+        let ask = Ask { method: "INVITE", uri: "sip:h", body: b"" };
+        let challenged = |digest: &mut Digest, realm: &str, nonce: &str| {
+            let value = format!(r#"Digest realm="{realm}", nonce="{nonce}""#);
+            digest.challenged(By::Proxy, [value.as_str()].into_iter(), Some(&who))
+        };
+        assert_eq!(challenged(&mut digest, "outer", "1"), Ok(()));
+        assert_eq!(challenged(&mut digest, "inner", "2"), Ok(()));
+        let lines = digest.authorize(&ask, Some(&who), "c");
+        assert!(lines.iter().all(|(name, _)| *name == "Proxy-Authorization"), "{lines:?}");
+        assert!(
+            lines[0].1.contains("realm=\"outer\"") && lines[1].1.contains("realm=\"inner\""),
+            "{lines:?}"
+        );
+        assert_eq!(challenged(&mut digest, "inner", "3"), Err(GivenUp::WrongPassword));
+        // Not for ever.
+        let mut digest = Digest::default();
+        let taken = (0..9).take_while(|nth| challenged(&mut digest, &format!("r{nth}"), "1").is_ok()).count();
+        assert_eq!(taken, MOST_REALMS);
+        // In the next request, an old realm is of no use if another one asks.
+        let mut digest = Digest::default();
+        challenged(&mut digest, "old", "1").unwrap();
+        digest.begin();
+        challenged(&mut digest, "new", "2").unwrap();
+        assert_eq!(digest.authorize(&ask, Some(&who), "c").len(), 1);
     }
 
     #[test]

@@ -25,6 +25,11 @@ pub(crate) fn caller(request: &Request) -> (String, Option<String>) {
     (user, name.filter(|name| !name.is_empty()))
 }
 
+/// Whom From names.
+pub(crate) fn shown(request: &Request) -> String {
+    short(&request.from.uri.person().unwrap_or_default())
+}
+
 /// Whether the caller wishes not to be known to the callee.
 pub(crate) fn anonymous(request: &Request) -> bool {
     let private = ["id", "user", "header", "session"];

@@ -145,12 +145,14 @@ impl UserAgent {
             tracing::trace!(%from, "dropped: belongs to no trunk");
             return;
         }
-        if !self.guard.passes(from.ip(), now.tick) {
+        let too_much = !self.guard.passes(from.ip(), now.tick);
+        let read = (!too_much || from.transport.is_reliable()).then(|| wire::read(datagram));
+        let Some(read) = read.filter(|read| !too_much || self.comes_once(read)) else {
             self.core.out.counters.dropped_rate += 1;
             tracing::trace!(%from, "dropped: too much");
             return;
-        }
-        match wire::read(datagram) {
+        };
+        match read {
             Read::NotSip => self.core.out.counters.not_sip += 1,
             Read::Bad(bad) => self.bad(bad, from),
             Read::Request(request) => {
@@ -162,6 +164,18 @@ impl UserAgent {
                 self.response(&response, from, now);
                 self.watch(now);
             }
+        }
+    }
+
+    /// What nobody sends again over a reliable transport (RFC 3261 §17.1.2.2), and a call of ours would miss.
+    fn comes_once(&self, read: &Read) -> bool {
+        match read {
+            Read::Response(_) => true,
+            Read::Request(request) => {
+                ["ACK", "BYE", "CANCEL"].contains(&request.method.as_str())
+                    && self.calls.values().any(|call| call.call_id() == request.call_id)
+            }
+            Read::NotSip | Read::Bad(_) => false,
         }
     }
 

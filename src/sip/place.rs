@@ -1,6 +1,7 @@
 //! The places of a trunk (RFC 3263 §4.3): which one is spoken to, which ones failed and may rest, and what becomes of
 //! the trunk and of a call when one fails.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use crate::clock::{Now, Tick};
@@ -77,6 +78,19 @@ impl Places {
         self.iter().min_by_key(distance)
     }
 
+    /// The one that is spoken to if the present one fails now; none if each has failed since anything worked, or rests.
+    fn next(&self, now: Now) -> Option<usize> {
+        let free = |(index, place): (usize, &Place)| {
+            index != self.at && place.rests.is_none_or(|until| until <= now.tick)
+        };
+        self.all.iter().enumerate().position(free).filter(|_| self.failures + 1 < self.all.len())
+    }
+
+    /// Whether there is another one to go on at: then silence is not waited for to its end.
+    pub fn has_another(&self, now: Now) -> bool {
+        self.next(now).is_some()
+    }
+
     /// That place failed. True: another one is spoken to from now on.
     fn failed(&mut self, way: Way, rest: Duration, now: Now) -> bool {
         let Some(index) = self.all.iter().position(|place| place.found.way == way) else { return false };
@@ -86,10 +100,9 @@ impl Places {
         if index != self.at {
             return false;
         }
+        let next = self.next(now);
         self.failures = self.failures.saturating_add(1);
-        let another = self.failures < self.all.len();
-        let free = |place: &Place| another && place.rests.is_none_or(|until| until <= now.tick);
-        match self.all.iter().position(free) {
+        match next {
             Some(next) => {
                 self.at = next;
                 true
@@ -156,6 +169,11 @@ impl Trunk {
         }
         let before = self.places.current();
         let old = std::mem::replace(&mut self.places, Places::new(&found));
+        for left in old.iter().map(|found| found.way.ip().to_canonical()) {
+            if self.former.len() < MOST_PLACES && !self.admits(left) {
+                self.former.push(left);
+            }
+        }
         self.settings.found = found;
         for place in &mut self.places.all {
             let known = old.all.iter().find(|known| known.found.way == place.found.way);
@@ -303,6 +321,16 @@ impl Call {
         self.invite(trunk, core, now);
     }
 
+    /// Whether the PBX speaks from there in this call.
+    pub(crate) fn is_with(&self, address: IpAddr) -> bool {
+        let ours = match &self.role {
+            Role::Caller(caller) => Some(caller.peer),
+            Role::Called(_) => None,
+        };
+        let seen = self.dialog.as_ref().map(|dialog| dialog.seen);
+        ours.into_iter().chain(seen).any(|way| way.ip().to_canonical() == address)
+    }
+
     /// The connection that the call's messages came by is gone: the next one goes to the trunk's own place.
     pub(crate) fn cut_off(&mut self, way: Way, trunk: &Trunk) {
         let known = trunk.places.nearest(way).map(|found| found.way);
@@ -401,13 +429,17 @@ impl UserAgent {
         true
     }
 
-    /// An INVITE has gone without any answer for as long as its caller was willing to wait, or OPTIONS while a telephone
-    /// rings.
+    /// An INVITE has gone without any answer for as long as its caller was willing to wait, OPTIONS while a telephone
+    /// rings, or either of OPTIONS and REGISTER while another place has not been tried.
     fn impatient(&mut self, owner: Owner, now: Now) {
-        if let Owner::Options(index) = owner {
+        if let Owner::Options(index) | Owner::Register(index) = owner {
             self.core.transactions.forget(owner);
             if let Some(trunk) = self.trunks.get_mut(index) {
-                trunk.ping_lost(&mut self.core, now);
+                if owner == Owner::Register(index) {
+                    trunk.register_lost(&mut self.core, now);
+                } else {
+                    trunk.ping_lost(&mut self.core, now);
+                }
             }
         }
         let Owner::Invite(number) = owner else { return };

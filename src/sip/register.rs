@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::call::without_numbers;
 use crate::clock::{Now, Tick};
 
 use super::Core;
@@ -168,8 +169,10 @@ impl Trunk {
         }
         registration.sent = Some(now.tick);
         // What comes in for an older attempt must not be taken for an answer to this one.
-        core.transactions.forget(Owner::Register(self.index));
-        self.send("REGISTER", draft, peer, Owner::Register(self.index), core, now);
+        let owner = Owner::Register(self.index);
+        core.transactions.forget(owner);
+        self.send("REGISTER", draft, peer, owner, core, now);
+        self.or_elsewhere(owner, core, now);
     }
 
     /// An answer to REGISTER.
@@ -258,6 +261,7 @@ impl Trunk {
         let pause = wait.map_or(pause, |wait| wait.clamp(pause, LONGEST_PAUSE));
         self.registration.due = Some(now.tick + pause);
         if self.registration.failures == 1 {
+            let why = without_numbers(&why);
             tracing::warn!(trunk = %self.settings.name, %why, "not registered");
         }
         self.enter(TrunkState::Failed { code, why }, core, now);

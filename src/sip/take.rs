@@ -17,7 +17,7 @@ use crate::clock::{Now, Tick};
 use super::call::{Call, Phase, Role};
 use super::dialog::Dialog;
 use super::header::clean;
-use super::identity::{LONGEST_USER, anonymous, caller, diverted_by};
+use super::identity::{LONGEST_USER, anonymous, caller, diverted_by, shown};
 use super::modify::Unacknowledged;
 use super::reason;
 use super::refer::Replaces;
@@ -85,7 +85,13 @@ impl UserAgent {
         if timer::too_short(&request.headers) {
             return asked.reply(422, core, now, |draft| draft.push("Min-SE", timer::MIN_SE.to_string()));
         }
-        let kin = |trunk: &&Trunk| trunk.kinship(asked.from);
+        // What our Contact said of two at one host, the PBX has kept in the request URI (§12.1.2, §16.12).
+        let meant = request.uri.params.iter().find(|(name, _)| name == "trunk");
+        let meant = meant.and_then(|(_, name)| name.as_deref());
+        let kin = |trunk: &&Trunk| {
+            let kinship = trunk.kinship(asked.from)?;
+            Some((kinship, meant.is_none_or(|name| name != trunk.settings.name)))
+        };
         let trunk = self.trunks.iter().filter(|trunk| !trunk.removed && kin(trunk).is_some()).min_by_key(kin);
         let Some(trunk) = trunk.filter(|trunk| !trunk.stopped()) else {
             return asked.reply(503, core, now, retry_later);
@@ -117,6 +123,7 @@ impl UserAgent {
             trunk: trunk.settings.name.clone(),
             to_user,
             from_user,
+            shown_user: shown(request),
             from_name,
             call_id: request.call_id.clone(),
             sdp: request.sdp(),

@@ -10,7 +10,7 @@ use super::auth::Credentials;
 use super::header::{Uri, host_port_of, user_part};
 use super::place::Places;
 use super::register::Registration;
-use super::transaction::{Owner, Sending};
+use super::transaction::{Owner, Sending, T1};
 use super::wire::{Draft, Response};
 use super::words::{Event, Output, Transport, TrunkSettings, TrunkState, TrunkView, Way};
 
@@ -24,6 +24,9 @@ const WITHOUT_TCP: Duration = Duration::from_secs(600);
 
 /// How often a PBX with a telephone that rings is asked, and how long its answer may take.
 const WATCH: Duration = Duration::from_secs(3);
+
+/// How long REGISTER and OPTIONS wait at one place while another could be tried (RFC 3263 §4.3 has 64 T1, half a minute).
+const ELSEWHERE: Duration = Duration::from_secs(4);
 
 /// What we call ourselves as long as no way to the trunk is known.
 const NOWHERE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
@@ -67,6 +70,10 @@ pub(crate) struct Trunk {
     watched: bool,
     /// This PBX has answered OPTIONS at its present address: only then does silence mean anything.
     pub(super) answers_pings: bool,
+    /// It has answered OPTIONS at any of its addresses.
+    has_answered: bool,
+    /// Where it was before it moved, as long as calls of its go on there.
+    pub(super) former: Vec<IpAddr>,
 }
 
 impl Trunk {
@@ -100,6 +107,8 @@ impl Trunk {
             unreached: None,
             watched: false,
             answers_pings: false,
+            has_answered: false,
+            former: Vec::new(),
         }
     }
 
@@ -118,6 +127,7 @@ impl Trunk {
         self.ping_sent = None;
         self.ping_due = None;
         self.answers_pings = false;
+        self.has_answered = false;
         self.failures = 0;
         self.bad_for_calls = false;
         self.quiet = None;
@@ -175,8 +185,13 @@ impl Trunk {
         }
     }
 
-    /// Whether a datagram from there may be for this trunk.
+    /// Whether a datagram from there may be for this trunk, if only for a call that began before it moved.
     pub fn admits(&self, address: IpAddr) -> bool {
+        self.may_call(address) || self.former.contains(&address.to_canonical())
+    }
+
+    /// Whether calls may come from there.
+    fn may_call(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
         self.places.iter().any(|found| found.way.ip().to_canonical() == address)
             || self.settings.allow.iter().any(|range| range.contains(address))
@@ -192,7 +207,7 @@ impl Trunk {
             Some(first) if first == source.address.port() => Some(0),
             Some(_) if ports.any(|port| port == source.address.port()) => Some(0),
             Some(_) => Some(1),
-            None => self.admits(source.ip()).then_some(2),
+            None => self.may_call(source.ip()).then_some(2),
         }
     }
 
@@ -240,7 +255,10 @@ impl Trunk {
 
     /// Our Contact towards that end.
     pub fn contact(&self, to: Way) -> String {
-        let uri = self.uri_of(&self.settings.username, &host_port_of(self.local_towards(to)));
+        let mut uri = self.uri_of(&self.settings.username, &host_port_of(self.local_towards(to)));
+        if self.settings.shares_host {
+            uri = format!("{uri};trunk={}", self.settings.name);
+        }
         // §8.1.1.8: where the request URI is sips, the Contact is, and that says TLS.
         match self.scheme() {
             "sips" => format!("<{uri}>"),
@@ -342,8 +360,17 @@ impl Trunk {
             return;
         };
         self.ping_sent = Some(now.tick);
-        self.ask(peer, Owner::Options(self.index), core, now);
+        let owner = Owner::Options(self.index);
+        self.ask(peer, owner, core, now);
+        self.or_elsewhere(owner, core, now);
         self.hurry(core, now);
+    }
+
+    /// What has just been sent is not waited for long if there is another place to ask.
+    pub fn or_elsewhere(&self, owner: Owner, core: &mut Core, now: Now) {
+        if self.places.has_another(now) {
+            core.transactions.hurry(owner, ELSEWHERE, now);
+        }
     }
 
     /// A dead PBX says nothing about a telephone that it had ringing: while one rings that could ring elsewhere, OPTIONS
@@ -396,8 +423,9 @@ impl Trunk {
         }
         let Some(sent) = self.ping_sent.take() else { return };
         self.answers_pings = true;
+        self.has_answered = true;
         let round_trip = now.tick.since(sent);
-        self.round_trip = Some(round_trip);
+        let before = self.round_trip.replace(round_trip);
         self.ping_later(core, now);
         let serves = response.code != 503;
         if !serves && self.leaves_here(core, now) {
@@ -410,6 +438,11 @@ impl Trunk {
         if self.settings.register {
             if let Some(way) = way.filter(|_| self.bad_for_calls) {
                 self.served(way, core, now);
+            }
+            // It was asked more than once: it may have been started anew in between, and have forgotten us.
+            let late = round_trip >= T1 && before.is_none_or(|before| before < T1);
+            if late && serves && self.registration.bound() && !self.registration.under_way() {
+                self.registration.now(now);
             }
             return;
         }
@@ -435,6 +468,7 @@ impl Trunk {
             return;
         }
         self.round_trip = None;
+        let silent = !self.has_answered && self.unreached.is_none() && !self.wants_quiet(now);
         let why = self.unreached.take().unwrap_or_else(|| "no answer to OPTIONS".to_owned());
         if self.settings.register {
             // Some registrars drop OPTIONS without a word, and are alive all the same.
@@ -457,13 +491,21 @@ impl Trunk {
             }
             self.code = None;
             self.ping_due = Some(now.tick + core.chance.part_of(Duration::from_secs(4), 50, 100));
+            if silent {
+                self.failures = 0;
+                self.bad_for_calls = false;
+                return self.enter(TrunkState::Silent, core, now);
+            }
             self.enter(TrunkState::Failed { code: None, why }, core, now);
         }
     }
 
     /// The operator changed something about it that is no other account and no other server.
     pub fn change(&mut self, mut settings: TrunkSettings, core: &mut Core, now: Now) {
-        let anew = settings.password != self.settings.password || settings.expires != self.settings.expires;
+        let before = &self.settings;
+        let anew = settings.password != before.password
+            || settings.expires != before.expires
+            || settings.shares_host != before.shares_host;
         let found = std::mem::replace(&mut settings.found, self.settings.found.clone());
         self.credentials = credentials(&settings);
         self.settings = settings;

@@ -2,6 +2,7 @@
 //! theirs go on.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 
 use crate::clock::Now;
 
@@ -105,6 +106,7 @@ impl UserAgent {
         if let Some(trunk) = self.trunks.named_mut(trunk) {
             trunk.moved(found, &mut self.core, now);
         }
+        self.sweep_trunks();
     }
 
     /// The trunks, in the order they were added; those that were removed, until they have unregistered and their calls
@@ -113,18 +115,34 @@ impl UserAgent {
         self.trunks.iter().filter(|trunk| !trunk.replaced).map(Trunk::view).collect()
     }
 
+    /// What we call ourselves towards that trunk, if it is known where it is.
+    pub fn local(&self, trunk: &str) -> Option<SocketAddr> {
+        let trunk = self.trunks.named(trunk)?;
+        trunk.peer().map(|_| trunk.local())
+    }
+
+    /// At how many places that trunk is.
+    pub fn places(&self, trunk: &str) -> usize {
+        self.trunks.named(trunk).map_or(0, |trunk| trunk.places.iter().count())
+    }
+
     /// Who may send us anything: the places of the trunks, and whom each of them allows.
     pub fn admitted(&self) -> Vec<Cidr> {
         let places =
             self.trunks.iter().flat_map(|trunk| trunk.places.iter()).map(|found| Cidr::from(found.way.ip()));
+        let former = self.trunks.iter().flat_map(|trunk| trunk.former.iter().copied()).map(Cidr::from);
         let allowed = self.trunks.iter().flat_map(|trunk| trunk.settings.allow.iter().copied());
-        places.chain(allowed).collect()
+        places.chain(former).chain(allowed).collect()
     }
 
     /// Forgets trunks that are gone.
     pub(crate) fn sweep_trunks(&mut self) {
         let calls = &self.calls;
         let used = |number: usize| calls.values().any(|call| call.trunk == number);
+        for trunk in self.trunks.iter_mut() {
+            let index = trunk.index;
+            trunk.former.retain(|left| calls.values().any(|call| call.trunk == index && call.is_with(*left)));
+        }
         self.trunks.trunks.retain(|number, trunk| !trunk.removed || !trunk.gone() || used(*number));
     }
 }

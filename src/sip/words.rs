@@ -177,6 +177,8 @@ pub struct TrunkSettings {
     pub challenge: bool,
     /// The session interval we ask for (RFC 4028); `None`: no session timer unless the PBX wants one.
     pub session_expires: Option<Duration>,
+    /// Another trunk is at the same host: our Contact says which of them is meant.
+    pub shares_host: bool,
 }
 
 impl Default for TrunkSettings {
@@ -192,6 +194,7 @@ impl Default for TrunkSettings {
             allow: Vec::new(),
             challenge: false,
             session_expires: None,
+            shares_host: false,
         }
     }
 }
@@ -209,6 +212,7 @@ impl fmt::Debug for TrunkSettings {
             .field("allow", &self.allow)
             .field("challenge", &self.challenge)
             .field("session_expires", &self.session_expires)
+            .field("shares_host", &self.shares_host)
             .finish()
     }
 }
@@ -346,6 +350,8 @@ pub struct Invite {
     pub to_user: String,
     /// Who calls: the user part of P-Asserted-Identity (RFC 3325) or else of From, decoded. May be empty.
     pub from_user: String,
+    /// The user part of From, decoded, whatever P-Asserted-Identity says. May be empty.
+    pub shown_user: String,
     /// The caller's display name.
     pub from_name: Option<String>,
     /// The Call-ID.
@@ -571,6 +577,8 @@ pub enum TrunkState {
         /// How long the answer took.
         round_trip: Duration,
     },
+    /// Not registered by choice, and it has never answered OPTIONS: some PBXs don't, and take calls all the same.
+    Silent,
     /// It refused us or does not answer. It is tried again.
     Failed {
         /// The final status; `None` if there was no answer.
@@ -587,7 +595,7 @@ impl TrunkState {
     /// Whether calls can be made.
     pub fn is_up(&self) -> bool {
         match self {
-            TrunkState::Registered { .. } | TrunkState::Reachable { .. } => true,
+            TrunkState::Registered { .. } | TrunkState::Reachable { .. } | TrunkState::Silent => true,
             TrunkState::Unresolved | TrunkState::Trying | TrunkState::Failed { .. } | TrunkState::Stopped => {
                 false
             }

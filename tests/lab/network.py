@@ -7,6 +7,7 @@ addresses on them. The namespace has no name: it goes away with the process, the
 import ctypes
 import os
 import subprocess
+import time
 
 CLONE_NEWNET = 0x40000000
 CLONE_NEWNS = 0x00020000
@@ -39,3 +40,39 @@ def enter(hosts=range(1, 71)):
     lines += ["link set wa0 up", "link set wa1 up"]
     subprocess.run(["ip", "-batch", "-"], input="\n".join(lines).encode(), check=True)
     enter.done = True
+
+
+class Beyond:
+    """A second host, at the other end of a link: a namespace of its own, with one IPv6 address. The lab's end of the link has another."""
+
+    def __init__(self, near, far, bits=64):
+        self._host = subprocess.Popen(["unshare", "--net", "sleep", "infinity"], stdin=subprocess.DEVNULL)
+        self.inside = ["nsenter", f"--net=/proc/{self._host.pid}/ns/net"]
+        try:
+            self._until_apart()
+            self._ip([], f"link add near0 type veth peer name far0 netns {self._host.pid}", f"addr add {near}/{bits} dev near0 nodad", "link set near0 up")
+            self._ip(self.inside, "link set lo up", f"addr add {far}/{bits} dev far0 nodad", "link set far0 up")
+        except BaseException:
+            self.close()
+            raise
+
+    def _until_apart(self):
+        until = time.monotonic() + 10
+        while os.stat(f"/proc/{self._host.pid}/ns/net").st_ino == os.stat("/proc/self/ns/net").st_ino:
+            assert self._host.poll() is None and time.monotonic() < until, "there is no second network namespace"
+            time.sleep(0.01)
+
+    @staticmethod
+    def _ip(inside, *lines):
+        subprocess.run([*inside, "ip", "-batch", "-"], input="\n".join(lines).encode(), check=True)
+
+    def close(self):
+        """The link is gone with the host."""
+        self._host.kill()
+        self._host.wait()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()

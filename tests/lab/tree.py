@@ -36,6 +36,7 @@ class Program:
         self.inside = f"/run/watrunk-{os.getpid()}-{name}"
         self.run = self.root / self.inside[1:]
         self.process = None
+        self.host = None                # a `network.Beyond`, if it runs at another host
         shutil.rmtree(self.run, ignore_errors=True)
         self.run.mkdir(parents=True)
 
@@ -46,7 +47,8 @@ class Program:
     def launch(self, *argv, stdin=subprocess.DEVNULL):
         """Starts it; what it prints goes into `stdout`."""
         with open(self.run / "stdout", "ab") as out:
-            self.process = subprocess.Popen(self.chroot(*argv), stdin=stdin, stdout=out, stderr=out, start_new_session=True)
+            where = self.host.inside if self.host else []
+            self.process = subprocess.Popen([*where, *self.chroot(*argv)], stdin=stdin, stdout=out, stderr=out, start_new_session=True)
         lateness.follow(self.process.pid, lateness.PROGRAM)
 
     def printed(self):

@@ -28,7 +28,8 @@ def account(name, **keys):
 
 def recipe(pbx, folder):
     """What the addresses and passwords of docs/pbx/asterisk/pjsip.conf are here."""
-    return {"192.0.2.10": pbx, "CHANGE-ME-whatsapp": SECRET, "CHANGE-ME-tls": TLS,
+    ports = {"192.0.2.10:": f"[{pbx}]:"} if ":" in pbx else {}
+    return ports | {"192.0.2.10": pbx, "CHANGE-ME-whatsapp": SECRET, "CHANGE-ME-tls": TLS,
             "/etc/asterisk/keys": folder, "minimum_expiration = 20": "minimum_expiration = 5"}
 
 
@@ -76,6 +77,7 @@ ACCOUNTS = {
     "info": {"dtmf_mode": "info"},
     "timers": {"timers": "always", "timers_min_se": "90", "timers_sess_expires": "90"},
     "prack": {"100rel": "required"},
+    "mux": {"rtcp_mux": "yes"},
     "srtp32": {"media_encryption": "sdes", "srtp_tag_32": "yes"},
 }
 PHONES = {"1001": "g722", "1002": "opus", "1003": "alaw,ulaw", "1004": "alaw"}

@@ -8,6 +8,7 @@ import threading
 
 import sound
 
+Report = collections.namedtuple("Report", "source target kind")     # two (address, port), and the first packet's type (RFC 3550 12.1)
 Sound = collections.namedtuple("Sound", "at source target kind seq ts payload")
 SO_TIMESTAMPNS = 35
 
@@ -15,12 +16,13 @@ SO_TIMESTAMPNS = 35
 class Wire:
     """Listens on the loopback device of this namespace while used as a context manager.
 
-    Keeps RTP of G.711 between two addresses: `between(a, b)` are the packets from a to b.
+    Keeps RTP of G.711 between two addresses: `between(a, b)` are the packets from a to b. Of RTCP, `reports` says where it passed.
     """
 
     def __init__(self, one, other):
         self.ends = {one, other}
         self.packets = []
+        self.reports = []
 
     def __enter__(self):
         self._sock = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(0x0800))
@@ -49,7 +51,11 @@ class Wire:
             source, target = socket.inet_ntoa(data[12:16]), socket.inet_ntoa(data[16:20])
             if source == target or not {source, target} <= self.ends:
                 continue
-            body = data[(data[0] & 15) * 4 + 8:]
+            udp = data[(data[0] & 15) * 4:]
+            body = udp[8:]
+            if len(body) >= 8 and body[0] >> 6 == 2 and 200 <= body[1] < 208:
+                ports = struct.unpack("!HH", udp[:4])
+                self.reports.append(Report((source, ports[0]), (target, ports[1]), body[1]))
             if len(body) < 13 or body[0] >> 6 != 2 or body[1] & 127 not in (0, 8):
                 continue
             seconds, nanos = struct.unpack("qq", ancillary[0][2][:16])

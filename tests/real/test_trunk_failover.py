@@ -93,6 +93,8 @@ def test_a_pbx_that_comes_back_is_registered_within_its_back_off_and_used_again(
     first, second = pair
     box = boxes(37, site("tcp"), {"echo": to_site("echo")})
     assert first.contact("whatsapp") and second.contact("whatsapp")
+    proofs = [text for way, text in second.messages() if way == "in" and text.startswith("REGISTER") and "\nAuthorization:" in text]
+    assert proofs and all("algorithm=SHA-256" in text for text in proofs), proofs
     first.kill()
     down = time.time()
     trunk = lambda: next(t for t in box.api.get("/v1/trunks")["trunks"] if t["name"] == "first")     # noqa: E731

@@ -1,5 +1,6 @@
 """The sound of a trunk: every codec, SRTP, keys, odd packet times, and telephones behind a real PBX."""
 
+import re
 import time
 
 import pytest
@@ -12,6 +13,7 @@ from peer import Impairment
 from phone import Phone
 from trunklab import HAND, PBX, account, flow, hears, pressed, stretch, tone, until, why
 from voice import SUITES, Voice, packets
+from wire import Wire
 
 CODECS = {"opus": "opus", "g722": "g722", "alaw": "pcma", "ulaw": "pcmu"}
 
@@ -20,12 +22,12 @@ CODECS = {"opus": "opus", "g722": "g722", "alaw": "pcma", "ulaw": "pcmu"}
 def box(boxes, trunk_pbx, hand):
     """A gateway with an account for each codec at the PBX, and trunks to the PBX by hand."""
     trunks = [account(name, codecs=[codec]) for name, codec in CODECS.items()]
-    trunks += [account("info", codecs=["pcma"], dtmf="info")]
+    trunks += [account("info", codecs=["pcma"], dtmf="info"), account("mux", codecs=["pcma"])]
     byhand = {"hand": {"codecs": ["pcma", "pcmu"]}}
     trunks += [section(name, hand.uri(), register=False, **keys) for name, keys in byhand.items()]
     numbers = {f"record-{name}": f"record@{name}" for name in CODECS}
     numbers |= {f"echo-{name}": f"echo@{name}" for name in CODECS}
-    numbers |= {"info-digits": "digits@info", "info-press": "press@info", "rfc-digits": "digits@alaw", "rfc-press": "press@alaw",
+    numbers |= {"mux": "record@mux", "info-digits": "digits@info", "info-press": "press@info", "rfc-digits": "digits@alaw", "rfc-press": "press@alaw",
                 "early": "early@alaw", "1001": "phone-1001@g722", "1002": "phone-1002@opus", "1003": "phone-1003@alaw", "hand": "someone@hand"}
     return boxes(32, trunks, numbers)
 
@@ -62,6 +64,29 @@ def test_each_codec_carries_the_sound_both_ways(box, rings, talk, seen, trunk_pb
         assert line["chan"].startswith(f"PJSIP/{name}-")
         print(f"{name}, heard by the user: " + tone(call, 1004, asterisk.MILLIWATT_DBFS))
         print(f"{name}, heard by the PBX: {trunk_pbx.hears(line['num'], 700, since=call.made)}")
+
+
+def test_sound_and_reports_share_a_port_if_the_pbx_wants_that(box, rings, talk, seen, trunk_pbx):
+    """RTCP-mux (RFC 5761): Asterisk reports every five seconds."""
+    with Wire(box.address, PBX) as wire:
+        call = rings(box, "mux", frames=sound.tone(700, -10))
+        talk(6.5)
+        call.hang_up()
+        line = seen(call)
+        x, rate = trunk_pbx.heard(line["num"])
+    bodies = [text for _, text in trunk_pbx.messages(line["sip"]) if "m=audio" in text]
+    assert len(bodies) >= 2 and all("a=rtcp-mux" in text for text in bodies), "offer and answer"
+    ports = {way: (address, int(re.search(r"(?m)^m=audio (\d+)", next(text for w, text in trunk_pbx.messages(line["sip"])
+                                                                     if w == way and "m=audio" in text)).group(1)))
+             for way, address in (("in", box.address), ("out", PBX))}
+    ours = [r.kind for r in wire.reports if (r.source, r.target) == (ports["in"], ports["out"])]
+    theirs = [r.kind for r in wire.reports if (r.source, r.target) == (ports["out"], ports["in"])]
+    f, level = sound.frequency(x[rate:], rate), sound.level(x[rate:-rate // 2])
+    print(f"reports of ours {ours}, of the PBX {theirs}; heard by the user: {tone(call, 1004, asterisk.MILLIWATT_DBFS)}; "
+          f"by the PBX: {f:.1f} Hz at {level:.1f} dBFS")
+    assert 200 in ours and 200 in theirs, "a sender's report each way"
+    assert len(ours) + len(theirs) == len(wire.reports), f"reports elsewhere: {wire.reports}"
+    assert abs(f - 700) < 7 and abs(level + 10) <= 3
 
 
 def test_wideband_stays_wideband(box, rings, talk):
@@ -374,4 +399,4 @@ def test_early_media_reaches_nobody_and_the_answer_everybody(box, rings, talk):
     print("after early media: " + tone(call, 1004, asterisk.MILLIWATT_DBFS))
     record = until(lambda: box.record(call), 5, "no record")
     print(f"record: { {k: v for k, v in record.items() if 'early' in k} }")
-    assert record["answered"] is True
+    assert record["answered"] is True and record["trunk"]["early_media"] is True

@@ -338,3 +338,24 @@ fn files_beside_a_real_config_are_found_and_those_who_may_not_read_them_are_not_
     assert_eq!(config.trunks[0].tls_ca, Some(folder.join("ca.pem")));
     std::fs::remove_dir_all(&folder).unwrap();
 }
+
+#[test]
+fn two_trunks_at_one_address_are_told_of_unless_both_register() {
+    let second = |more: &str, port: u16| {
+        let lines = "username = \"b\"\npassword = \"p\"\n";
+        plus(&format!("[[trunk]]\nname = \"second\"\nserver = \"sip:192.168.1.10:{port}\"\n{lines}{more}"))
+    };
+    let told = notes(&second("register = false", 5070));
+    assert!(
+        told.len() == 1 && told[0].contains("trunk.server: is that of \"pbx\" in line 12 too"),
+        "{told:?}"
+    );
+    assert_eq!(notes(&second("", 5070)), Vec::<String>::new());
+    assert_eq!(notes(&second("register = false", 5072)), Vec::<String>::new(), "another port");
+}
+
+#[test]
+fn a_trunk_by_tls_without_a_listener_is_told_of() {
+    let told = notes(&server("sips:192.168.1.10"));
+    assert!(told.len() == 1 && told[0].contains("there is no sip.tls_listen"), "{told:?}");
+}

@@ -5,7 +5,7 @@ use crate::gateway::FarSound;
 
 const OTHER: &str = "192.0.2.11:5060";
 
-fn group() -> String {
+pub(super) fn group() -> String {
     CONFIG
         .replace("register = false\n", "register = false\ngroup = \"all\"\npriority = 1\n")
         .replace("200@pbx", "200@all")
@@ -550,6 +550,21 @@ fn a_trunk_that_has_dialled_enough_for_today_is_told_when_tomorrow_begins() {
     let refused = story.expect_sip("SIP/2.0 486");
     assert!(refused.contains("dial_per_day"), "{refused}");
     assert!(refused.contains("\r\nRetry-After: 57600\r\n"), "16 hours: {refused}");
+}
+
+#[test]
+fn what_a_trunk_dialled_before_a_restart_counts() {
+    let mut story =
+        Story::with(&CONFIG.replace("register = false\n", "register = false\ndial_per_day = 1\n"));
+    let options = story.expect_sip("OPTIONS");
+    story.pbx_says(&options, "200 OK", "");
+    let now = story.now;
+    story.gateway.dialled_before("pbx", crate::clock::Wall(now.wall.0 - 7_200_000), now);
+    story.gateway.dialled_before("a trunk that is no more", now.wall, now);
+    story.pbx_calls("+4915112345678", "", "a");
+    story.expect_sip("SIP/2.0 100");
+    let refused = story.expect_sip("SIP/2.0 486");
+    assert!(refused.contains("dial_per_day"), "{refused}");
 }
 
 #[test]

@@ -429,3 +429,64 @@ fn passwords_and_seeds_are_never_printed() {
     assert!(!printed.contains("gw-secret"), "{printed}");
     assert!(printed.contains("(hidden)"));
 }
+
+#[test]
+fn a_pbx_that_was_started_anew_between_two_refreshes_is_registered_at_once() {
+    let mut lab = done();
+    lab.wait();
+    let ping = lab.take("OPTIONS");
+    lab.pass(millis(20));
+    lab.answer(&ping, "200 OK", "", "");
+    lab.wait();
+    let ping = lab.take("OPTIONS");
+    lab.pass(millis(2_000));
+    assert!(!lab.sent.is_empty(), "asked again");
+    lab.sent.clear();
+    lab.answer(&ping, "200 OK", "", "");
+    lab.wait();
+    let register = lab.take("REGISTER");
+    assert_eq!(register.at, lab.now.tick.as_millis() - 1_000_000);
+    assert!(lab.ua.trunks()[0].state.is_up(), "nobody has heard of it");
+    lab.pass(millis(700));
+    lab.sent.clear();
+    lab.answer(&register, "200 OK", OK, "");
+    // A way that is always this slow says nothing.
+    lab.wait();
+    let ping = lab.take("OPTIONS");
+    lab.pass(millis(600));
+    lab.sent.clear();
+    lab.answer(&ping, "200 OK", "", "");
+    lab.pass(Duration::from_secs(10));
+    assert!(lab.sent.is_empty(), "{:?}", lab.sent);
+}
+
+#[test]
+fn a_pbx_that_never_answers_options_is_called_all_the_same() {
+    let mut lab = Lab::new(Settings::default());
+    lab.ua.add_trunk(trunk(false), lab.now);
+    lab.pass(Duration::from_secs(31));
+    assert!(lab.ua.dial(LegId(1), dial(), lab.now).is_err(), "it may yet answer");
+    lab.pass(Duration::from_secs(1));
+    assert_eq!(states(&mut lab), [TrunkState::Trying, TrunkState::Silent]);
+    lab.sent.clear();
+    lab.ua.dial(LegId(1), dial(), lab.now).unwrap();
+    lab.drain();
+    let invite = lab.take("INVITE");
+    lab.answer(&invite, "486 Busy Here", "", "");
+    lab.events.clear();
+    // Whoever answers no call either is down, until somebody may try again.
+    for leg in [2, 3] {
+        lab.ua.dial(LegId(leg), Dial { patience: Some(Duration::from_secs(1)), ..dial() }, lab.now).unwrap();
+        lab.pass(Duration::from_secs(1));
+    }
+    assert!(matches!(lab.ua.trunks()[0].state, TrunkState::Failed { .. }));
+    lab.pass(Duration::from_secs(35));
+    assert_eq!(lab.ua.trunks()[0].state, TrunkState::Silent);
+    lab.sent.clear();
+    lab.pass(Duration::from_secs(5));
+    let ping = lab.find("OPTIONS");
+    lab.answer(&ping, "200 OK", "", "");
+    assert!(matches!(lab.ua.trunks()[0].state, TrunkState::Reachable { .. }));
+    lab.pass(Duration::from_secs(64));
+    assert!(matches!(lab.ua.trunks()[0].state, TrunkState::Failed { .. }), "its silence means something now");
+}

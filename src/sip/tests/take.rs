@@ -31,6 +31,7 @@ fn an_invite_is_told_with_who_calls_whom_and_the_pbx_hears_100_at_once() {
         trunk: "pbx".into(),
         to_user: "+4915112345678".into(),
         from_user: "200".into(),
+        shown_user: "200".into(),
         from_name: Some("Bob".into()),
         call_id: "in1@pbx".into(),
         sdp: Some(THEIRS.into()),
@@ -706,4 +707,32 @@ fn a_pbx_from_before_rfc_3261_may_call() {
     let bye = lab.take("BYE");
     assert!(bye.text.starts_with("BYE sip:200@192.0.2.1 SIP/2.0\r\n"), "From stands in for Contact");
     assert_eq!(bye.to, udp(PBX));
+}
+
+#[test]
+fn of_two_trunks_at_one_host_the_one_that_our_contact_named_is_called() {
+    let mut lab = Lab::new(Settings { seed: 7, ..Settings::default() });
+    let mut contacts = Vec::new();
+    for name in ["one", "two"] {
+        let settings = TrunkSettings { name: name.into(), shares_host: true, ..trunk(true) };
+        lab.ua.add_trunk(settings, lab.now);
+        lab.drain();
+        let register = lab.take("REGISTER");
+        contacts.push(register.header("Contact").split('>').next().unwrap().to_owned());
+        lab.answer(&register, "200 OK", "Expires: 300\r\n", "");
+    }
+    lab.events.clear();
+    assert_eq!(contacts, ["<sip:gw@192.0.2.7:5060;trunk=one", "<sip:gw@192.0.2.7:5060;trunk=two"]);
+    let callee = "sip:+4915112345678@192.0.2.7:5060";
+    for (count, uri, called) in [
+        (1, format!("{callee};trunk=two"), "two"),
+        (2, format!("{callee};transport=udp;trunk=one"), "one"),
+        (3, callee.to_owned(), "one"),
+        (4, format!("{callee};trunk=three"), "one"),
+    ] {
+        lab.invite(count, &uri, "Contact: <sip:200@192.0.2.1:5062>\r\n", THEIRS);
+        let events = lab.take_events();
+        let [Event::Invited { invite, .. }] = events.as_slice() else { panic!("{events:?}") };
+        assert_eq!((invite.trunk.as_str(), invite.to_user.as_str()), (called, "+4915112345678"), "{uri}");
+    }
 }

@@ -369,3 +369,45 @@ fn each_place_is_told_the_address_of_ours_that_it_can_reach() {
     assert!(second.header("Contact").starts_with("<sip:gw@198.51.100.7:5070;transport=tcp>"));
     assert!(second.header("Via").starts_with("SIP/2.0/TCP 198.51.100.7:5070;"));
 }
+
+#[test]
+fn in_a_flood_over_tcp_what_comes_but_once_is_heard_all_the_same() {
+    let options = |way: Way, nth: usize| {
+        let transport = way.transport.in_via();
+        format!(
+            "OPTIONS sip:gw@{US} SIP/2.0\r\nVia: SIP/2.0/{transport} {PBX};rport;branch=z9hG4bKo{nth}\r\nMax-Forwards: 70\r\n\
+             From: <sip:a@pbx.example>;tag=o\r\nTo: <sip:gw@{US}>\r\nCall-ID: o{nth}\r\nCSeq: 1 OPTIONS\r\nContent-Length: 0\r\n\r\n"
+        )
+    };
+    let mut lab = by_tcp(false);
+    let (invite, _) = lab.talking();
+    lab.ua.dial(LegId(2), dial(), lab.now).unwrap();
+    lab.drain();
+    let second = lab.take("INVITE");
+    let bye = |call_id: &str, nth: u32| {
+        format!(
+            "BYE sip:gw@{US} SIP/2.0\r\nVia: SIP/2.0/TCP {PBX};rport;branch=z9hG4bKb{nth}\r\nMax-Forwards: 70\r\n\
+             From: {};tag=pbx1\r\nTo: {}\r\nCall-ID: {call_id}\r\nCSeq: 9 BYE\r\nContent-Length: 0\r\n\r\n",
+            invite.header("To"),
+            invite.header("From"),
+        )
+    };
+    for nth in 0..1_000 {
+        receive_by(&mut lab, &options(tcp(PBX), nth), tcp(PBX));
+    }
+    let dropped = lab.ua.counters().dropped_rate;
+    assert!(dropped > 100, "{dropped}");
+    lab.sent.clear();
+    receive_by(&mut lab, &bye("of nobody", 1), tcp(PBX));
+    assert_eq!(lab.ua.counters().dropped_rate, dropped + 1);
+    receive_by(&mut lab, &bye(invite.header("Call-ID"), 2), tcp(PBX));
+    lab.take("200");
+    assert!(lab.ending().answered);
+    lab.answer(&second, "486 Busy Here", "", "");
+    assert_eq!(lab.ending().code, Some(486));
+    assert_eq!(lab.ua.counters().dropped_rate, dropped + 1);
+    // A datagram would be sent again.
+    let ack = bye(invite.header("Call-ID"), 3).replace("BYE", "ACK").replace("/TCP", "/UDP");
+    receive_by(&mut lab, &ack, udp(PBX));
+    assert_eq!(lab.ua.counters().dropped_rate, dropped + 2);
+}
