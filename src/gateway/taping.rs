@@ -10,8 +10,9 @@ use super::{CallKey, Gateway};
 use crate::call::consent::Terms;
 use crate::call::recording::{Outcome, RecordingPart};
 use crate::clock::{Now, Tick};
-use crate::config::{AnnounceTo, ConsentPrompt, NumberConfig, TapeFormat};
+use crate::config::{AnnounceTo, ConsentPrompt, NumberConfig};
 use crate::media::prompt;
+use crate::media::tape::Form;
 
 /// The recorder finishes a file within this time, or the record is written without its last facts.
 const FINISHING: Duration = Duration::from_secs(5);
@@ -96,6 +97,7 @@ impl Gateway {
             ..RecordingPart::default()
         }));
         live.taping = TapeState::Asking;
+        live.tape_file = (Form::of(&setup.config).extension(), !setup.config.encrypt_to.is_empty());
         let order = LineOrder::Record(Box::new(setup));
         self.outputs.push_back(Output::Line { call: key, order });
     }
@@ -111,11 +113,7 @@ impl Gateway {
                 tracing::info!(call = %live.id, answer = consent.as_str(), "asked whether to record");
                 if consent.given() {
                     part.began_at = Some(now.wall);
-                    part.format = match self.settings.recording.format {
-                        TapeFormat::WavPcm | TapeFormat::WavAlaw | TapeFormat::WavUlaw => "wav",
-                        TapeFormat::Ogg => "ogg",
-                    };
-                    part.encrypted = !self.settings.recording.encrypt_to.is_empty();
+                    (part.format, part.encrypted) = live.tape_file;
                     part.file.outcome = Outcome::Running;
                     live.taping = TapeState::Running { paused: false };
                     self.outputs.push_back(Output::Agreed { id: live.id.clone(), part: part.clone() });

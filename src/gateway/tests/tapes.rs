@@ -3,7 +3,7 @@
 use super::*;
 use crate::call::record::PlacedBy;
 use crate::call::recording::{Consent, Finished, Outcome};
-use crate::config::{AnnounceTo, ConsentMode, ConsentPrompt};
+use crate::config::{AnnounceTo, ConsentMode, ConsentPrompt, TapeFormat};
 use crate::gateway::desk::{Command, Place as PlaceCall};
 use crate::gateway::line::TapeNews;
 use crate::gateway::{TapeEvent, TapeSetup};
@@ -98,6 +98,22 @@ fn a_recorded_call_is_closed_when_its_file_is_finished_and_its_record_says_all_o
     );
     assert_eq!((part.format, part.encrypted), ("wav", false));
     assert_eq!(part.file, whole());
+}
+
+#[test]
+fn a_record_says_what_its_file_is_although_the_settings_change_between_the_question_and_the_answer() {
+    let (mut story, call, _, setup) = Story::talking_recorded(|_| {});
+    story.tape_says(call, TapeNews::Prompted);
+    story.recorded(|config| {
+        config.recording.format = TapeFormat::Ogg;
+        config.recording.encrypt_to = vec!["age1".into()];
+    });
+    story.tape_says(call, TapeNews::Answered(Consent::Announced));
+    assert_eq!((setup.config.format, setup.config.encrypt_to.len()), (TapeFormat::WavPcm, 0));
+    story.hung_up(call);
+    story.tell(Input::Tape { call, event: TapeEvent::Finished(Box::new(whole())) });
+    let part = story.over(Why::UserHungUp).tape.expect("its recording's part");
+    assert_eq!((part.format, part.encrypted), ("wav", false));
 }
 
 #[test]
