@@ -154,12 +154,23 @@ async fn pause<B: Backend>(backend: &B, found: Found, paused: bool) -> Outcome {
 fn there(found: &Found) -> Result<&TapeRow, Fault> {
     match (&found.tape, &found.call) {
         (Some(tape), call) => {
+            if let Some(why) = call.as_ref().and_then(|row| untaken(row.end.as_deref(), tape)) {
+                let what = format!("there is no recording yet: {why}");
+                return Err(Fault::not_found(what).at("id").with(json!({ "outcome": End::Failed.as_str() })));
+            }
             let over = call.as_ref().is_none_or(|row| row.end.is_some());
             ready(tape, over).map(|()| tape)
         }
         (None, Some(row)) => Err(none(row)),
         (None, None) => Err(Fault::not_found("this call was not recorded").at("id")),
     }
+}
+
+/// Why the disk did not take the file's end when the call was over: until it is mended, its row says that it runs.
+fn untaken<'a>(end: Option<&'a Record>, tape: &TapeRow) -> Option<&'a str> {
+    let file = &end?.tape.as_deref()?.file;
+    let untaken = tape.state == TapeState::Running && file.outcome == End::Failed;
+    untaken.then(|| file.error.as_deref().unwrap_or("the disk would not take it"))
 }
 
 /// Whether the file is here and whole.
@@ -260,6 +271,7 @@ pub(super) fn part(row: &CallRow, tape: Option<&TapeRow>, live: Option<&str>) ->
         return Value::Null;
     }
     let none = Finished::default();
+    let tape = tape.filter(|tape| untaken(row.end.as_deref(), tape).is_none());
     let file = tape.map(|tape| &tape.finished).or(told.map(|part| &part.file)).unwrap_or(&none);
     let state = match (tape, file.outcome) {
         (Some(tape), _) if tape.state == TapeState::Kept && !tape.local => "moved",
@@ -316,6 +328,7 @@ impl Told {
         let keep_days = keep.unwrap_or(signer.config.recording.keep_days);
         let from_now = (keep_days > 0)
             .then(|| Wall(record.ended_at.0.saturating_add(i64::from(keep_days).saturating_mul(DAY))));
+        let tape = tape.filter(|tape| untaken(Some(record), tape).is_none());
         let expires_at = match tape.map(|tape| (tape.state, tape.local, tape.expires_at)) {
             // It is kept from when it is finished on: that is now.
             Some((TapeState::Running, _, known)) => known.or(from_now),

@@ -166,7 +166,7 @@ impl Running {
         let uploads = Arc::new(Notify::new());
         let (recorder, recorder_threads) = recorder::Recorder::start(
             state_dir,
-            recorder::RecorderSettings::of(&config.recording),
+            recorder::RecorderSettings::of(&config),
             disk.clone(),
             to_gateway.clone(),
             Arc::clone(&uploads),
@@ -292,7 +292,7 @@ impl Running {
                         self.step(|gateway| gateway.handle(input, clock::now()));
                         if moves {
                             self.admit();
-                            self.recorder.set(recorder::RecorderSettings::of(&self.news.config().recording));
+                            self.recorder.set(recorder::RecorderSettings::of(&self.news.config()));
                         }
                     }
                     None => break,

@@ -325,6 +325,12 @@ impl Writer {
         self.make(open)?;
         let blocks = open.blocks.len();
         if blocks > 0 {
+            // Whatever else writes to this disk, the calls' records before all, needs what recordings would fill.
+            let (least, free) = (lock(&self.shared.settings).min_free_mib / 2, self.store.free()? >> 20);
+            if free < least {
+                let why = format!("{free} MiB are free on the disk, {least} must stay free");
+                return Err(io::Error::new(io::ErrorKind::StorageFull, why));
+            }
             // What a failed sync has left in the disk's cache may be gone: all of it is written again then.
             let (mut at, mut ticks) = (open.bytes, 0);
             let file = open.sheet()?;
@@ -406,10 +412,11 @@ impl Writer {
         if let Err(error) = closed {
             if self.shared.may_say(Cause::Finish) {
                 let call = &open.of.label.id;
-                tracing::warn!(%call, %error, "a recording can't be finished: it is mended at the next start");
+                tracing::warn!(%call, %error, "a recording can't be finished: it is mended when the disk can be written again");
             }
-            let error =
-                format!("the disk does not take it, what it has is mended at the next start: {error}");
+            let error = format!(
+                "the disk does not take it, what it has is mended within an hour of its doing so: {error}"
+            );
             let finished = Finished { outcome: Outcome::Failed, error: Some(error), ..Finished::default() };
             open.kept = Some(open.kept(finished, TapeState::Running, now));
         }
