@@ -402,11 +402,11 @@ impl Running {
                 Output::Graph { id, request, patience } => self.graph.send(id, request, patience),
                 Output::Line { call, order } => self.sound.order(call, order),
                 Output::Record { call, record } => self.disk.record(call, record),
-                Output::Agreed { id, part } => {
+                Output::Tape { id, part } => {
                     let now = clock::now().wall;
                     self.disk.later(move |ledger| {
                         if let Err(error) = ledger.tape_agreed(&id, &part, now) {
-                            tracing::warn!(%error, "a user's consent to be recorded was not written down");
+                            tracing::warn!(%error, "what a user was asked about a recording, and has answered, was not written down");
                         }
                     });
                 }
