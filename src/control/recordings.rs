@@ -220,13 +220,14 @@ fn none(row: &CallRow) -> Fault {
         return Fault::state(StatusCode::CONFLICT, what).at("id");
     };
     let Some(part) = end.tape.as_deref() else { return no("this call was not recorded") };
-    match part.consent {
-        Consent::Declined => no("nothing was recorded: the user did not agree"),
-        Consent::Unfinished => no("nothing was recorded: the call ended before the prompt did"),
-        Consent::Announced | Consent::Agreed => match &part.file.error {
-            Some(error) => no(&format!("there is no recording: {error}")),
-            None => no("there is no recording: nothing was said after the prompt"),
-        },
+    match (&part.file.error, part.consent) {
+        // Also where nobody was asked, because nobody could be.
+        (Some(error), _) => no(&format!("there is no recording: {error}")),
+        (None, Consent::Declined) => no("nothing was recorded: the user did not agree"),
+        (None, Consent::Unfinished) => no("nothing was recorded: the call ended before the prompt did"),
+        (None, Consent::Announced | Consent::Agreed) => {
+            no("there is no recording: nothing was said after the prompt")
+        }
     }
     .with(json!({ "consent": part.consent.as_str() }))
 }
@@ -252,10 +253,10 @@ pub(super) fn facts(tape: Option<&TapeRow>, signer: &Signer<'_>) -> Map<String, 
     facts.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
 }
 
-/// `recording` of a call: what was asked, what was answered, and what was kept.
-pub(super) fn part(row: &CallRow, tape: Option<&TapeRow>) -> Value {
+/// `recording` of a call: what was asked, what was answered, and what was kept. `live`: how it goes, while it does.
+pub(super) fn part(row: &CallRow, tape: Option<&TapeRow>, live: Option<&str>) -> Value {
     let told: Option<&RecordingPart> = row.end.as_deref().and_then(|end| end.tape.as_deref());
-    if told.is_none() && tape.is_none() {
+    if told.is_none() && tape.is_none() && live.is_none() {
         return Value::Null;
     }
     let none = Finished::default();
@@ -278,7 +279,7 @@ pub(super) fn part(row: &CallRow, tape: Option<&TapeRow>) -> Value {
         "prompt": told.map(|part| part.prompt.as_str()).filter(|prompt| !prompt.is_empty()),
         "promptedAt": maybe(told.and_then(|part| part.prompted_at)),
         "announcedToBoth": told.map(|part| part.announced_to_both),
-        "state": state,
+        "state": live.unwrap_or(state),
         "outcome": outcome.as_str(),
         "error": file.error,
         "beganAt": maybe(tape.map(|tape| tape.began_at).or(told.and_then(|part| part.began_at))),

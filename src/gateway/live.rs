@@ -124,6 +124,8 @@ pub struct Live {
     pub trunk_part: TrunkPart,
     /// What became of its recording, if it is to be recorded.
     pub tape: Option<Box<RecordingPart>>,
+    /// Its file is to be `wav` or `ogg`, and encrypted or not: as it was configured when the user was asked.
+    pub tape_file: (&'static str, bool),
     /// Where its recording is, and how long its end is waited for.
     pub taping: TapeState,
     pub tape_until: Option<Tick>,
@@ -181,6 +183,7 @@ impl Live {
             rang: false,
             trunk_part: TrunkPart::default(),
             tape: None,
+            tape_file: ("", false),
             taping: TapeState::None,
             tape_until: None,
             recorded: false,

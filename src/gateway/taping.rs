@@ -10,8 +10,9 @@ use super::{CallKey, Gateway};
 use crate::call::consent::Terms;
 use crate::call::recording::{Outcome, RecordingPart};
 use crate::clock::{Now, Tick};
-use crate::config::{AnnounceTo, ConsentPrompt, NumberConfig, TapeFormat};
+use crate::config::{AnnounceTo, ConsentPrompt, NumberConfig};
 use crate::media::prompt;
+use crate::media::tape::Form;
 
 /// The recorder finishes a file within this time, or the record is written without its last facts.
 const FINISHING: Duration = Duration::from_secs(5);
@@ -31,6 +32,18 @@ pub enum TapeState {
     },
     /// The file is finished, or there is none.
     Over,
+}
+
+impl TapeState {
+    /// The word in the API, as long as there is something to tell: stable.
+    pub const fn word(self) -> Option<&'static str> {
+        match self {
+            TapeState::Asking => Some("asking"),
+            TapeState::Running { paused: false } => Some("running"),
+            TapeState::Running { paused: true } => Some("paused"),
+            TapeState::None | TapeState::Over => None,
+        }
+    }
 }
 
 impl Live {
@@ -67,7 +80,11 @@ impl Gateway {
         if !live.recording || live.tape.is_some() || !live.call.talking() {
             return;
         }
-        let Some(number) = self.settings.number(&live.phone_number_id) else { return };
+        let Some(number) = self.settings.number(&live.phone_number_id) else {
+            tracing::warn!(call = %live.id, "a call is not recorded: its number is no longer configured");
+            live.tape = Some(Box::default());
+            return self.tape_event(key, TapeEvent::Failed("its number is no longer configured".to_owned()));
+        };
         let config = self.settings.recording.for_number(&number.recording_as);
         let setup = TapeSetup {
             terms: TapeTerms {
@@ -95,6 +112,7 @@ impl Gateway {
             ..RecordingPart::default()
         }));
         live.taping = TapeState::Asking;
+        live.tape_file = (Form::of(&setup.config).extension(), !setup.config.encrypt_to.is_empty());
         let order = LineOrder::Record(Box::new(setup));
         self.outputs.push_back(Output::Line { call: key, order });
     }
@@ -114,11 +132,7 @@ impl Gateway {
                     self.outputs.push_back(Output::Line { call: key, order: LineOrder::StopTape });
                 } else if consent.given() {
                     part.began_at = Some(now.wall);
-                    part.format = match self.settings.recording.format {
-                        TapeFormat::WavPcm | TapeFormat::WavAlaw | TapeFormat::WavUlaw => "wav",
-                        TapeFormat::Ogg => "ogg",
-                    };
-                    part.encrypted = !self.settings.recording.encrypt_to.is_empty();
+                    (part.format, part.encrypted) = live.tape_file;
                     part.file.outcome = Outcome::Running;
                     live.taping = TapeState::Running { paused: false };
                 } else {
