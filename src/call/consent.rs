@@ -104,7 +104,7 @@ impl Consent {
     pub const fn given(self) -> bool {
         match self {
             Consent::Announced | Consent::Agreed => true,
-            Consent::Unfinished | Consent::Declined => false,
+            Consent::Unfinished | Consent::Declined | Consent::Unknown => false,
         }
     }
 }
@@ -166,7 +166,7 @@ mod tests {
     #[test]
     fn only_a_yes_opens_the_tap() {
         let given: Vec<Consent> =
-            [Consent::Unfinished, Consent::Announced, Consent::Agreed, Consent::Declined]
+            [Consent::Unfinished, Consent::Announced, Consent::Agreed, Consent::Declined, Consent::Unknown]
                 .into_iter()
                 .filter(|consent| consent.given())
                 .collect();

@@ -123,7 +123,11 @@ impl Gateway {
         let Some(part) = &mut live.tape else { return };
         match news {
             TapeNews::Prompted => part.prompted_at = Some(now.wall),
-            TapeNews::Shared => part.announced_to_both = true,
+            // It goes with the answer, which follows.
+            TapeNews::Shared => {
+                part.announced_to_both = true;
+                return;
+            }
             TapeNews::Answered(consent) => {
                 part.consent = consent;
                 tracing::info!(call = %live.id, answer = consent.as_str(), "asked whether to record");
