@@ -294,7 +294,8 @@ impl Running {
                         let reload = matches!(input, Input::Reload(_));
                         let moves = reload || matches!(input, Input::PeerResolved { .. });
                         if reload {
-                            // A prompt that can't be played costs the recordings that need it, and no call.
+                            // One that can't be played any more is played as it was; a new one costs the
+                            // recordings that need it, and no call.
                             for fault in self.sound.read_prompts(&self.news.config()) {
                                 tracing::warn!("reload: {fault}");
                             }
