@@ -123,23 +123,31 @@ async fn delete<B: Backend>(backend: &B, ask: &Ask, found: Found) -> Outcome {
 pub async fn pause_of_account<B: Backend>(backend: &B, ask: &Ask) -> Outcome {
     let paused = wanted(ask)?;
     let found = found_of_account(backend, ask).await?;
-    pause(backend, found, paused).await
+    pause(backend, ask, found, paused).await
 }
 
 /// `PATCH /v1/calls/{id}/recording`
 pub async fn pause_any<B: Backend>(backend: &B, ask: &Ask) -> Outcome {
     let paused = wanted(ask)?;
     let found = found(backend, ask).await?;
-    pause(backend, found, paused).await
+    pause(backend, ask, found, paused).await
 }
 
 fn wanted(ask: &Ask) -> Result<bool, Fault> {
     ask.fields.boolean("paused")?.value().ok_or_else(|| Fault::missing("paused"))
 }
 
-async fn pause<B: Backend>(backend: &B, found: Found, paused: bool) -> Outcome {
+async fn pause<B: Backend>(backend: &B, ask: &Ask, found: Found, paused: bool) -> Outcome {
     match backend.command(Command::Record { id: found.id, on: !paused }).await {
-        Ok(Answer::Recording { id, paused }) => Ok(Reply::ok(json!({ "id": id, "paused": paused }))),
+        Ok(Answer::Recording { id, paused }) => {
+            let (call, who, now) = (id.clone(), ask.holder.name.clone(), ask.now.wall);
+            let action = if paused { "recording.paused" } else { "recording.resumed" };
+            let noted = backend.write(move |ledger| ledger.audit(now, &who, action, &call, "by the API"));
+            if let Err(error) = noted.await {
+                tracing::warn!(call = %id, action, %error, "the audit log can't be written");
+            }
+            Ok(Reply::ok(json!({ "id": id, "paused": paused })))
+        }
         Ok(other) => Err(strange(&other)),
         Err(Refusal::NoSuchCall) => Err(Fault::state(StatusCode::CONFLICT, "the call is over")),
         Err(Refusal::NotNow { state }) => {
@@ -235,12 +243,17 @@ fn none(row: &CallRow) -> Fault {
         // Also where nobody was asked, because nobody could be.
         (Some(error), _) => no(&format!("there is no recording: {error}")),
         (None, Consent::Declined) => no("nothing was recorded: the user did not agree"),
-        (None, Consent::Unfinished) => no("nothing was recorded: the call ended before the prompt did"),
-        (None, Consent::Announced | Consent::Agreed) => {
+        (None, Consent::Unfinished) => no("nothing was recorded: the call ended before the user had agreed"),
+        (None, Consent::Announced | Consent::Agreed | Consent::Unknown) => {
             no("there is no recording: nothing was said after the prompt")
         }
     }
-    .with(json!({ "consent": part.consent.as_str() }))
+    .with(json!({ "consent": consent(part) }))
+}
+
+/// What was answered, if anybody knows.
+fn consent(part: &RecordingPart) -> Option<&'static str> {
+    Some(part.consent).filter(|consent| *consent != Consent::Unknown).map(Consent::as_str)
 }
 
 /// A call's row with its recording.
@@ -287,10 +300,10 @@ pub(super) fn part(row: &CallRow, tape: Option<&TapeRow>, live: Option<&str>) ->
     let upload = tape.map_or(UploadState::None, |tape| tape.upload);
     let seconds = |millis: u64| millis as f64 / 1_000.0;
     json!({
-        "consent": told.map(|part| part.consent.as_str()),
+        "consent": told.and_then(consent),
         "prompt": told.map(|part| part.prompt.as_str()).filter(|prompt| !prompt.is_empty()),
         "promptedAt": maybe(told.and_then(|part| part.prompted_at)),
-        "announcedToBoth": told.map(|part| part.announced_to_both),
+        "announcedToBoth": told.filter(|part| consent(part).is_some()).map(|part| part.announced_to_both),
         "state": live.unwrap_or(state),
         "outcome": outcome.as_str(),
         "error": file.error,

@@ -109,7 +109,6 @@ impl Gateway {
                     path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
                 }
             },
-            announced_to_both: setup.terms.both,
             ..RecordingPart::default()
         }));
         live.taping = TapeState::Asking;
@@ -124,15 +123,22 @@ impl Gateway {
         let Some(part) = &mut live.tape else { return };
         match news {
             TapeNews::Prompted => part.prompted_at = Some(now.wall),
+            // It goes with the answer, which follows.
+            TapeNews::Shared => {
+                part.announced_to_both = true;
+                return;
+            }
             TapeNews::Answered(consent) => {
                 part.consent = consent;
                 tracing::info!(call = %live.id, answer = consent.as_str(), "asked whether to record");
-                if consent.given() {
+                if part.file.outcome == Outcome::Failed {
+                    // The recorder was faster than the answer.
+                    self.outputs.push_back(Output::Line { call: key, order: LineOrder::StopTape });
+                } else if consent.given() {
                     part.began_at = Some(now.wall);
                     (part.format, part.encrypted) = live.tape_file;
                     part.file.outcome = Outcome::Running;
                     live.taping = TapeState::Running { paused: false };
-                    self.outputs.push_back(Output::Agreed { id: live.id.clone(), part: part.clone() });
                 } else {
                     live.taping = TapeState::Over;
                 }
@@ -142,8 +148,10 @@ impl Gateway {
                 if live.tape_pending() {
                     live.taping = TapeState::Running { paused };
                 }
+                return;
             }
         }
+        self.outputs.push_back(Output::Tape { id: live.id.clone(), part: part.clone() });
     }
 
     /// The recorder tells what becomes of the file.
@@ -155,6 +163,10 @@ impl Gateway {
             TapeEvent::Failed(why) => {
                 part.file.outcome = Outcome::Failed;
                 part.file.error = Some(why.clone());
+                if live.tape_pending() {
+                    // Who hears a beep, or pauses by a key, must be able to believe that there is a recording.
+                    self.outputs.push_back(Output::Line { call: key, order: LineOrder::StopTape });
+                }
                 live.taping = TapeState::Over;
                 // Not the call's fault, but the one who looks for its recording must find out why there is none.
                 live.went_wrong(0, &format!("not recorded: {why}"));

@@ -26,8 +26,7 @@ use super::recorder::{Begin, Recorder};
 use super::{clock, random, sock};
 use crate::agent::AgentEvent;
 use crate::call::record::Quality;
-use crate::config::DtlsRole;
-use crate::config::MediaConfig;
+use crate::config::{Config, DtlsRole, Fault, MediaConfig};
 use crate::gateway::line::{Line, Silence, TapeNews};
 use crate::gateway::{
     CallKey, FarSound, Input, LineEvent, LineOrder, LineSetup, Secret, TapeEvent, TapeSetup, WebRtc,
@@ -113,7 +112,11 @@ impl Sound {
     ///
     /// # Errors
     /// When a port can't be bound or a thread can't be started, in words.
-    pub fn start(settings: SoundSettings, to_gateway: mpsc::Sender<Input>) -> Result<Sound, String> {
+    pub fn start(
+        settings: SoundSettings,
+        prompts: Prompts,
+        to_gateway: mpsc::Sender<Input>,
+    ) -> Result<Sound, String> {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let wanted = settings.media.threads.unwrap_or(cores).max(1);
         // Every thread has WebRTC ports of its own: no datagram ever crosses from one to another.
@@ -126,7 +129,7 @@ impl Sound {
             shared: Arc::clone(&shared),
             bound: Vec::new(),
             beats: Vec::new(),
-            prompts: Prompts::default(),
+            prompts,
         };
         for index in 0..count {
             let (jobs_in, jobs) = mpsc::unbounded_channel();
@@ -147,6 +150,11 @@ impl Sound {
             sound.loads.push(Arc::new(AtomicUsize::new(0)));
         }
         Ok(sound)
+    }
+
+    /// Other prompts may be configured now: they are read before a call needs them. What can't be played.
+    pub fn read_prompts(&mut self, config: &Config) -> Vec<Fault> {
+        self.prompts.files.load(config)
     }
 
     /// Each thread's sign of life.
@@ -184,15 +192,14 @@ impl Sound {
             | LineOrder::AgentEnd(_)
             | LineOrder::PauseTape(_)
             | LineOrder::FarDigit(_)
+            | LineOrder::StopTape
             | LineOrder::OpenGate { .. }) => self.tell(call, Told::Order(order)),
         }
     }
 
     fn tell(&self, call: CallKey, told: Told) {
-        if let Some(orders) = self.placed.get(&call)
-            && orders.try_send(told).is_err()
-        {
-            tracing::debug!("a line no longer takes orders");
+        if let Some(event) = self.placed.get(&call).and_then(|orders| hand_on(orders, told)) {
+            let _ = self.shared.to_gateway.try_send(Input::Tape { call, event });
         }
     }
 
@@ -209,6 +216,14 @@ impl Sound {
             let _ = self.shared.to_gateway.try_send(Input::Line { call, event });
         }
     }
+}
+
+/// Hands an order to a line. If it takes none, what the gateway must be told.
+fn hand_on(orders: &mpsc::Sender<Told>, told: Told) -> Option<TapeEvent> {
+    let refused = orders.try_send(told).err()?.into_inner();
+    tracing::debug!("a line no longer takes orders");
+    // A call that is asked nothing has no recording: nobody is to wait for one.
+    matches!(refused, Told::Record(..)).then(|| TapeEvent::Failed("its line takes no orders".to_owned()))
 }
 
 fn thread(
@@ -473,6 +488,10 @@ async fn run<F: Future<Output = ()>>(
                 Some(Told::Record(setup, clip)) => prompt = Some((setup, clip)),
                 Some(Told::Order(LineOrder::PauseTape(paused))) => line.pause(paused),
                 Some(Told::Order(LineOrder::FarDigit(digit))) => line.far_pressed(digit),
+                Some(Told::Order(LineOrder::StopTape)) => {
+                    line.stop_recording();
+                    slices = None;
+                }
                 Some(Told::Order(LineOrder::Close | LineOrder::Open(_) | LineOrder::Record(_))) | None => {
                     if let Some(over) = part_from(agent.take(), "the call is over") {
                         tell(over).await;
@@ -581,10 +600,11 @@ async fn run<F: Future<Output = ()>>(
             tape = Some(setup);
         }
         while let Some(news) = line.tape_news() {
+            // Before the recorder can say that there will be no file.
+            tell(LineEvent::Tape(news)).await;
             if let (TapeNews::Answered(consent), Some(setup)) = (news, tape.as_deref()) {
                 slices = consent.given().then(|| begin(&shared.settings.recorder, call, id, setup));
             }
-            tell(LineEvent::Tape(news)).await;
         }
         while let Some(event) = agent.as_mut().and_then(Agent::event) {
             tell(LineEvent::Agent(event)).await;
@@ -629,5 +649,34 @@ async fn next(track: Option<&Arc<dyn TrackRemote>>) -> Option<TrackRemoteEvent> 
     match track {
         Some(track) => track.poll().await,
         None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::call::consent::Terms;
+    use crate::config::{Config, ConsentMode, EXAMPLE, SystemSecrets};
+    use crate::gateway::line::TapeTerms;
+
+    #[test]
+    fn a_line_that_is_too_busy_to_ask_whether_to_record_has_no_recording_and_that_is_told() {
+        let (config, _) = Config::parse(EXAMPLE, &SystemSecrets::beside(std::path::Path::new("."))).unwrap();
+        let ask = Terms { mode: ConsentMode::Ask, key: '1', patience: Duration::from_secs(8) };
+        let record = || {
+            let setup = TapeSetup {
+                terms: TapeTerms { ask, both: false, beep: None, pause_key: None },
+                language: "de".to_owned(),
+                number: "support".to_owned(),
+                account: "acme".to_owned(),
+                config: Box::new(config.recording.clone()),
+            };
+            Told::Record(Box::new(setup), Arc::new(Clip::new(vec![0; 8_000]).unwrap()))
+        };
+        let (orders, _line) = mpsc::channel(2);
+        assert!(hand_on(&orders, record()).is_none());
+        assert!(hand_on(&orders, Told::Order(LineOrder::PauseTape(true))).is_none());
+        assert!(hand_on(&orders, Told::Order(LineOrder::PauseTape(false))).is_none(), "this one is lost");
+        assert!(matches!(hand_on(&orders, record()), Some(TapeEvent::Failed(_))));
     }
 }

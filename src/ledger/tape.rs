@@ -162,10 +162,9 @@ impl TapeRow {
         if self.form.starts_with("ogg") { "ogg" } else { "wav" }
     }
 
-    /// What is known of the recording where the call's own record says nothing of it: nothing is recorded before the
-    /// prompt has ended, so the user was told at the least.
+    /// What is known of the recording where the call's own record says nothing of it: that there is one.
     fn alone(&self) -> RecordingPart {
-        RecordingPart { consent: Consent::Announced, ..RecordingPart::default() }
+        RecordingPart { consent: Consent::Unknown, ..RecordingPart::default() }
     }
 
     /// Puts the file's facts into the recording's part in the call.

@@ -386,7 +386,7 @@ async fn where_there_is_no_recording_it_is_said_why() {
     for (id, status, words, state) in [
         ("plain", 404, "was not recorded", json!(null)),
         ("declined", 404, "did not agree", json!("none")),
-        ("short", 404, "before the prompt did", json!("none")),
+        ("short", 404, "before the user had agreed", json!("none")),
         ("promptless", 404, "there is no prompt", json!("none")),
         ("silent", 404, "nothing was said", json!("none")),
         ("full", 404, "the disk is full", json!("none")),
@@ -517,6 +517,22 @@ async fn a_recording_is_paused_and_goes_on() {
     let told: Vec<Command> =
         [false, true, false].map(|on| Command::Record { id: "call_1".to_owned(), on }).into();
     assert_eq!(house.fake.commands(), told);
+    let audit = || async {
+        house.ask(ADMIN, "GET", "/v1/audit", None).await.json()["entries"]
+            .as_array()
+            .cloned()
+            .unwrap_or_default()
+    };
+    let log = audit().await;
+    let noted: Vec<_> = log.iter().map(|entry| (&entry["action"], &entry["subject"])).collect();
+    let (paused, resumed) = (json!("recording.paused"), json!("recording.resumed"));
+    let call = json!("call_1");
+    assert_eq!(
+        noted,
+        [(&paused, &call), (&resumed, &call), (&paused, &call)],
+        "who did it is in the audit log"
+    );
+    assert!(log.iter().all(|entry| entry["who"] == log[0]["who"] && entry["who"] != json!("")), "{log:?}");
     for (refusal, status, code) in [
         (Refusal::NotNow { state: "not recording" }, 409, "invalid_resource_state"),
         (Refusal::NoSuchCall, 409, "invalid_resource_state"),
@@ -527,6 +543,7 @@ async fn a_recording_is_paused_and_goes_on() {
         assert_eq!((got.fault().0, got.fault().1.as_str()), (status, code));
     }
     house.fake.says(Ok(Answer::Recording { id: "call_1".to_owned(), paused: false }));
+    assert_eq!(audit().await.len(), 3, "what was refused is not in it");
     assert_eq!(house.ask(OPERATOR, "PATCH", PATH, on(json!(true))).await.json()["paused"], false, "as it is");
     for body in [json!({}), json!({"paused": "yes"}), json!({"paused": null})] {
         assert_eq!(house.ask(OPERATOR, "PATCH", PATH, Some(body)).await.fault().2, "paused");

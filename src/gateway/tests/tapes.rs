@@ -90,9 +90,18 @@ fn a_recorded_call_is_closed_when_its_file_is_finished_and_its_record_says_all_o
     story.tape_says(call, TapeNews::Prompted);
     story.wait(Duration::from_secs(4));
     let began = story.now.wall;
+    story.tape_says(call, TapeNews::Shared);
     story.tape_says(call, TapeNews::Answered(Consent::Announced));
-    let kept: Vec<_> = story.agreed.iter().map(|part| (part.consent, part.began_at)).collect();
-    assert_eq!(kept, [(Consent::Announced, Some(began))], "consent is kept before a power cut can take it");
+    let kept: Vec<_> =
+        story.asked.iter().map(|part| (part.prompted_at, part.consent, part.announced_to_both)).collect();
+    let (first, last) = (kept.first().copied(), kept.last().copied());
+    assert_eq!(
+        first,
+        Some((Some(prompted), Consent::Unfinished, false)),
+        "kept before a power cut can take it"
+    );
+    assert_eq!(last, Some((Some(prompted), Consent::Announced, true)), "so is the answer");
+    assert_eq!(story.asked.last().and_then(|part| part.began_at), Some(began));
     story.tell(Input::Tape { call, event: TapeEvent::Begun });
     story.wait(Duration::from_secs(26));
     story.hung_up(call);
@@ -140,6 +149,11 @@ fn a_number_may_ask_in_its_own_words_and_a_no_leaves_nothing_to_wait_for() {
     assert_eq!(setup.language, "pt");
     story.tape_says(call, TapeNews::Prompted);
     story.tape_says(call, TapeNews::Answered(Consent::Declined));
+    assert_eq!(
+        story.asked.last().map(|part| part.consent),
+        Some(Consent::Declined),
+        "a no is kept at once too"
+    );
     story.wait(Duration::from_secs(30));
     story.hung_up(call);
     let part = story.over(Why::UserHungUp).tape.expect("what was asked and answered");
@@ -149,12 +163,37 @@ fn a_number_may_ask_in_its_own_words_and_a_no_leaves_nothing_to_wait_for() {
 
 #[test]
 fn who_hangs_up_during_the_prompt_has_agreed_to_nothing() {
-    let (mut story, call, _, _) = Story::talking_recorded(|_| {});
+    let (mut story, call, _, _) =
+        Story::talking_recorded(|config| config.recording.announce_to = AnnounceTo::Both);
     story.tape_says(call, TapeNews::Prompted);
     story.wait(Duration::from_secs(1));
     story.hung_up(call);
     let part = story.over(Why::UserHungUp).tape.expect("that it was begun to be asked");
     assert_eq!((part.consent, part.file.outcome), (Consent::Unfinished, Outcome::Nothing));
+    assert!(!part.announced_to_both, "the destination has not heard it either");
+}
+
+#[test]
+fn a_recorder_that_fails_is_told_to_the_line_whether_its_word_or_the_answer_comes_first() {
+    for answered_first in [true, false] {
+        let (mut story, call, _, _) = Story::talking_recorded(|_| {});
+        let answer = |story: &mut Story| story.tape_says(call, TapeNews::Answered(Consent::Agreed));
+        story.tape_says(call, TapeNews::Prompted);
+        if answered_first {
+            answer(&mut story);
+        }
+        story.tell(Input::Tape { call, event: TapeEvent::Failed("too many at once".into()) });
+        if !answered_first {
+            answer(&mut story);
+        }
+        assert!(matches!(story.lines.pop_front(), Some((_, LineOrder::StopTape))), "{answered_first}");
+        assert!(story.lines.is_empty());
+        story.hung_up(call);
+        // It is closed at once: nothing is waited for.
+        let part = story.over(Why::UserHungUp).tape.expect("that it was asked");
+        assert_eq!((part.consent, part.file.outcome), (Consent::Agreed, Outcome::Failed));
+        assert_eq!(part.file.error.as_deref(), Some("too many at once"));
+    }
 }
 
 #[test]

@@ -261,7 +261,7 @@ fn a_call_that_a_crash_cut_off_says_what_was_kept_of_its_recording() {
         let tape = tape.unwrap();
         assert_eq!((tape.began_at, tape.format), (Some(running(1).began_at), "ogg"));
         assert_eq!((tape.file, tape.encrypted), (file, false));
-        assert_eq!(tape.consent, Consent::Announced, "nothing is recorded before the user was told");
+        assert_eq!(tape.consent, Consent::Unknown, "nobody has written down what was answered");
         assert_eq!((seconds, cost), (90, Decimal::new(3, 2)));
     }
 }
@@ -307,7 +307,8 @@ fn a_call_without_a_bill_gets_the_facts_and_no_bill() {
 fn every_consent_and_outcome_comes_back_as_it_was_written() {
     let folder = Folder::new();
     let mut ledger = folder.open();
-    let consents = [Consent::Unfinished, Consent::Announced, Consent::Agreed, Consent::Declined];
+    let consents =
+        [Consent::Unfinished, Consent::Announced, Consent::Agreed, Consent::Declined, Consent::Unknown];
     let outcomes = [
         Outcome::Nothing,
         Outcome::Running,
