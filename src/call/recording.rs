@@ -5,7 +5,7 @@ use crate::clock::Wall;
 /// How the user was told, and what came of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub enum Consent {
-    /// The call ended before the prompt did: nothing was recorded.
+    /// The call ended before there was an answer: nothing was recorded.
     #[default]
     Unfinished,
     /// The user heard that the call is recorded, and stayed.
@@ -14,6 +14,8 @@ pub enum Consent {
     Agreed,
     /// The user did not press it: nothing was recorded, and the call went on.
     Declined,
+    /// There is a recording, but nobody has written down what was answered: the process was cut off.
+    Unknown,
 }
 
 impl Consent {
@@ -24,6 +26,7 @@ impl Consent {
             Consent::Announced => "announced",
             Consent::Agreed => "agreed",
             Consent::Declined => "declined",
+            Consent::Unknown => "unknown",
         }
     }
 }
@@ -84,7 +87,7 @@ pub struct Finished {
 pub struct RecordingPart {
     /// What was played: `builtin:pt`, or the file's name.
     pub prompt: String,
-    /// Whether the destination heard it too.
+    /// Whether a PBX heard it too, from its beginning until it was answered.
     pub announced_to_both: bool,
     /// When it began to play; `None`: the call ended before.
     pub prompted_at: Option<Wall>,

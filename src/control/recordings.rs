@@ -123,23 +123,31 @@ async fn delete<B: Backend>(backend: &B, ask: &Ask, found: Found) -> Outcome {
 pub async fn pause_of_account<B: Backend>(backend: &B, ask: &Ask) -> Outcome {
     let paused = wanted(ask)?;
     let found = found_of_account(backend, ask).await?;
-    pause(backend, found, paused).await
+    pause(backend, ask, found, paused).await
 }
 
 /// `PATCH /v1/calls/{id}/recording`
 pub async fn pause_any<B: Backend>(backend: &B, ask: &Ask) -> Outcome {
     let paused = wanted(ask)?;
     let found = found(backend, ask).await?;
-    pause(backend, found, paused).await
+    pause(backend, ask, found, paused).await
 }
 
 fn wanted(ask: &Ask) -> Result<bool, Fault> {
     ask.fields.boolean("paused")?.value().ok_or_else(|| Fault::missing("paused"))
 }
 
-async fn pause<B: Backend>(backend: &B, found: Found, paused: bool) -> Outcome {
+async fn pause<B: Backend>(backend: &B, ask: &Ask, found: Found, paused: bool) -> Outcome {
     match backend.command(Command::Record { id: found.id, on: !paused }).await {
-        Ok(Answer::Recording { id, paused }) => Ok(Reply::ok(json!({ "id": id, "paused": paused }))),
+        Ok(Answer::Recording { id, paused }) => {
+            let (call, who, now) = (id.clone(), ask.holder.name.clone(), ask.now.wall);
+            let action = if paused { "recording.paused" } else { "recording.resumed" };
+            let noted = backend.write(move |ledger| ledger.audit(now, &who, action, &call, "by the API"));
+            if let Err(error) = noted.await {
+                tracing::warn!(call = %id, action, %error, "the audit log can't be written");
+            }
+            Ok(Reply::ok(json!({ "id": id, "paused": paused })))
+        }
         Ok(other) => Err(strange(&other)),
         Err(Refusal::NoSuchCall) => Err(Fault::state(StatusCode::CONFLICT, "the call is over")),
         Err(Refusal::NotNow { state }) => {
@@ -154,12 +162,23 @@ async fn pause<B: Backend>(backend: &B, found: Found, paused: bool) -> Outcome {
 fn there(found: &Found) -> Result<&TapeRow, Fault> {
     match (&found.tape, &found.call) {
         (Some(tape), call) => {
+            if let Some(why) = call.as_ref().and_then(|row| untaken(row.end.as_deref(), tape)) {
+                let what = format!("there is no recording yet: {why}");
+                return Err(Fault::not_found(what).at("id").with(json!({ "outcome": End::Failed.as_str() })));
+            }
             let over = call.as_ref().is_none_or(|row| row.end.is_some());
             ready(tape, over).map(|()| tape)
         }
         (None, Some(row)) => Err(none(row)),
         (None, None) => Err(Fault::not_found("this call was not recorded").at("id")),
     }
+}
+
+/// Why the disk did not take the file's end when the call was over: until it is mended, its row says that it runs.
+fn untaken<'a>(end: Option<&'a Record>, tape: &TapeRow) -> Option<&'a str> {
+    let file = &end?.tape.as_deref()?.file;
+    let untaken = tape.state == TapeState::Running && file.outcome == End::Failed;
+    untaken.then(|| file.error.as_deref().unwrap_or("the disk would not take it"))
 }
 
 /// Whether the file is here and whole.
@@ -220,15 +239,21 @@ fn none(row: &CallRow) -> Fault {
         return Fault::state(StatusCode::CONFLICT, what).at("id");
     };
     let Some(part) = end.tape.as_deref() else { return no("this call was not recorded") };
-    match part.consent {
-        Consent::Declined => no("nothing was recorded: the user did not agree"),
-        Consent::Unfinished => no("nothing was recorded: the call ended before the prompt did"),
-        Consent::Announced | Consent::Agreed => match &part.file.error {
-            Some(error) => no(&format!("there is no recording: {error}")),
-            None => no("there is no recording: nothing was said after the prompt"),
-        },
+    match (&part.file.error, part.consent) {
+        // Also where nobody was asked, because nobody could be.
+        (Some(error), _) => no(&format!("there is no recording: {error}")),
+        (None, Consent::Declined) => no("nothing was recorded: the user did not agree"),
+        (None, Consent::Unfinished) => no("nothing was recorded: the call ended before the user had agreed"),
+        (None, Consent::Announced | Consent::Agreed | Consent::Unknown) => {
+            no("there is no recording: nothing was said after the prompt")
+        }
     }
-    .with(json!({ "consent": part.consent.as_str() }))
+    .with(json!({ "consent": consent(part) }))
+}
+
+/// What was answered, if anybody knows.
+fn consent(part: &RecordingPart) -> Option<&'static str> {
+    Some(part.consent).filter(|consent| *consent != Consent::Unknown).map(Consent::as_str)
 }
 
 /// A call's row with its recording.
@@ -252,13 +277,14 @@ pub(super) fn facts(tape: Option<&TapeRow>, signer: &Signer<'_>) -> Map<String, 
     facts.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
 }
 
-/// `recording` of a call: what was asked, what was answered, and what was kept.
-pub(super) fn part(row: &CallRow, tape: Option<&TapeRow>) -> Value {
+/// `recording` of a call: what was asked, what was answered, and what was kept. `live`: how it goes, while it does.
+pub(super) fn part(row: &CallRow, tape: Option<&TapeRow>, live: Option<&str>) -> Value {
     let told: Option<&RecordingPart> = row.end.as_deref().and_then(|end| end.tape.as_deref());
-    if told.is_none() && tape.is_none() {
+    if told.is_none() && tape.is_none() && live.is_none() {
         return Value::Null;
     }
     let none = Finished::default();
+    let tape = tape.filter(|tape| untaken(row.end.as_deref(), tape).is_none());
     let file = tape.map(|tape| &tape.finished).or(told.map(|part| &part.file)).unwrap_or(&none);
     let state = match (tape, file.outcome) {
         (Some(tape), _) if tape.state == TapeState::Kept && !tape.local => "moved",
@@ -274,11 +300,11 @@ pub(super) fn part(row: &CallRow, tape: Option<&TapeRow>) -> Value {
     let upload = tape.map_or(UploadState::None, |tape| tape.upload);
     let seconds = |millis: u64| millis as f64 / 1_000.0;
     json!({
-        "consent": told.map(|part| part.consent.as_str()),
+        "consent": told.and_then(consent),
         "prompt": told.map(|part| part.prompt.as_str()).filter(|prompt| !prompt.is_empty()),
         "promptedAt": maybe(told.and_then(|part| part.prompted_at)),
-        "announcedToBoth": told.map(|part| part.announced_to_both),
-        "state": state,
+        "announcedToBoth": told.filter(|part| consent(part).is_some()).map(|part| part.announced_to_both),
+        "state": live.unwrap_or(state),
         "outcome": outcome.as_str(),
         "error": file.error,
         "beganAt": maybe(tape.map(|tape| tape.began_at).or(told.and_then(|part| part.began_at))),
@@ -315,6 +341,7 @@ impl Told {
         let keep_days = keep.unwrap_or(signer.config.recording.keep_days);
         let from_now = (keep_days > 0)
             .then(|| Wall(record.ended_at.0.saturating_add(i64::from(keep_days).saturating_mul(DAY))));
+        let tape = tape.filter(|tape| untaken(Some(record), tape).is_none());
         let expires_at = match tape.map(|tape| (tape.state, tape.local, tape.expires_at)) {
             // It is kept from when it is finished on: that is now.
             Some((TapeState::Running, _, known)) => known.or(from_now),

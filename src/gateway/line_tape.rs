@@ -28,6 +28,8 @@ pub struct TapeTerms {
 pub enum TapeNews {
     /// The prompt begins.
     Prompted,
+    /// The PBX has heard all that was played of the prompt.
+    Shared,
     /// The user's answer; if it is a yes the tap is open from the next tick on.
     Answered(Consent),
     /// It was paused, or goes on.
@@ -63,6 +65,13 @@ impl Line {
         }
     }
 
+    /// Nothing is taken down any more: there is no recorder.
+    pub fn stop_recording(&mut self) {
+        if std::mem::take(&mut self.taping.open) {
+            self.bridge.shut_tap();
+        }
+    }
+
     /// A key was pressed on the destination's phone, in whatever way it was told.
     pub fn far_pressed(&mut self, key: char) {
         if self.taping.terms.is_some_and(|terms| terms.pause_key == Some(key)) {
@@ -86,15 +95,17 @@ impl Line {
             self.far_pressed(key);
         }
         let Some(request) = &mut self.taping.request else { return };
-        let pressed = out.digit.take().and_then(|(key, _)| request.pressed(key));
-        let played = || {
-            if self.bridge.prompt_over() {
-                request.played(now).or_else(|| request.timeout(now))
-            } else {
-                None
+        let pressed = out.digit.take().and_then(|(key, _)| request.pressed(key, now));
+        let played = || if self.bridge.prompt_over() { request.played(now) } else { None };
+        let Some(consent) = pressed.or_else(played).or_else(|| request.timeout(now)) else {
+            if request.agreed() {
+                self.bridge.hush();
             }
+            return;
         };
-        let Some(consent) = pressed.or_else(played) else { return };
+        if self.bridge.prompt_shared() {
+            self.taping.news.push_back(TapeNews::Shared);
+        }
         self.taping.request = None;
         self.bridge.connect();
         if consent.given() {

@@ -29,8 +29,11 @@ struct Taped {
 
 impl Taped {
     fn new(mode: ConsentMode) -> Taped {
-        let mut line = line(true, true);
-        line.record(terms(mode), prompt());
+        Taped::with(line(true, true), terms(mode))
+    }
+
+    fn with(mut line: Line, terms: TapeTerms) -> Taped {
+        line.record(terms, prompt());
         let (now, out) = (Tick::ZERO, Outgoing::default());
         Taped { line, now, out, news: Vec::new(), slices: Vec::new(), digits: String::new() }
     }
@@ -90,9 +93,32 @@ impl Taped {
 fn who_is_told_is_recorded_from_the_end_of_the_prompt_on() {
     let mut taped = Taped::new(ConsentMode::Announce);
     taped.run(200);
-    assert_eq!(taped.news, [(0, TapeNews::Prompted), (1_000, TapeNews::Answered(Consent::Announced))]);
-    assert_eq!(taped.slices.len(), 149, "from the tick after the answer on");
+    assert_eq!(taped.news, [(0, TapeNews::Prompted), (1_240, TapeNews::Answered(Consent::Announced))]);
+    assert_eq!(taped.slices.len(), 137, "from the tick after the answer on");
     assert_eq!(taped.slices[0].at, 0);
+}
+
+#[test]
+fn what_was_said_before_the_prompts_end_could_be_heard_is_not_kept() {
+    let mut taped = Taped::new(ConsentMode::Announce);
+    for n in 0..100_u16 {
+        // The destination talks until 200 ms after the prompt's last sound has left: that is loud, and 0xff is silence.
+        let mut packet = sound(n);
+        if n < 60 {
+            packet[12..]
+                .iter_mut()
+                .enumerate()
+                .for_each(|(at, code)| *code = if at % 16 < 8 { 0x20 } else { 0xa0 });
+        }
+        taped.line.from_far(&packet, address(PBX), taped.now);
+        taped.run(1);
+    }
+    assert!(taped.slices.len() > 30 && !taped.line.is_apart());
+    for slice in &taped.slices {
+        let Said::Linear(frame) = &slice.far else { continue };
+        let loudest = frame.iter().map(|sample| sample.unsigned_abs()).max();
+        assert!(loudest < Some(100), "{loudest:?} in slice {}", slice.at);
+    }
 }
 
 #[test]
@@ -100,11 +126,37 @@ fn who_is_asked_is_recorded_from_the_key_on_and_nobody_else_hears_of_the_key() {
     let mut taped = Taped::new(ConsentMode::Ask);
     taped.run(20);
     taped.user_presses(1, 10);
+    assert!(taped.line.is_apart(), "a moment of quiet follows, in which keys go nowhere else either");
+    taped.user_presses(2, 20);
     taped.run(100);
     assert_eq!(taped.answers(), [TapeNews::Prompted, TapeNews::Answered(Consent::Agreed)]);
-    assert!(taped.news[1].0 < 600, "the prompt is cut short: {:?}", taped.news);
-    assert!(taped.slices.len() > 90 && taped.digits.is_empty());
-    assert!(!taped.line.is_apart());
+    assert_eq!(taped.news[1].0, 480 + 240, "the prompt is cut short when the key is released");
+    assert_eq!(taped.slices.len(), 93, "from the tick after the answer on");
+    assert!(taped.digits.is_empty() && !taped.line.is_apart());
+}
+
+#[test]
+fn a_prompt_that_the_pbx_has_heard_too_is_told_and_one_that_it_has_not_is_not() {
+    for (both, sends) in [(true, true), (true, false), (false, true)] {
+        let mut taped = Taped::with(line(sends, true), TapeTerms { both, ..terms(ConsentMode::Announce) });
+        taped.run(100);
+        let shared = taped.answers().contains(&TapeNews::Shared);
+        assert_eq!(shared, both && sends, "both: {both}, sends: {sends}: {:?}", taped.news);
+    }
+}
+
+#[test]
+fn a_recording_that_is_stopped_takes_nothing_down_and_no_key_pauses_it() {
+    let mut taped = Taped::new(ConsentMode::Announce);
+    taped.run(100);
+    let slices = taped.slices.len();
+    assert!(slices > 0);
+    taped.line.stop_recording();
+    taped.far_presses(10, 10);
+    taped.line.pause(true);
+    taped.run(50);
+    assert_eq!(taped.slices.len(), slices);
+    assert_eq!(taped.answers().len(), 2, "there is nothing to pause: {:?}", taped.news);
 }
 
 #[test]

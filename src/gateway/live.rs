@@ -124,6 +124,8 @@ pub struct Live {
     pub trunk_part: TrunkPart,
     /// What became of its recording, if it is to be recorded.
     pub tape: Option<Box<RecordingPart>>,
+    /// Its file is to be `wav` or `ogg`, and encrypted or not: as it was configured when the user was asked.
+    pub tape_file: (&'static str, bool),
     /// Where its recording is, and how long its end is waited for.
     pub taping: TapeState,
     pub tape_until: Option<Tick>,
@@ -181,6 +183,7 @@ impl Live {
             rang: false,
             trunk_part: TrunkPart::default(),
             tape: None,
+            tape_file: ("", false),
             taping: TapeState::None,
             tape_until: None,
             recorded: false,
@@ -293,28 +296,9 @@ impl Live {
         self.recorded = true;
         let why = self.call.why().unwrap_or(Why::Fault);
         Record {
-            id: self.id.clone(),
-            wacid: self.wacid.clone(),
-            number: self.number.clone(),
-            account: self.account.clone(),
-            phone_number_id: self.phone_number_id.clone(),
-            direction: self.call.direction(),
-            placed_by: self.placed_by,
-            from: self.from.clone(),
-            profile_name: self.user.display().map(str::to_owned),
-            user_id: self.user.bsuid.clone(),
-            to: self.to.clone(),
-            destination: self.destination.clone(),
-            offered_at: self.call.offered().wall,
             connected_at: self.call.connected(),
-            answered_at: self.call.answered(),
-            transferred_at: self.transferred,
-            ended_at: now.wall,
             talk_seconds: self.call.over().unwrap_or_default().as_secs_f64(),
             billed_seconds: self.call.billed().as_secs_f64(),
-            recording: self.recording,
-            why,
-            detail: self.detail_of(why),
             sip_code: self.sip_code,
             meta_code: self.meta_code,
             errors: std::mem::take(&mut self.errors),
@@ -323,6 +307,7 @@ impl Live {
             agent: self.agent.take(),
             trunk: (!self.trunk_part.name.is_empty()).then(|| Box::new(std::mem::take(&mut self.trunk_part))),
             tape: self.tape.take(),
+            ..Record::of(self.running(), now.wall, why, self.detail_of(why))
         }
     }
 

@@ -243,6 +243,8 @@ pub enum LineOrder {
     PauseTape(bool),
     /// A key was pressed on the destination's phone, told by signalling.
     FarDigit(char),
+    /// There is no recorder: nothing is to be taken down any more, and nobody is to hear that it is.
+    StopTape,
     /// Stop, report, forget.
     Close,
 }
@@ -333,11 +335,11 @@ pub enum Output {
         /// Certificates (PEM) to believe beside the usual ones.
         ca: Option<PathBuf>,
     },
-    /// A user has agreed to be recorded: keep that where a power cut can't take it.
-    Agreed {
+    /// A user is asked whether to be recorded, or has answered: keep that where a power cut can't take it.
+    Tape {
         /// Our id of the call.
         id: String,
-        /// What was played, and what was answered.
+        /// What was played, and what was answered so far.
         part: Box<RecordingPart>,
     },
     /// Something was said in a call: for live screens.

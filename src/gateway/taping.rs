@@ -10,8 +10,9 @@ use super::{CallKey, Gateway};
 use crate::call::consent::Terms;
 use crate::call::recording::{Outcome, RecordingPart};
 use crate::clock::{Now, Tick};
-use crate::config::{AnnounceTo, ConsentPrompt, NumberConfig, TapeFormat};
+use crate::config::{AnnounceTo, ConsentPrompt, NumberConfig};
 use crate::media::prompt;
+use crate::media::tape::Form;
 
 /// The recorder finishes a file within this time, or the record is written without its last facts.
 const FINISHING: Duration = Duration::from_secs(5);
@@ -31,6 +32,18 @@ pub enum TapeState {
     },
     /// The file is finished, or there is none.
     Over,
+}
+
+impl TapeState {
+    /// The word in the API, as long as there is something to tell: stable.
+    pub const fn word(self) -> Option<&'static str> {
+        match self {
+            TapeState::Asking => Some("asking"),
+            TapeState::Running { paused: false } => Some("running"),
+            TapeState::Running { paused: true } => Some("paused"),
+            TapeState::None | TapeState::Over => None,
+        }
+    }
 }
 
 impl Live {
@@ -67,7 +80,11 @@ impl Gateway {
         if !live.recording || live.tape.is_some() || !live.call.talking() {
             return;
         }
-        let Some(number) = self.settings.number(&live.phone_number_id) else { return };
+        let Some(number) = self.settings.number(&live.phone_number_id) else {
+            tracing::warn!(call = %live.id, "a call is not recorded: its number is no longer configured");
+            live.tape = Some(Box::default());
+            return self.tape_event(key, TapeEvent::Failed("its number is no longer configured".to_owned()));
+        };
         let config = self.settings.recording.for_number(&number.recording_as);
         let setup = TapeSetup {
             terms: TapeTerms {
@@ -92,10 +109,10 @@ impl Gateway {
                     path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
                 }
             },
-            announced_to_both: setup.terms.both,
             ..RecordingPart::default()
         }));
         live.taping = TapeState::Asking;
+        live.tape_file = (Form::of(&setup.config).extension(), !setup.config.encrypt_to.is_empty());
         let order = LineOrder::Record(Box::new(setup));
         self.outputs.push_back(Output::Line { call: key, order });
     }
@@ -106,19 +123,22 @@ impl Gateway {
         let Some(part) = &mut live.tape else { return };
         match news {
             TapeNews::Prompted => part.prompted_at = Some(now.wall),
+            // It goes with the answer, which follows.
+            TapeNews::Shared => {
+                part.announced_to_both = true;
+                return;
+            }
             TapeNews::Answered(consent) => {
                 part.consent = consent;
                 tracing::info!(call = %live.id, answer = consent.as_str(), "asked whether to record");
-                if consent.given() {
+                if part.file.outcome == Outcome::Failed {
+                    // The recorder was faster than the answer.
+                    self.outputs.push_back(Output::Line { call: key, order: LineOrder::StopTape });
+                } else if consent.given() {
                     part.began_at = Some(now.wall);
-                    part.format = match self.settings.recording.format {
-                        TapeFormat::WavPcm | TapeFormat::WavAlaw | TapeFormat::WavUlaw => "wav",
-                        TapeFormat::Ogg => "ogg",
-                    };
-                    part.encrypted = !self.settings.recording.encrypt_to.is_empty();
+                    (part.format, part.encrypted) = live.tape_file;
                     part.file.outcome = Outcome::Running;
                     live.taping = TapeState::Running { paused: false };
-                    self.outputs.push_back(Output::Agreed { id: live.id.clone(), part: part.clone() });
                 } else {
                     live.taping = TapeState::Over;
                 }
@@ -128,8 +148,10 @@ impl Gateway {
                 if live.tape_pending() {
                     live.taping = TapeState::Running { paused };
                 }
+                return;
             }
         }
+        self.outputs.push_back(Output::Tape { id: live.id.clone(), part: part.clone() });
     }
 
     /// The recorder tells what becomes of the file.
@@ -141,6 +163,10 @@ impl Gateway {
             TapeEvent::Failed(why) => {
                 part.file.outcome = Outcome::Failed;
                 part.file.error = Some(why.clone());
+                if live.tape_pending() {
+                    // Who hears a beep, or pauses by a key, must be able to believe that there is a recording.
+                    self.outputs.push_back(Output::Line { call: key, order: LineOrder::StopTape });
+                }
                 live.taping = TapeState::Over;
                 // Not the call's fault, but the one who looks for its recording must find out why there is none.
                 live.went_wrong(0, &format!("not recorded: {why}"));

@@ -84,7 +84,7 @@ struct Story {
     noted: Vec<Running>,
     received: usize,
     consents: usize,
-    agreed: Vec<crate::call::recording::RecordingPart>,
+    asked: Vec<crate::call::recording::RecordingPart>,
     mints: Vec<(CallKey, crate::agent::Mint)>,
     spoken: Vec<(Speaker, String)>,
     sought: Vec<String>,
@@ -117,7 +117,7 @@ impl Story {
             noted: Vec::new(),
             received: 0,
             consents: 0,
-            agreed: Vec::new(),
+            asked: Vec::new(),
             mints: Vec::new(),
             spoken: Vec::new(),
             sought: Vec::new(),
@@ -185,7 +185,7 @@ impl Story {
                     self.noted.push(*running);
                 }
                 Output::Consent { .. } => self.consents += 1,
-                Output::Agreed { part, .. } => self.agreed.push(*part),
+                Output::Tape { part, .. } => self.asked.push(*part),
                 Output::Mint { call, mint, .. } => self.mints.push((call, *mint)),
                 Output::Spoken { who, text, .. } => self.spoken.push((who, text)),
                 Output::Finished => self.finished = true,

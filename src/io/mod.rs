@@ -19,6 +19,7 @@ mod mint;
 pub mod mux;
 mod outbox;
 pub mod peer;
+mod ports;
 mod prompts;
 pub mod random;
 mod recorder;
@@ -133,9 +134,11 @@ impl Running {
     /// # Errors
     /// What could not be had, in words.
     pub async fn start(config: Config, file: Option<PathBuf>) -> Result<Running, String> {
-        if let Some(fault) = clip::unplayable(&config).into_iter().next() {
-            return Err(fault);
+        let mut prompts = prompts::Prompts::default();
+        if let Some(fault) = prompts.files.load(&config).into_iter().next() {
+            return Err(fault.to_string());
         }
+        let hold_clip = config.media.hold_clip.as_deref().map(|path| prompts.files.get(path)).transpose()?;
         let state_dir = &config.gateway.state_dir;
         let said = |error: crate::ledger::LedgerError| format!("{}: {error}", state_dir.display());
         let ledger = Ledger::open(state_dir, clock::now().wall).map_err(said)?;
@@ -171,7 +174,7 @@ impl Running {
         let uploads = Arc::new(Notify::new());
         let (recorder, recorder_threads) = recorder::Recorder::start(
             state_dir,
-            recorder::RecorderSettings::of(&config.recording),
+            recorder::RecorderSettings::of(&config),
             disk.clone(),
             to_gateway.clone(),
             Arc::clone(&uploads),
@@ -181,9 +184,10 @@ impl Running {
                 media: config.media.clone(),
                 sip_public_ip: config.sip.public_ip,
                 capture: Arc::clone(&capture),
-                hold_clip: config.media.hold_clip.as_deref().map(clip::read).transpose()?.map(Arc::new),
+                hold_clip,
                 recorder: recorder.clone(),
             },
+            prompts,
             to_gateway.clone(),
         )?;
         let graph = graph::Graph::new(&config.whatsapp, to_gateway.clone())?;
@@ -290,11 +294,19 @@ impl Running {
                         if let Input::PeerResolved { trunk, found } = &input {
                             self.trust(trunk, found);
                         }
-                        let moves = matches!(input, Input::PeerResolved { .. } | Input::Reload(_));
+                        let reload = matches!(input, Input::Reload(_));
+                        let moves = reload || matches!(input, Input::PeerResolved { .. });
+                        if reload {
+                            // One that can't be played any more is played as it was; a new one costs the
+                            // recordings that need it, and no call.
+                            for fault in self.sound.read_prompts(&self.news.config()) {
+                                tracing::warn!("reload: {fault}");
+                            }
+                        }
                         self.step(|gateway| gateway.handle(input, clock::now()));
                         if moves {
                             self.admit();
-                            self.recorder.set(recorder::RecorderSettings::of(&self.news.config().recording));
+                            self.recorder.set(recorder::RecorderSettings::of(&self.news.config()));
                         }
                     }
                     None => break,
@@ -405,11 +417,11 @@ impl Running {
                 Output::Graph { id, request, patience } => self.graph.send(id, request, patience),
                 Output::Line { call, order } => self.sound.order(call, order),
                 Output::Record { call, record } => self.disk.record(call, record),
-                Output::Agreed { id, part } => {
+                Output::Tape { id, part } => {
                     let now = clock::now().wall;
                     self.disk.later(move |ledger| {
                         if let Err(error) = ledger.tape_agreed(&id, &part, now) {
-                            tracing::warn!(%error, "a user's consent to be recorded was not written down");
+                            tracing::warn!(%error, "what a user was asked about a recording, and has answered, was not written down");
                         }
                     });
                 }
@@ -470,10 +482,6 @@ fn reload_signals(
         while hangup.recv().await.is_some() {
             match Config::load(&path) {
                 Ok(config) => {
-                    // A prompt that can't be played costs the recordings that need it, and no call.
-                    for fault in clip::unplayable(&config) {
-                        tracing::warn!("reload: {fault}");
-                    }
                     let settings = Settings::from_config(&config);
                     news.replace(config);
                     let _ = to_gateway.send(Input::Reload(Box::new(settings))).await;

@@ -15,7 +15,8 @@
 //! * `keep` has time: it reads whole files again, for their SHA-256 and to mend what a power cut has left behind, asks
 //!   the ledger, and deletes what is due. None of that may hold up the second of sound that wants to be written.
 //!
-//! A full disk ends nothing: what is to be written is tried again each second, and after the call for half a minute.
+//! A full disk ends nothing: what is to be written is tried again each second, and after the call for half a minute; so
+//! is the making of a file, of which the disk is only asked before whether there is enough room.
 //! Nothing is deleted to make room, for a recording is kept as long as was promised; what could be written is closed
 //! properly, for a file's head is rewritten where it is.
 //!
@@ -43,7 +44,7 @@ use tokio::sync::{Notify, mpsc};
 use super::disk::Disk;
 use super::{clock, host};
 use crate::clock::{Tick, Wall};
-use crate::config::RecordingConfig;
+use crate::config::{Config, NumberConfig};
 use crate::gateway::{CallKey, Input, TapeEvent};
 use crate::ledger::{Ledger, LedgerError, RECORDINGS};
 use crate::media::tap::Slice;
@@ -97,22 +98,30 @@ pub struct Begin {
 }
 
 /// What holds for all recordings.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RecorderSettings {
     /// MiB that all recordings may take; 0: no limit.
     pub max_mib: u64,
-    /// MiB that must stay free: below it no recording begins.
+    /// MiB that must stay free: below it no recording begins, and below half of it those that run are not written on.
     pub min_free_mib: u64,
     /// Days after which a recording is deleted that is found without a row; 0: never.
     pub keep_days: u32,
-    /// Whether recordings that are found after a power cut are sent elsewhere.
+    /// Whether recordings that are found after a power cut are sent elsewhere, and whether any are.
     pub upload: bool,
+    /// The account of each number, and its own `keep_days`: for what is found without a row.
+    pub numbers: BTreeMap<String, (String, u32)>,
 }
 
 impl RecorderSettings {
-    /// What `[recording]` says.
-    pub fn of(config: &RecordingConfig) -> RecorderSettings {
+    /// What `[recording]` and the numbers say.
+    pub fn of(config: &Config) -> RecorderSettings {
+        let Config { recording: config, numbers, .. } = config;
+        let of_number = |number: &NumberConfig| {
+            let days = number.recording_as.keep_days.unwrap_or(config.keep_days);
+            (number.id.clone(), (number.account_id.clone(), days))
+        };
         RecorderSettings {
+            numbers: numbers.iter().map(of_number).collect(),
             max_mib: config.max_mib,
             min_free_mib: config.min_free_mib,
             keep_days: config.keep_days,
@@ -245,7 +254,7 @@ impl Shared {
     }
 
     fn settings(&self) -> RecorderSettings {
-        *lock(&self.settings)
+        lock(&self.settings).clone()
     }
 
     /// The process ends.

@@ -18,15 +18,15 @@ use webrtc::media_stream::track_remote::{TrackRemote, TrackRemoteEvent};
 use super::agent::{Agent, Happened};
 use super::capture::Capture;
 use super::host::{self, Beat};
-use super::mux::{Port, Seat};
+use super::mux::Seat;
 use super::peer::{Dtls, Mouth, Peer, PeerEvent, PeerSettings};
+use super::ports::{Ports, own_addresses, pair, reachable};
 use super::prompts::Prompts;
 use super::recorder::{Begin, Recorder};
 use super::{clock, random, sock};
 use crate::agent::AgentEvent;
 use crate::call::record::Quality;
-use crate::config::DtlsRole;
-use crate::config::{MediaConfig, PortRange};
+use crate::config::{Config, DtlsRole, Fault, MediaConfig};
 use crate::gateway::line::{Line, Silence, TapeNews};
 use crate::gateway::{
     CallKey, FarSound, Input, LineEvent, LineOrder, LineSetup, Secret, TapeEvent, TapeSetup, WebRtc,
@@ -38,9 +38,6 @@ use crate::whatsapp::sdp::{Kind, Place};
 
 /// Orders that may wait for one call: it gets a handful in its life.
 const ORDERS: usize = 16;
-
-/// Pairs of ports that are tried before a call is refused.
-const PAIRS_TRIED: usize = 50;
 
 /// How often WhatsApp's receiver reports are looked at.
 const LOSS_PERIOD: Duration = Duration::from_secs(5);
@@ -115,7 +112,11 @@ impl Sound {
     ///
     /// # Errors
     /// When a port can't be bound or a thread can't be started, in words.
-    pub fn start(settings: SoundSettings, to_gateway: mpsc::Sender<Input>) -> Result<Sound, String> {
+    pub fn start(
+        settings: SoundSettings,
+        prompts: Prompts,
+        to_gateway: mpsc::Sender<Input>,
+    ) -> Result<Sound, String> {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let wanted = settings.media.threads.unwrap_or(cores).max(1);
         // Every thread has WebRTC ports of its own: no datagram ever crosses from one to another.
@@ -128,7 +129,7 @@ impl Sound {
             shared: Arc::clone(&shared),
             bound: Vec::new(),
             beats: Vec::new(),
-            prompts: Prompts::default(),
+            prompts,
         };
         for index in 0..count {
             let (jobs_in, jobs) = mpsc::unbounded_channel();
@@ -149,6 +150,11 @@ impl Sound {
             sound.loads.push(Arc::new(AtomicUsize::new(0)));
         }
         Ok(sound)
+    }
+
+    /// Other prompts may be configured now: they are read before a call needs them. What can't be played.
+    pub fn read_prompts(&mut self, config: &Config) -> Vec<Fault> {
+        self.prompts.files.load(config)
     }
 
     /// Each thread's sign of life.
@@ -186,15 +192,14 @@ impl Sound {
             | LineOrder::AgentEnd(_)
             | LineOrder::PauseTape(_)
             | LineOrder::FarDigit(_)
+            | LineOrder::StopTape
             | LineOrder::OpenGate { .. }) => self.tell(call, Told::Order(order)),
         }
     }
 
     fn tell(&self, call: CallKey, told: Told) {
-        if let Some(orders) = self.placed.get(&call)
-            && orders.try_send(told).is_err()
-        {
-            tracing::debug!("a line no longer takes orders");
+        if let Some(event) = self.placed.get(&call).and_then(|orders| hand_on(orders, told)) {
+            let _ = self.shared.to_gateway.try_send(Input::Tape { call, event });
         }
     }
 
@@ -213,58 +218,12 @@ impl Sound {
     }
 }
 
-/// One sound thread's WebRTC ports: the first stays, the others come and go with their calls.
-struct Ports {
-    media: MediaConfig,
-    mine: Vec<u16>,
-    bound: Vec<(Arc<Port>, tokio::task::JoinHandle<()>)>,
-}
-
-impl Ports {
-    fn new(media: &MediaConfig, index: usize, count: usize) -> Ports {
-        let PortRange { first, last } = media.webrtc_ports;
-        let mine = (first..=last).skip(index).step_by(count).collect();
-        Ports { media: media.clone(), mine, bound: Vec::new() }
-    }
-
-    /// A place for a call with these remote candidates: on the first port that has none of them. For a call
-    /// without, on a port where there is no other: [`Seat::add_remotes`] tells them when they have come.
-    fn seat(&mut self, ufrag: &str, remotes: &[SocketAddr]) -> Result<(Arc<Seat>, u16), String> {
-        if self.bound.len() > 1 {
-            let mut first = true;
-            self.bound.retain(|(port, pump)| {
-                let keep = std::mem::take(&mut first) || port.load() > 0;
-                if !keep {
-                    pump.abort();
-                }
-                keep
-            });
-        }
-        if let Some((port, _)) = self.bound.iter().find(|(port, _)| !port.collides(remotes)) {
-            return Ok((port.seat(ufrag, remotes), port.number()));
-        }
-        let port = self.bind()?;
-        Ok((port.seat(ufrag, remotes), port.number()))
-    }
-
-    fn bind(&mut self) -> Result<Arc<Port>, String> {
-        let mut last = "every port of webrtc_ports is in use".to_owned();
-        for number in &self.mine {
-            if self.bound.iter().any(|(port, _)| port.number() == *number) {
-                continue;
-            }
-            let address = SocketAddr::new(self.media.listen_ip, *number);
-            match Port::bind(address, self.media.dscp) {
-                Ok(port) => {
-                    let pump = tokio::spawn(Arc::clone(&port).pump());
-                    self.bound.push((Arc::clone(&port), pump));
-                    return Ok(port);
-                }
-                Err(error) => last = format!("UDP port {address} can't be bound: {error}"),
-            }
-        }
-        Err(last)
-    }
+/// Hands an order to a line. If it takes none, what the gateway must be told.
+fn hand_on(orders: &mpsc::Sender<Told>, told: Told) -> Option<TapeEvent> {
+    let refused = orders.try_send(told).err()?.into_inner();
+    tracing::debug!("a line no longer takes orders");
+    // A call that is asked nothing has no recording: nobody is to wait for one.
+    matches!(refused, Told::Record(..)).then(|| TapeEvent::Failed("its line takes no orders".to_owned()))
 }
 
 fn thread(
@@ -401,7 +360,7 @@ async fn open<F: Future<Output = ()>>(
         Some(public) => vec![Place { ip: public, port, kind: Kind::Host }],
         None => own.iter().map(|ip| Place { ip: *ip, port, kind: Kind::Host }).collect(),
     };
-    let (rtp, rtcp) = pair(shared, media)?;
+    let (rtp, rtcp) = pair(&shared.next_pair, media)?;
     let towards = match (shared.settings.sip_public_ip, media.listen_ip.is_unspecified()) {
         (Some(public), _) => public,
         // Without a PBX nobody will ever be told.
@@ -440,11 +399,6 @@ async fn open<F: Future<Output = ()>>(
     Ok(Open { line, peer, mouth, seat, rtp, rtcp, id: setup.id.as_str().into(), here: rtp_address })
 }
 
-/// The candidates that a socket bound to `listen_ip` can reach.
-fn reachable(remotes: &[SocketAddr], listen_ip: IpAddr) -> Vec<SocketAddr> {
-    remotes.iter().copied().filter(|remote| listen_ip.is_ipv6() || remote.is_ipv4()).collect()
-}
-
 /// Meta's answer to our offer: the port may be shared from now on, and ICE begins. Says what is wrong, if anything.
 async fn take_answer(
     peer: &Peer,
@@ -467,38 +421,6 @@ async fn take_answer(
             Some("the WebRTC stack does not take Meta's answer")
         }
     }
-}
-
-/// Our addresses for candidates: never empty.
-fn own_addresses(media: &MediaConfig) -> Vec<IpAddr> {
-    if !media.listen_ip.is_unspecified() {
-        return vec![media.listen_ip];
-    }
-    let mut found: Vec<IpAddr> =
-        sock::host_addresses().into_iter().filter(|ip| media.listen_ip.is_ipv6() || ip.is_ipv4()).collect();
-    if found.is_empty() {
-        found.push(IpAddr::from([127, 0, 0, 1]));
-    }
-    found
-}
-
-/// An even RTP port and the odd RTCP port above it (RFC 3550 §11).
-fn pair(shared: &Shared, media: &MediaConfig) -> Result<(UdpSocket, UdpSocket), String> {
-    let pairs = media.rtp_ports.pairs().max(1);
-    let even = media.rtp_ports.first.next_multiple_of(2);
-    let mut last = String::new();
-    for _ in 0..PAIRS_TRIED.min(pairs) {
-        let nth = shared.next_pair.fetch_add(1, Ordering::Relaxed) % pairs;
-        let port = even + u16::try_from(nth * 2).unwrap_or(0);
-        let bind = |port: u16| {
-            sock::udp(SocketAddr::new(media.listen_ip, port), media.dscp).and_then(UdpSocket::from_std)
-        };
-        match bind(port).and_then(|rtp| Ok((rtp, bind(port + 1)?))) {
-            Ok(pair) => return Ok(pair),
-            Err(error) => last = format!("{port}: {error}"),
-        }
-    }
-    Err(format!("no free pair of ports in rtp_ports ({last})"))
 }
 
 /// The loop of a line: orders, ticks and packets, until it is told to close.
@@ -564,14 +486,13 @@ async fn run<F: Future<Output = ()>>(
                         tell(over).await;
                     }
                 }
-                // A prompt that nobody can hear yet is no prompt: there may be an answer before there is a way to the user.
-                Some(Told::Record(setup, clip)) if connected => {
-                    line.record(setup.terms, clip);
-                    tape = Some(setup);
-                }
                 Some(Told::Record(setup, clip)) => prompt = Some((setup, clip)),
                 Some(Told::Order(LineOrder::PauseTape(paused))) => line.pause(paused),
                 Some(Told::Order(LineOrder::FarDigit(digit))) => line.far_pressed(digit),
+                Some(Told::Order(LineOrder::StopTape)) => {
+                    line.stop_recording();
+                    slices = None;
+                }
                 Some(Told::Order(LineOrder::Close | LineOrder::Open(_) | LineOrder::Record(_))) | None => {
                     if let Some(over) = part_from(agent.take(), "the call is over") {
                         tell(over).await;
@@ -627,10 +548,6 @@ async fn run<F: Future<Output = ()>>(
             event = peer.events.recv(), if stack_lives => match event {
                 Some(PeerEvent::Connected) => {
                     connected = true;
-                    if let Some((setup, clip)) = prompt.take() {
-                        line.record(setup.terms, clip);
-                        tape = Some(setup);
-                    }
                     tell(LineEvent::Connected).await;
                 }
                 Some(PeerEvent::Lost(what)) => tell(LineEvent::Lost(what)).await,
@@ -678,11 +595,17 @@ async fn run<F: Future<Output = ()>>(
                 }
             }
         }
+        // A prompt that nobody can hear yet is no prompt: there may be an answer before there is a way to the user.
+        if let Some((setup, clip)) = prompt.take_if(|_| connected) {
+            line.record(setup.terms, clip);
+            tape = Some(setup);
+        }
         while let Some(news) = line.tape_news() {
+            // Before the recorder can say that there will be no file.
+            tell(LineEvent::Tape(news)).await;
             if let (TapeNews::Answered(consent), Some(setup)) = (news, tape.as_deref()) {
                 slices = consent.given().then(|| begin(&shared.settings.recorder, call, id, setup));
             }
-            tell(LineEvent::Tape(news)).await;
         }
         while let Some(event) = agent.as_mut().and_then(Agent::event) {
             tell(LineEvent::Agent(event)).await;
@@ -727,5 +650,34 @@ async fn next(track: Option<&Arc<dyn TrackRemote>>) -> Option<TrackRemoteEvent> 
     match track {
         Some(track) => track.poll().await,
         None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::call::consent::Terms;
+    use crate::config::{Config, ConsentMode, EXAMPLE, SystemSecrets};
+    use crate::gateway::line::TapeTerms;
+
+    #[test]
+    fn a_line_that_is_too_busy_to_ask_whether_to_record_has_no_recording_and_that_is_told() {
+        let (config, _) = Config::parse(EXAMPLE, &SystemSecrets::beside(std::path::Path::new("."))).unwrap();
+        let ask = Terms { mode: ConsentMode::Ask, key: '1', patience: Duration::from_secs(8) };
+        let record = || {
+            let setup = TapeSetup {
+                terms: TapeTerms { ask, both: false, beep: None, pause_key: None },
+                language: "de".to_owned(),
+                number: "support".to_owned(),
+                account: "acme".to_owned(),
+                config: Box::new(config.recording.clone()),
+            };
+            Told::Record(Box::new(setup), Arc::new(Clip::new(vec![0; 8_000]).unwrap()))
+        };
+        let (orders, _line) = mpsc::channel(2);
+        assert!(hand_on(&orders, record()).is_none());
+        assert!(hand_on(&orders, Told::Order(LineOrder::PauseTape(true))).is_none());
+        assert!(hand_on(&orders, Told::Order(LineOrder::PauseTape(false))).is_none(), "this one is lost");
+        assert!(matches!(hand_on(&orders, record()), Some(TapeEvent::Failed(_))));
     }
 }

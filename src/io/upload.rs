@@ -2,8 +2,9 @@
 //! has all of it, or it is given up.
 //!
 //! Confirmed is: 2xx to the `PUT`, and from an S3 store then the same length to a `HEAD` (and the same checksum, if it
-//! tells one). The file is read as it is sent, so a long call costs no memory. Addresses may be private, it is the
-//! operator's own store; redirects are not followed.
+//! tells one). A key that may put objects need not be one that may look at them: where the store refuses the `HEAD`, its
+//! answer to the `PUT` counts, for it has compared the file's SHA-256 then. The file is read as it is sent, so a long call
+//! costs no memory. Addresses may be private, it is the operator's own store; redirects are not followed.
 
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -20,7 +21,7 @@ use hyper_util::rt::TokioIo;
 use tokio::fs::File;
 use tokio::io::{AsyncRead as _, ReadBuf};
 use tokio::sync::Notify;
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 
 use super::client::escaped;
 use super::disk::Disk;
@@ -28,7 +29,7 @@ use super::live::Newsroom;
 use super::wss::{reach, trust};
 use super::{clock, graph, random, s3};
 use crate::clock::Wall;
-use crate::config::{UploadConfig, UploadTo};
+use crate::config::{Config, UploadConfig, UploadTo};
 use crate::ledger::{RECORDINGS, TapeRow};
 
 /// What is due is looked for this often, whether or not somebody rings.
@@ -46,10 +47,16 @@ const ANSWER: usize = 64 * 1024;
 /// Sends what is to be uploaded for as long as the process lives. `woken` rings when a recording is finished.
 pub async fn deliver(disk: Disk, news: Arc<Newsroom>, state_dir: PathBuf, woken: Arc<Notify>) {
     let folder = state_dir.join(RECORDINGS);
+    let mut tried_by: Option<Arc<Config>> = None;
     loop {
         let mut again = false;
+        let config = news.config();
         // Each try by the configuration of its time.
-        if news.config().recording.upload.is_some() {
+        if config.recording.upload.is_some() {
+            // At the start and after a reload: somebody may have mended what was wrong.
+            if tried_by.as_ref().is_none_or(|known| !Arc::ptr_eq(known, &config)) && revive(&disk).await {
+                tried_by = Some(config);
+            }
             for row in due(&disk).await {
                 let Some(upload) = news.config().recording.upload.clone() else { break };
                 let outcome = send(&row, &upload, &folder).await;
@@ -62,6 +69,22 @@ pub async fn deliver(disk: Disk, news: Arc<Newsroom>, state_dir: PathBuf, woken:
                 () = woken.notified() => {}
                 () = tokio::time::sleep(LOOK) => {}
             }
+        }
+    }
+}
+
+/// What was given up waits again; whether that could be written.
+async fn revive(disk: &Disk) -> bool {
+    let now = clock::now().wall;
+    match disk.write(move |ledger| ledger.uploads_again(now)).await {
+        Ok(0) => true,
+        Ok(recordings) => {
+            tracing::info!(recordings, "uploads that were given up are tried again");
+            true
+        }
+        Err(error) => {
+            tracing::warn!(%error, "uploads that were given up are not tried again yet");
+            false
         }
     }
 }
@@ -101,12 +124,15 @@ async fn settle(
     let (error, never) = match outcome {
         Ok(to) => {
             let (keep_local, place) = (upload.keep_local, to.clone());
+            let gone = is_gone(&folder.join(&row.file)).await;
             let written = disk.write(move |ledger| ledger.upload_done(&call, &place, keep_local, now)).await;
             match written {
                 Ok(true) => {
                     tracing::info!(call = %row.call, bytes = row.finished.bytes, "a recording was uploaded");
-                    if !keep_local && let Err(error) = tokio::fs::remove_file(folder.join(&row.file)).await {
-                        tracing::warn!(call = %row.call, %error, "an uploaded recording can't be deleted here");
+                    if gone {
+                        tracing::warn!(call = %row.call, "a recording was deleted here while it was sent: the copy there stays");
+                    } else if !keep_local && let Err(error) = remove(folder, &row.file).await {
+                        tracing::warn!(call = %row.call, %error, "an uploaded recording can't be deleted here yet");
                     }
                 }
                 Ok(false) => tracing::debug!(call = %row.call, %to, "an upload was confirmed before"),
@@ -123,19 +149,37 @@ async fn settle(
     };
     let tries = row.upload_tries.saturating_add(1);
     let next = (!never && tries < upload.max_tries).then(|| after(now, pause(tries, random::word())));
-    // Whoever is to mend it hears of it once, and again when it is too late.
-    if next.is_none() {
-        tracing::warn!(call = %row.call, tries, %error, "a recording is not uploaded: given up, the file stays here");
-    } else if row.upload_tries == 0 {
-        tracing::warn!(call = %row.call, %error, "a recording is not uploaded yet: it is tried again");
-    } else {
-        tracing::debug!(call = %row.call, tries, %error, "a recording is not uploaded yet");
+    let (last, said) = (next.is_none(), error.clone());
+    let written = disk.write(move |ledger| ledger.upload_failed(&call, &said, next, now)).await;
+    match written {
+        // Whoever is to mend it hears of it once, and again when it is too late.
+        Ok(true) if last => {
+            tracing::warn!(call = %row.call, tries, %error, "a recording is not uploaded: given up, the file stays here");
+        }
+        Ok(true) if row.upload_tries == 0 => {
+            tracing::warn!(call = %row.call, %error, "a recording is not uploaded yet: it is tried again");
+        }
+        Ok(_) => tracing::debug!(call = %row.call, tries, %error, "a recording is not uploaded"),
+        Err(error) => {
+            tracing::warn!(call = %row.call, %error, "a failed upload can't be written down");
+            return false;
+        }
     }
-    let written = disk.write(move |ledger| ledger.upload_failed(&call, &error, next, now)).await;
-    if let Err(error) = &written {
-        tracing::warn!(call = %row.call, %error, "a failed upload can't be written down");
+    true
+}
+
+/// Whether there is no such file, as far as can be told.
+async fn is_gone(path: &Path) -> bool {
+    matches!(tokio::fs::try_exists(path).await, Ok(false))
+}
+
+async fn remove(folder: &Path, file: &str) -> std::io::Result<()> {
+    match tokio::fs::remove_file(folder.join(file)).await {
+        Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+        Ok(()) | Err(_) => {}
     }
-    written.is_ok()
+    // After a power cut it is not there again.
+    File::open(folder).await?.sync_all().await
 }
 
 /// How long to wait after so many tries: 10 s, doubled up to an hour, and a fifth more or less by chance.
@@ -159,19 +203,43 @@ async fn send(row: &TapeRow, upload: &UploadConfig, folder: &Path) -> Result<Str
         let why = format!("the file can't be read: {error}");
         if error.kind() == ErrorKind::NotFound { Failure::Never(why) } else { Failure::Later(why) }
     };
-    let file = File::open(folder.join(&row.file)).await.map_err(unread)?;
-    let length = file.metadata().await.map_err(unread)?.len();
-    let patience = Duration::from_secs(upload.timeout_seconds);
-    let until = Instant::now() + patience;
+    let path = folder.join(&row.file);
+    let file = File::open(&path).await.map_err(unread)?;
+    let left = file.metadata().await.map_err(unread)?.len();
+    let taken = Arc::new(Notify::new());
+    let body = Sending { file: Some(file), left, taken: Arc::clone(&taken) };
     let sent = async {
         match &upload.to {
-            UploadTo::S3 { .. } => to_s3(row, upload, file, length, until).await,
-            UploadTo::Http { .. } => to_http(row, upload, file, length, until).await,
+            UploadTo::S3 { .. } => to_s3(row, upload, body).await,
+            UploadTo::Http { .. } => to_http(row, upload, body).await,
         }
     };
-    match timeout(patience, sent).await {
-        Ok(outcome) => outcome.map_err(Failure::Later),
-        Err(_) => Err(Failure::Later(format!("it took longer than {} s", patience.as_secs()))),
+    watched(sent, &taken, &path, Duration::from_secs(upload.timeout_seconds)).await
+}
+
+/// Waits for a try as long as the other end takes or answers something every so often, however long that takes in all,
+/// and as long as the file is there: what was deleted is sent no further.
+async fn watched(
+    sent: impl Future<Output = Result<String, String>>,
+    taken: &Notify,
+    path: &Path,
+    patience: Duration,
+) -> Result<String, Failure> {
+    let mut sent = pin!(sent);
+    loop {
+        tokio::select! {
+            biased;
+            outcome = &mut sent => return outcome.map_err(Failure::Later),
+            () = taken.notified() => {
+                if is_gone(path).await {
+                    return Err(Failure::Later("the file was deleted meanwhile".to_owned()));
+                }
+            }
+            () = tokio::time::sleep(patience) => {
+                let why = format!("nothing was taken or answered for {} s", patience.as_secs());
+                return Err(Failure::Later(why));
+            }
+        }
     }
 }
 
@@ -183,13 +251,7 @@ fn mime(row: &TapeRow) -> &'static str {
     }
 }
 
-async fn to_http(
-    row: &TapeRow,
-    upload: &UploadConfig,
-    file: File,
-    length: u64,
-    until: Instant,
-) -> Result<String, String> {
+async fn to_http(row: &TapeRow, upload: &UploadConfig, body: Sending) -> Result<String, String> {
     let UploadTo::Http { url, token } = &upload.to else { return Err("it is no HTTP address".to_owned()) };
     let place = format!("{}/{}", url.trim_end_matches('/'), escaped(&row.file));
     let mut headers = vec![
@@ -201,18 +263,11 @@ async fn to_http(
         headers.push(("authorization", format!("Bearer {}", token.expose())));
     }
     let place_uri: Uri = place.parse().map_err(|_| "recording.upload.url is not a URL".to_owned())?;
-    let body = Sending { file: Some(file), left: length };
-    exchange("PUT", &place_uri, headers, body, upload, until).await?.taken()?;
+    exchange("PUT", &place_uri, headers, body, upload).await?.taken()?;
     Ok(place)
 }
 
-async fn to_s3(
-    row: &TapeRow,
-    upload: &UploadConfig,
-    file: File,
-    length: u64,
-    until: Instant,
-) -> Result<String, String> {
+async fn to_s3(row: &TapeRow, upload: &UploadConfig, body: Sending) -> Result<String, String> {
     let UploadTo::S3 { endpoint, region, bucket, prefix, access_key, secret_key } = &upload.to else {
         return Err("it is no S3 store".to_owned());
     };
@@ -227,12 +282,18 @@ async fn to_s3(
     headers.extend(checksum.clone().map(|checksum| ("x-amz-checksum-sha256", checksum)));
     let payload = if checksum.is_some() { row.finished.sha256.as_str() } else { s3::UNSIGNED };
     let headers = s3::signed(access, "PUT", uri.path(), headers, payload, clock::now().wall);
-    let body = Sending { file: Some(file), left: length };
-    exchange("PUT", &uri, headers, body, upload, until).await?.taken()?;
+    let length = body.left;
+    exchange("PUT", &uri, headers, body, upload).await?.taken()?;
 
     let headers = vec![host, ("x-amz-checksum-mode", "ENABLED".to_owned())];
     let headers = s3::signed(access, "HEAD", uri.path(), headers, s3::NOTHING, clock::now().wall);
-    let there = exchange("HEAD", &uri, headers, Sending { file: None, left: 0 }, upload, until).await?;
+    let nothing = Sending { file: None, left: 0, taken: Arc::default() };
+    let there = exchange("HEAD", &uri, headers, nothing, upload).await?;
+    let to = format!("s3://{bucket}/{key}");
+    // This key may not look, or nobody may: the store has compared the checksum before it said yes.
+    if checksum.is_some() && matches!(there.status, 403 | 405 | 501) {
+        return Ok(to);
+    }
     let there = there.taken().map_err(|why| format!("after the upload: {why}"))?;
     match there.length {
         Some(has) if has == length => {}
@@ -241,7 +302,7 @@ async fn to_s3(
     }
     match (there.checksum, checksum) {
         (Some(theirs), Some(ours)) if theirs != ours => Err("the store has other bytes".to_owned()),
-        _ => Ok(format!("s3://{bucket}/{key}")),
+        _ => Ok(to),
     }
 }
 
@@ -279,7 +340,6 @@ async fn exchange(
     headers: Vec<(&'static str, String)>,
     body: Sending,
     upload: &UploadConfig,
-    until: Instant,
 ) -> Result<Answer, String> {
     let secure = match uri.scheme_str() {
         Some("https") => true,
@@ -303,6 +363,7 @@ async fn exchange(
         request = request.header(name, value);
     }
     let request = request.body(body).map_err(|error| format!("it can't be asked for: {error}"))?;
+    let until = Instant::now() + Duration::from_secs(upload.timeout_seconds);
     let (name, wire) = reach(uri, secure, true, trust(upload.ca_file.as_deref())?, until)
         .await
         .map_err(|unconnected| unconnected.why)?;
@@ -335,6 +396,8 @@ struct Sending {
     file: Option<File>,
     /// Bytes of it that are still to be sent.
     left: u64,
+    /// Rung for each piece that is taken.
+    taken: Arc<Notify>,
 }
 
 impl Body for Sending {
@@ -356,6 +419,7 @@ impl Body for Sending {
             return Poll::Ready(Some(Err(shorter)));
         }
         this.left = this.left.saturating_sub(read as u64);
+        this.taken.notify_one();
         piece.truncate(read);
         Poll::Ready(Some(Ok(Frame::data(Bytes::from(piece)))))
     }

@@ -1,8 +1,10 @@
 //! MEMORY: calls, costs, permissions and events on their way out, in SQLite.
 //!
 //! One writer (the gateway) and any number of readers (`watrunk calls`) work on the same file at once: it is in
-//! write-ahead mode. A power cut costs the last records at most, never the file (`synchronous = NORMAL`).
+//! write-ahead mode. A power cut costs the last records at most, never the file (`synchronous = NORMAL`); that a call is
+//! being recorded, and what the user answered to it, not even then (`FULL`).
 
+mod again;
 mod agent;
 mod audit;
 pub mod cost;
@@ -31,6 +33,7 @@ use std::time::Duration;
 use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior, params};
 use rust_decimal::Decimal;
 
+pub use again::MISSING;
 pub use audit::Audit;
 pub use cost::{Billing, Estimate, Priced, Rate, Rates};
 pub use deliver::{Attempt, LogEntry, WebhookState};
@@ -156,6 +159,24 @@ impl Ledger {
                 self.transaction(&work)
             }
             other => other,
+        }
+    }
+
+    /// As [`Ledger::write`], and a power cut does not take it back.
+    fn write_for_good<T>(
+        &mut self,
+        now: Wall,
+        work: impl Fn(&Transaction<'_>) -> rusqlite::Result<T>,
+    ) -> Result<T, LedgerError> {
+        self.sync("FULL");
+        let done = self.write(now, work);
+        self.sync("NORMAL");
+        done
+    }
+
+    fn sync(&self, level: &str) {
+        if let Err(error) = self.connection.pragma_update(None, "synchronous", level) {
+            tracing::debug!(%error, level, "how the history is synced can't be changed");
         }
     }
 

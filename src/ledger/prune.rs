@@ -45,8 +45,8 @@ pub struct Pruned {
 
 impl Ledger {
     /// Forgets a batch of what is too old. Running calls stay, however old, and so do recordings whose file is on this
-    /// disk: their call may be forgotten, the file is still found, counted and deleted. Entries of the audit log stay
-    /// for ten years, and 100,000 of them at most.
+    /// disk, with their calls: who may be heard there was told so, and the call's row is the proof. Entries of the audit
+    /// log stay for ten years, and 100,000 of them at most.
     ///
     /// # Errors
     /// A full or failing disk: [`LedgerError::retry`] says whether trying again later can help.
@@ -58,7 +58,9 @@ impl Ledger {
                 on,
                 "DELETE FROM calls WHERE seq IN (
                      SELECT seq FROM calls INDEXED BY calls_by_digits
-                     WHERE listed_at < ?1 AND status IN ('ended', 'failed') ORDER BY listed_at LIMIT ?2)",
+                     WHERE listed_at < ?1 AND status IN ('ended', 'failed')
+                       AND NOT EXISTS (SELECT 1 FROM recordings WHERE call = calls.id AND local = 1)
+                     ORDER BY listed_at LIMIT ?2)",
                 calls_before,
             )?;
             let logs = batch(

@@ -162,10 +162,9 @@ impl TapeRow {
         if self.form.starts_with("ogg") { "ogg" } else { "wav" }
     }
 
-    /// What is known of the recording where the call's own record says nothing of it: nothing is recorded before the
-    /// prompt has ended, so the user was told at the least.
+    /// What is known of the recording where the call's own record says nothing of it: that there is one.
     fn alone(&self) -> RecordingPart {
-        RecordingPart { consent: Consent::Announced, ..RecordingPart::default() }
+        RecordingPart { consent: Consent::Unknown, ..RecordingPart::default() }
     }
 
     /// Puts the file's facts into the recording's part in the call.
@@ -200,7 +199,7 @@ impl Ledger {
     /// # Errors
     /// A full or failing disk: [`LedgerError::retry`] says whether trying again later can help.
     pub fn tape_begun(&mut self, row: &TapeRow) -> Result<(), LedgerError> {
-        self.write(row.began_at, |on| {
+        self.write_for_good(row.began_at, |on| {
             let marks = vec!["?"; COLUMNS.len()].join(", ");
             let set: Vec<String> = COLUMNS.iter().map(|name| format!("{name} = excluded.{name}")).collect();
             let sql = format!(
@@ -219,7 +218,7 @@ impl Ledger {
     /// # Errors
     /// A full or failing disk: [`LedgerError::retry`] says whether trying again later can help.
     pub fn tape_agreed(&mut self, call: &str, part: &RecordingPart, now: Wall) -> Result<(), LedgerError> {
-        self.write(now, |on| {
+        self.write_for_good(now, |on| {
             on.execute(
                 "UPDATE calls SET tape = ?2 WHERE id = ?1 AND ended_at IS NULL",
                 params![call, value(Some(part))],
@@ -472,7 +471,7 @@ impl Ledger {
         })
     }
 
-    fn tapes(&self, tail: &str, values: &[Column]) -> Result<Vec<TapeRow>, LedgerError> {
+    pub(super) fn tapes(&self, tail: &str, values: &[Column]) -> Result<Vec<TapeRow>, LedgerError> {
         let sql = format!("SELECT {} FROM recordings {tail}", COLUMNS.join(", "));
         self.read(|on| {
             if older(on)? {
@@ -487,7 +486,7 @@ impl Ledger {
 
 /// Puts the facts of a finished recording into its call's row, if there is one: what it is, and if the call is billed,
 /// the recorded seconds and their cost. A price that was made for as many seconds stays.
-fn settle(on: &Transaction<'_>, row: &TapeRow, per_minute: Decimal) -> rusqlite::Result<()> {
+pub(super) fn settle(on: &Transaction<'_>, row: &TapeRow, per_minute: Decimal) -> rusqlite::Result<()> {
     let told: Option<Option<String>> =
         on.query_row("SELECT tape FROM calls WHERE id = ?1", [&row.call], |row| row.get(0)).optional()?;
     let Some(told) = told else { return Ok(()) };
@@ -535,11 +534,11 @@ pub(super) fn select() -> String {
     format!("SELECT {} FROM recordings WHERE call = ?1", COLUMNS.join(", "))
 }
 
-fn find(on: &Connection, call: &str) -> rusqlite::Result<Option<TapeRow>> {
+pub(super) fn find(on: &Connection, call: &str) -> rusqlite::Result<Option<TapeRow>> {
     on.query_row(&select(), [call], row).optional()
 }
 
-fn store(on: &Transaction<'_>, row: &TapeRow) -> rusqlite::Result<()> {
+pub(super) fn store(on: &Transaction<'_>, row: &TapeRow) -> rusqlite::Result<()> {
     let marks = vec!["?"; COLUMNS.len()].join(", ");
     let sql = format!("REPLACE INTO recordings ({}) VALUES ({marks})", COLUMNS.join(", "));
     on.execute(&sql, params_from_iter(values(row))).map(|_| ())

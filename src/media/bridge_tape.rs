@@ -36,6 +36,8 @@ struct Prompt {
     /// Where in it; `None`: it is over, and nobody has said that the parties may hear each other.
     at: Option<usize>,
     both: bool,
+    /// Whether a PBX has heard all that was played of it.
+    shared: bool,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -113,9 +115,19 @@ impl Bridge {
     /// From the next tick on the user hears this once, and the parties don't hear each other until
     /// [`Bridge::connect`]. `both`: a PBX hears it too. What either side says meanwhile is lost, and an agent should not
     /// be asked to speak; keys of the user are told in [`Outgoing::digit`].
+    /// What was pressed before the prompt is no answer to it: it is forgotten.
     pub fn announce(&mut self, clip: Arc<Clip>, both: bool) {
-        self.taping.prompt = Some(Prompt { clip, at: Some(0), both });
+        self.taping.prompt = Some(Prompt { clip, at: Some(0), both, shared: both });
+        self.digits.forget();
         self.seam.cut();
+    }
+
+    /// The prompt is over, also before its end: from the next tick on the user hears an open line, and the parties stay
+    /// apart until [`Bridge::connect`].
+    pub fn hush(&mut self) {
+        if self.taping.prompt.as_mut().is_some_and(|prompt| prompt.at.take().is_some()) {
+            self.seam.cut();
+        }
     }
 
     /// The parties hear each other from now on. What was pressed before is not passed on.
@@ -136,11 +148,22 @@ impl Bridge {
         self.taping.prompt.as_ref().is_some_and(|prompt| prompt.at.is_none())
     }
 
+    /// Whether one and the same PBX has heard all that was played of the prompt: neither held nor left meanwhile.
+    pub fn prompt_shared(&self) -> bool {
+        self.taping.prompt.as_ref().is_some_and(|prompt| prompt.shared)
+    }
+
     /// From the next tick on what both sides say is in [`Outgoing::tapped`]. `beep`: ticks from one beep to the next,
     /// which both hear (but no agent); the first comes at once.
     pub fn open_tap(&mut self, beep: Option<u32>) {
         self.taping.tap = Some(Tap::default());
         self.taping.beep = beep.map(|every| Beep { every: every.max(BEEP_TICKS * 2), at: 0 });
+    }
+
+    /// Nothing is taken down any more, and nothing beeps.
+    pub fn shut_tap(&mut self) {
+        self.taping.tap = None;
+        self.taping.beep = None;
     }
 
     /// Silence is taken down instead of what is said, or no more. False if nothing is being taken down.
@@ -159,13 +182,17 @@ impl Bridge {
     pub(super) fn tick_apart(&mut self, frame: &mut [i16], out: &mut Outgoing) {
         self.drop_both(frame);
         out.digit = self.digits.released(1);
+        let heard_by_pbx = self.far.pbx().is_some_and(|far| far.sends);
         let Some(prompt) = &mut self.taping.prompt else { return };
         let at = prompt.at.and_then(|at| prompt.clip.play_once(at, frame));
-        if at.is_none() {
-            if prompt.at.is_some() {
-                self.seam.cut();
+        match at {
+            Some(_) => prompt.shared &= heard_by_pbx,
+            None => {
+                if prompt.at.is_some() {
+                    self.seam.cut();
+                }
+                self.noise.fill(frame);
             }
-            self.noise.fill(frame);
         }
         prompt.at = at;
     }

@@ -237,6 +237,106 @@ fn a_key_that_is_pressed_during_the_prompt_is_told_and_the_pbx_never_hears_it() 
 }
 
 #[test]
+fn what_was_pressed_before_the_prompt_is_no_answer_to_it_and_neither_is_a_key_that_is_still_held() {
+    for codec in CODECS {
+        let (mut story, mut user, mut far) = talking(codec);
+        talk(&mut story, &mut user, &mut far, 10);
+        // One that waits to be said to the PBX, and one that is released two ticks after the prompt has begun.
+        for (key, stamp, packets) in
+            [(2, 5_000, 1..=5), (1, 50_000, 1..=3), (1, 50_000, 4..=5), (3, 90_000, 1..=5)]
+        {
+            if *packets.start() == 4 {
+                story.bridge.announce(prompt(100), false);
+            }
+            for n in packets {
+                story.user_presses(
+                    Event { code: key, end: n == 5, volume: 7, duration: n * 160 },
+                    n == 1,
+                    stamp,
+                );
+                if story.bridge.is_apart() {
+                    story.tick();
+                    let told = story.out.digit.map(|(told, _)| told);
+                    let expected = (key == 3 && n == 5).then_some('3');
+                    assert_eq!(told, expected, "{codec:?}: only what was pressed during the prompt is told");
+                }
+            }
+        }
+        talk(&mut story, &mut user, &mut far, 20);
+        assert!(story.out.digit.is_none(), "{codec:?}");
+    }
+}
+
+#[test]
+fn a_prompt_that_is_cut_short_leaves_an_open_line_to_both() {
+    for codec in CODECS {
+        let (mut story, mut user, mut far) = talking(codec);
+        story.bridge.announce(prompt(100), true);
+        talk(&mut story, &mut user, &mut far, 50);
+        story.bridge.hush();
+        let datagrams = story.far_datagrams.len();
+        talk(&mut story, &mut user, &mut far, 50);
+        assert!(story.bridge.prompt_over() && story.bridge.is_apart(), "{codec:?}");
+        story.assert_unbroken_towards_user();
+        assert!(
+            rms(&story.heard_by_user()[55 * 960..]) < 60.0,
+            "{codec:?}: the user hears neither prompt nor PBX"
+        );
+        story.far_datagrams.drain(..datagrams);
+        let (sound, _) = heard_by_pbx(&story, codec);
+        assert!(sound.is_empty() || rms(&sound) < 60.0, "{codec:?}: nor the PBX the user");
+    }
+}
+
+#[test]
+fn a_prompt_is_shared_only_with_a_pbx_that_was_there_from_its_beginning_to_its_end() {
+    let held = FarMedia { sends: false, ..PCMU };
+    let changes: [(&str, bool, fn(&mut Bridge)); 4] = [
+        ("it stays", true, |_| {}),
+        ("it is told again where it is", true, |bridge| bridge.set_far(PCMU).unwrap()),
+        ("it holds the call meanwhile", false, |bridge| {
+            bridge.set_far(FarMedia { sends: false, ..PCMU }).unwrap()
+        }),
+        ("it hands the call over", false, |bridge| bridge.alone(Alone::RingBack)),
+    ];
+    for (what, expected, change) in changes {
+        for both in [false, true] {
+            let (mut story, mut user, mut far) = talking(Codec::Pcmu);
+            story.bridge.announce(prompt(100), both);
+            talk(&mut story, &mut user, &mut far, 50);
+            change(&mut story.bridge);
+            story.tick();
+            story.bridge.set_far(PCMU).unwrap();
+            talk(&mut story, &mut user, &mut far, 60);
+            assert!(story.bridge.prompt_over());
+            assert_eq!(story.bridge.prompt_shared(), both && expected, "{what}, both: {both}");
+        }
+    }
+    let mut story = Story::new();
+    story.bridge.set_far(held).unwrap();
+    story.bridge.open_gate();
+    story.bridge.announce(prompt(10), true);
+    (0..20).for_each(|_| story.tick());
+    assert!(!story.bridge.prompt_shared(), "it holds the call from the beginning on");
+}
+
+#[test]
+fn a_tap_that_is_shut_takes_nothing_down_and_beeps_no_more() {
+    let (mut story, mut user, mut far) = talking(Codec::Pcmu);
+    story.bridge.open_tap(Some(50));
+    talk(&mut story, &mut user, &mut far, 5);
+    story.bridge.shut_tap();
+    assert!(!story.bridge.pause_tap(true));
+    let frames = story.user_frames.len();
+    for _ in 0..150 {
+        story.tick();
+    }
+    assert_eq!(story.slices.len(), 5);
+    let heard = story.heard_by_user()[(frames + 20) * 960..].to_vec();
+    assert!(rms(&heard) < 200.0, "{:.0}: no beep", rms(&heard));
+}
+
+#[test]
 fn the_user_is_taken_down_through_a_transfer_and_the_other_side_is_silent_meanwhile() {
     let (mut story, mut user, mut far) = talking(Codec::Pcmu);
     story.bridge.open_tap(None);

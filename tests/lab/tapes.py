@@ -20,6 +20,7 @@ from trunklab import account, until
 from voice import Voice, _alaw, decoded
 
 PROMPT_HERTZ, PROMPT_DBFS, PROMPT_SECONDS = 440, -10, 1.2
+QUIET = 0.24                            # from the prompt's end until the two hear each other and the recording begins
 USER, EARLY, FAR = 700, 1700, 1004      # what the user says; what the user says while the prompt plays; what the PBX says
 CODECS = {"opus": "opus", "g722": "g722", "alaw": "pcma"}
 FORMS = {"pcm": "", "wide": "sample_rate = 16000", "alaw": 'encoding = "alaw"', "ulaw": 'encoding = "ulaw"', "ogg": 'format = "ogg"'}

@@ -13,7 +13,7 @@ import network
 import tapes
 from gateway import API_KEY
 from hook import Hook
-from tapes import FORMS, PROMPT_SECONDS, USER
+from tapes import FORMS, PROMPT_SECONDS, QUIET, USER
 from trunklab import until
 
 HOOK_SECRET = "whsec-lab-tapes"
@@ -67,7 +67,7 @@ def test_a_recording_is_given_to_those_who_may_have_it_by_a_link_in_whole_and_in
     calls = {name: rings(box, "alaw", frames=tapes.sound.tone(USER, -10)) for name in ("api", "cli")}
     ids = {name: tapes.row(box, call)["_id"] for name, call in calls.items()}
     path = f"/v1/calls/{ids['api']}/recording"
-    talk(PROMPT_SECONDS + 0.8)
+    talk(PROMPT_SECONDS + QUIET + 0.8)
     assert box.api.get(path).status == 409, "it is being written"
     at = [time.monotonic()]             # a command takes its time: it is done somewhere between
     box.run("recording", ids["api"], "--pause")
@@ -164,7 +164,7 @@ def test_an_encrypted_recording_is_nothing_without_the_key_and_a_recording_with_
     recorders.change(box, f'{FORMS[form]}\nencrypt_to = ["{mine.public}"]')
     begun = time.monotonic()
     call = rings(box, "g722", frames=tapes.sound.tone(USER, -10))
-    talk(PROMPT_SECONDS + 2.5)
+    talk(PROMPT_SECONDS + QUIET + 2.5)
     call.hang_up()
     row = tapes.over(box, call)
     part, path = row["recording"], tapes.fetch(box, row, tmp_path)
@@ -199,7 +199,7 @@ def test_above_the_quota_the_oldest_recording_goes_and_the_audit_log_says_so(rec
     for _ in range(3):
         calls.append(rings(box, "alaw", frames=tapes.sound.tone(USER, -10)))
         talk(0.7)
-    talk(PROMPT_SECONDS + 4.3)
+    talk(PROMPT_SECONDS + QUIET + 4.3)
     rows = []
     for call in calls:
         talk(0.4)

@@ -12,7 +12,7 @@ import sound
 import tapes
 from bot import Bearing, Bot, Pcm16
 from peer import Impairment
-from tapes import CODECS, EARLY, FAR, FORMS, NO, PROMPT_HERTZ, PROMPT_SECONDS, RATES, USER
+from tapes import CODECS, EARLY, FAR, FORMS, NO, PROMPT_HERTZ, PROMPT_SECONDS, QUIET, RATES, USER
 from trunklab import HAND, hears, stretch, tone
 from voice import Voice
 
@@ -50,7 +50,7 @@ def test_the_user_is_on_the_left_the_destination_on_the_right_and_nothing_of_bef
     calls = {codec: rings(box, codec, answered=False, frames=tapes.said(PROMPT_SECONDS - 0.4)) for codec in CODECS}
     for call in calls.values():
         call.action("accept")
-    talk(PROMPT_SECONDS + 3)
+    talk(PROMPT_SECONDS + QUIET + 3)
     for call in calls.values():
         call.hang_up()
     for codec, call in calls.items():
@@ -62,16 +62,16 @@ def test_the_user_is_on_the_left_the_destination_on_the_right_and_nothing_of_bef
         # on a busy machine is heard as a gap: in the call, and so in the recording.
         gap = 0.1 if codec == "opus" else 0.045
         early = max(side.share(hertz) for side, hertz in ((tape.left, EARLY), (tape.left, PROMPT_HERTZ), (tape.right, PROMPT_HERTZ)))
-        print(f"{form}, {codec}: {tape.seconds:.2f} s, {call.ended_at - ended:.2f} s from the prompt's end to the call's; what was said "
+        print(f"{form}, {codec}: {tape.seconds:.2f} s, {call.ended_at - ended:.2f} s from the prompt's end to the call's, {QUIET} of them quiet; what was said "
               f"before {early:.0f} dBFS; offered {path.stat().st_size} bytes; {tapes.tones(tape, since=begun, gap=gap)}")
         assert early < -45, "what was said before the prompt's end is in the recording"
-        assert abs(length - PROMPT_SECONDS) < 0.06 and abs(tape.seconds - (call.ended_at - ended)) < 0.5, (length, call.ended_at - ended)
+        assert abs(length - PROMPT_SECONDS) < 0.06 and abs(tape.seconds - (call.ended_at - ended - QUIET)) < 0.5, (length, call.ended_at - ended)
         assert tape.rate == RATES[form] and path.name == f"{row['_id']}.{'ogg' if form == 'ogg' else 'wav'}"
         assert (part["state"], part["outcome"], part["consent"]) == ("kept", "complete", "announced"), part
         assert abs(part["seconds"] - tape.seconds) < 0.03 and part["bytes"] == path.stat().st_size and not part["lostSeconds"]
         assert (tapes.folder(box) / path.name).stat().st_mode & 0o777 == 0o600 and tapes.folder(box).stat().st_mode & 0o777 == 0o700
         # The call itself was not disturbed.
-        print(f"{codec}, heard by the user after the prompt: {hears(call, FAR, asterisk.MILLIWATT_DBFS, ended + 0.4, call.ended_at - 0.1, gap=gap)}")
+        print(f"{codec}, heard by the user after the prompt: {hears(call, FAR, asterisk.MILLIWATT_DBFS, ended + QUIET + 0.4, call.ended_at - 0.1, gap=gap)}")
 
 
 def test_the_prompt_is_heard_by_the_caller_and_by_the_pbx_only_if_it_is_told_to_be(recorders, box, rings, talk, players, tmp_path):
@@ -84,7 +84,7 @@ def test_the_prompt_is_heard_by_the_caller_and_by_the_pbx_only_if_it_is_told_to_
         threading.Timer(PROMPT_SECONDS - 0.6, setattr, (voice, "hertz", FAR)).start()
     builtin = rings(box, "builtin", user="5511987650001", frames=sound.tone(USER, -10))
     begun = time.monotonic()
-    talk(PROMPT_SECONDS + 3)
+    talk(PROMPT_SECONDS + 3 + QUIET)
     for call, line in calls.values():
         line.bye()
     builtin.hang_up()
@@ -145,7 +145,8 @@ def test_who_presses_the_key_is_recorded_who_does_not_is_not_and_every_call_goes
             tape = players.both(tapes.fetch(box, row, tmp_path))
             # The lab's phone says nothing while a key is down.
             print(f"{name}: {tape.seconds:.2f} s; {tapes.tones(tape, begin=0.4, since=begun)}")
-            assert (2.8 if name == "yes" else 4.0) < tape.seconds < (4.9 if name == "yes" else 6.5)
+            low, high = (2.8, 4.9) if name == "yes" else (4.0, 6.5)
+            assert low - QUIET < tape.seconds < high - QUIET
         else:
             assert reply.status == 404 and reply["details"]["consent"] == consents[name], reply
             assert (row["recording"]["state"], row["recording"]["outcome"], row["recordingUrl"]) == ("none", "nothing", None)
@@ -176,7 +177,7 @@ def test_a_pause_by_a_program_by_a_key_and_by_info_is_silence_in_the_file(record
         assert reply.status == 200 and reply["paused"] is paused, reply
         voices["key"].press("*")
         calls["info"][1].request("INFO", "Signal=*\r\nDuration=160\r\n", kind="application/dtmf-relay")
-    talk(PROMPT_SECONDS + 1.2)
+    talk(PROMPT_SECONDS + QUIET + 1.2)
     paused = time.time()
     switch(True)
     talk(1.5)
@@ -209,7 +210,7 @@ def test_hold_a_transfer_and_a_voice_agent_are_in_the_recording(recorders, box, 
     voice = Voice(HAND, codecs=["pcma"], hertz=500)
     call, line = tapes.stands(recorders, box, rings, "hand", voice)
     began = time.monotonic()
-    talk(PROMPT_SECONDS + 1.2)
+    talk(PROMPT_SECONDS + QUIET + 1.2)
     assert line.reinvite("inactive").code == 200        # held
     voice.muted = True
     talk(1.2)
@@ -239,7 +240,7 @@ def test_hold_a_transfer_and_a_voice_agent_are_in_the_recording(recorders, box, 
     print(f"agent: {tape.seconds:.2f} s; the greeting from {greeting[0][0]:.2f} to {greeting[0][1]:.2f} s; the agent first heard the user "
           f"{first - ended:+.2f} s after the prompt; {session.tone(USER, -10, skip=0.3)}; {tape.left.tone(USER, -10, 0.1, tape.seconds - 0.1)}")
     assert greeting[0][0] < 0.3 and abs(greeting[0][1] - greeting[0][0] - 2.5) < 0.15, "the greeting was not held until the prompt's end"
-    assert abs(tape.right.frequency(0.3, 2.3) - 1000) < 10 and first > ended - 0.15
+    assert abs(tape.right.frequency(0.3, 2.3) - 1000) < 10 and first > ended + QUIET - 0.15
     assert tapes.stretch(session.heard(0), session.dialect.rate, EARLY) is None, "the agent heard the user during the prompt"
     assert tapes.stretch(session.heard(0), session.dialect.rate, PROMPT_HERTZ) is None, "the agent heard the prompt"
 
@@ -290,7 +291,7 @@ def test_a_call_that_goes_out_is_recorded_as_the_number_the_program_or_the_opera
     calls = {name: person.called() for name, person in people.items()}
     for call in calls.values():
         call.picked_up()
-    talk(PROMPT_SECONDS + 2.5)
+    talk(PROMPT_SECONDS + QUIET + 2.5)
     for call in calls.values():
         call.hang_up()
     for name, call in calls.items():
@@ -303,7 +304,7 @@ def test_a_call_that_goes_out_is_recorded_as_the_number_the_program_or_the_opera
         tape = players.both(tapes.fetch(box, row, tmp_path))
         _, ended = tapes.prompted(call)
         print(f"{name}: {tape.seconds:.2f} s; {tapes.tones(tape, since=begun)}")
-        assert abs(tape.seconds - (call.ended_at - ended)) < 0.5, (tape.seconds, call.ended_at - ended)
+        assert abs(tape.seconds - (call.ended_at - ended - QUIET)) < 0.5, (tape.seconds, call.ended_at - ended)
 
 
 def test_twenty_recorded_calls_at_once_are_all_whole_and_none_is_disturbed(recorders, rings, talk, players, tmp_path):
@@ -313,7 +314,7 @@ def test_twenty_recorded_calls_at_once_are_all_whole_and_none_is_disturbed(recor
     calls = [rings(box, "echo", answered=False, frames=sound.tone(f, -10, seconds=6)) for f in hertz]
     for call in calls:
         call.action("accept", 15)
-    talk(PROMPT_SECONDS + 5)
+    talk(PROMPT_SECONDS + QUIET + 5)
     for call in calls:
         call.hang_up()
     late, interval, shares = lateness.worst(begun)[0], 0.0, []
@@ -322,10 +323,10 @@ def test_twenty_recorded_calls_at_once_are_all_whole_and_none_is_disturbed(recor
         row = tapes.over(box, call, 20)
         tape = players.ffmpeg(tapes.fetch(box, row, tmp_path))
         assert row["recording"]["outcome"] == "complete" and not row["recording"]["lostSeconds"], row
-        assert len(tape.sides) == 2 and abs(tape.seconds - (call.ended_at - ended)) < 0.5, (tape.seconds, call.ended_at - ended)
+        assert len(tape.sides) == 2 and abs(tape.seconds - (call.ended_at - ended - QUIET)) < 0.5, (tape.seconds, call.ended_at - ended)
         for side in tape.sides:
             side.tone(f, -10, 0.8, tape.seconds - 0.2, gap=0.1 + late)
-        x = stretch(call, ended + 0.5, call.ended_at - 0.1)
+        x = stretch(call, ended + QUIET + 0.5, call.ended_at - 0.1)
         assert abs(sound.frequency(x, sound.CLOCK) - f) < 0.01 * f and sound.longest_gap(x, sound.CLOCK) <= 0.1 + late
         interval = max(interval, call.measure().longest_interval)
         shares.append(tape.seconds)

@@ -8,7 +8,7 @@ import pytest
 import network
 import tapes
 from s3 import ACCESS_KEY, REGION, SECRET_KEY, Endpoint, Store, Trouble
-from tapes import FORMS, PROMPT_SECONDS, USER
+from tapes import FORMS, PROMPT_SECONDS, QUIET, USER
 from trunklab import until
 
 TOKEN = "lab-archive-token-0c5e"
@@ -44,7 +44,7 @@ keep_local = false"""
     store.fail(Trouble(status=503, code="SlowDown", method="PUT"))
     endpoint.fail(Trouble(cut=20_000))
     calls = {name: rings(box, "alaw", frames=tapes.sound.tone(USER, -10)) for name, box in boxes.items()}
-    talk(PROMPT_SECONDS + 2.5)
+    talk(PROMPT_SECONDS + QUIET + 2.5)
     for call in calls.values():
         call.hang_up()
     rows = {name: tapes.over(boxes[name], call) for name, call in calls.items()}

@@ -3,7 +3,7 @@
 use super::*;
 use crate::call::record::PlacedBy;
 use crate::call::recording::{Consent, Finished, Outcome};
-use crate::config::{AnnounceTo, ConsentMode, ConsentPrompt};
+use crate::config::{AnnounceTo, ConsentMode, ConsentPrompt, TapeFormat};
 use crate::gateway::desk::{Command, Place as PlaceCall};
 use crate::gateway::line::TapeNews;
 use crate::gateway::{TapeEvent, TapeSetup};
@@ -29,8 +29,8 @@ impl Story {
         self.tell(Input::Line { call, event: LineEvent::Tape(news) });
     }
 
-    /// A user's call that is recorded, up to both talking.
-    fn talking_recorded(change: impl FnOnce(&mut Config)) -> (Story, CallKey, String, TapeSetup) {
+    /// A user's call that is recorded, up to where only Meta's answer is missing.
+    fn answered_recorded(change: impl FnOnce(&mut Config)) -> (Story, CallKey, String) {
         let mut story = Story::with_trunk_up();
         story.recorded(change);
         story.connect("wacid.1");
@@ -41,8 +41,19 @@ impl Story {
         story.expect_sip("ACK");
         assert!(matches!(story.lines.pop_front(), Some((_, LineOrder::Far(_)))));
         assert!(story.lines.is_empty(), "nobody is asked before both ends are there");
-        story.graph_agrees("accept");
-        assert!(matches!(story.lines.pop_front(), Some((_, LineOrder::OpenGate { early: false }))));
+        (story, call, invite)
+    }
+
+    /// Now both talk.
+    fn accepted(&mut self) {
+        self.graph_agrees("accept");
+        assert!(matches!(self.lines.pop_front(), Some((_, LineOrder::OpenGate { early: false }))));
+    }
+
+    /// A user's call that is recorded, up to both talking.
+    fn talking_recorded(change: impl FnOnce(&mut Config)) -> (Story, CallKey, String, TapeSetup) {
+        let (mut story, call, invite) = Story::answered_recorded(change);
+        story.accepted();
         let setup = story.expect_record();
         (story, call, invite, setup)
     }
@@ -79,9 +90,18 @@ fn a_recorded_call_is_closed_when_its_file_is_finished_and_its_record_says_all_o
     story.tape_says(call, TapeNews::Prompted);
     story.wait(Duration::from_secs(4));
     let began = story.now.wall;
+    story.tape_says(call, TapeNews::Shared);
     story.tape_says(call, TapeNews::Answered(Consent::Announced));
-    let kept: Vec<_> = story.agreed.iter().map(|part| (part.consent, part.began_at)).collect();
-    assert_eq!(kept, [(Consent::Announced, Some(began))], "consent is kept before a power cut can take it");
+    let kept: Vec<_> =
+        story.asked.iter().map(|part| (part.prompted_at, part.consent, part.announced_to_both)).collect();
+    let (first, last) = (kept.first().copied(), kept.last().copied());
+    assert_eq!(
+        first,
+        Some((Some(prompted), Consent::Unfinished, false)),
+        "kept before a power cut can take it"
+    );
+    assert_eq!(last, Some((Some(prompted), Consent::Announced, true)), "so is the answer");
+    assert_eq!(story.asked.last().and_then(|part| part.began_at), Some(began));
     story.tell(Input::Tape { call, event: TapeEvent::Begun });
     story.wait(Duration::from_secs(26));
     story.hung_up(call);
@@ -101,6 +121,22 @@ fn a_recorded_call_is_closed_when_its_file_is_finished_and_its_record_says_all_o
 }
 
 #[test]
+fn a_record_says_what_its_file_is_although_the_settings_change_between_the_question_and_the_answer() {
+    let (mut story, call, _, setup) = Story::talking_recorded(|_| {});
+    story.tape_says(call, TapeNews::Prompted);
+    story.recorded(|config| {
+        config.recording.format = TapeFormat::Ogg;
+        config.recording.encrypt_to = vec!["age1".into()];
+    });
+    story.tape_says(call, TapeNews::Answered(Consent::Announced));
+    assert_eq!((setup.config.format, setup.config.encrypt_to.len()), (TapeFormat::WavPcm, 0));
+    story.hung_up(call);
+    story.tell(Input::Tape { call, event: TapeEvent::Finished(Box::new(whole())) });
+    let part = story.over(Why::UserHungUp).tape.expect("its recording's part");
+    assert_eq!((part.format, part.encrypted), ("wav", false));
+}
+
+#[test]
 fn a_number_may_ask_in_its_own_words_and_a_no_leaves_nothing_to_wait_for() {
     let (mut story, call, _, setup) = Story::talking_recorded(|config| {
         config.recording.consent_language = Some("pt".into());
@@ -113,6 +149,11 @@ fn a_number_may_ask_in_its_own_words_and_a_no_leaves_nothing_to_wait_for() {
     assert_eq!(setup.language, "pt");
     story.tape_says(call, TapeNews::Prompted);
     story.tape_says(call, TapeNews::Answered(Consent::Declined));
+    assert_eq!(
+        story.asked.last().map(|part| part.consent),
+        Some(Consent::Declined),
+        "a no is kept at once too"
+    );
     story.wait(Duration::from_secs(30));
     story.hung_up(call);
     let part = story.over(Why::UserHungUp).tape.expect("what was asked and answered");
@@ -122,12 +163,37 @@ fn a_number_may_ask_in_its_own_words_and_a_no_leaves_nothing_to_wait_for() {
 
 #[test]
 fn who_hangs_up_during_the_prompt_has_agreed_to_nothing() {
-    let (mut story, call, _, _) = Story::talking_recorded(|_| {});
+    let (mut story, call, _, _) =
+        Story::talking_recorded(|config| config.recording.announce_to = AnnounceTo::Both);
     story.tape_says(call, TapeNews::Prompted);
     story.wait(Duration::from_secs(1));
     story.hung_up(call);
     let part = story.over(Why::UserHungUp).tape.expect("that it was begun to be asked");
     assert_eq!((part.consent, part.file.outcome), (Consent::Unfinished, Outcome::Nothing));
+    assert!(!part.announced_to_both, "the destination has not heard it either");
+}
+
+#[test]
+fn a_recorder_that_fails_is_told_to_the_line_whether_its_word_or_the_answer_comes_first() {
+    for answered_first in [true, false] {
+        let (mut story, call, _, _) = Story::talking_recorded(|_| {});
+        let answer = |story: &mut Story| story.tape_says(call, TapeNews::Answered(Consent::Agreed));
+        story.tape_says(call, TapeNews::Prompted);
+        if answered_first {
+            answer(&mut story);
+        }
+        story.tell(Input::Tape { call, event: TapeEvent::Failed("too many at once".into()) });
+        if !answered_first {
+            answer(&mut story);
+        }
+        assert!(matches!(story.lines.pop_front(), Some((_, LineOrder::StopTape))), "{answered_first}");
+        assert!(story.lines.is_empty());
+        story.hung_up(call);
+        // It is closed at once: nothing is waited for.
+        let part = story.over(Why::UserHungUp).tape.expect("that it was asked");
+        assert_eq!((part.consent, part.file.outcome), (Consent::Agreed, Outcome::Failed));
+        assert_eq!(part.file.error.as_deref(), Some("too many at once"));
+    }
 }
 
 #[test]
@@ -159,6 +225,21 @@ fn a_call_that_the_disk_does_not_take_goes_on_and_its_record_says_why_there_is_n
 }
 
 #[test]
+fn a_number_that_was_taken_out_before_anybody_was_asked_leaves_a_record_that_says_so() {
+    let (mut story, call, _) = Story::answered_recorded(|_| {});
+    story.recorded(|config| config.numbers.clear());
+    story.accepted();
+    assert!(story.lines.is_empty(), "nobody is asked");
+    story.wait(Duration::from_secs(10));
+    story.hung_up(call);
+    let record = story.over(Why::UserHungUp);
+    let file = record.tape.expect("why there is no recording").file;
+    assert_eq!(file.outcome, Outcome::Failed);
+    assert_eq!(file.error.as_deref(), Some("its number is no longer configured"));
+    assert!(record.errors.iter().any(|(_, what)| what.starts_with("not recorded: ")), "{:?}", record.errors);
+}
+
+#[test]
 fn a_program_pauses_a_recording_that_runs_and_no_other() {
     let (mut story, call, _, _) = Story::talking_recorded(|_| {});
     let id = story.gateway.view_calls()[0].id.clone();
@@ -167,15 +248,21 @@ fn a_program_pauses_a_recording_that_runs_and_no_other() {
         story.tell(Input::Asked { ticket: Ticket(1), command: record(on) });
         story.told.pop_front().expect("an answer").1
     };
+    let shown = |story: &Story| story.gateway.view_calls()[0].recording;
     story.tape_says(call, TapeNews::Prompted);
+    assert_eq!(shown(&story), Some("asking"));
     assert_eq!(asked(&mut story, false), Err(Refusal::NotNow { state: "asking for consent" }));
     story.tape_says(call, TapeNews::Answered(Consent::Agreed));
     assert_eq!(asked(&mut story, false), Ok(Answer::Recording { id: id.clone(), paused: true }));
     assert!(matches!(story.lines.pop_front(), Some((_, LineOrder::PauseTape(true)))));
+    assert_eq!(shown(&story), Some("running"), "until the line says that it has paused");
+    story.tape_says(call, TapeNews::Paused(true));
+    assert_eq!(shown(&story), Some("paused"));
     assert_eq!(asked(&mut story, true), Ok(Answer::Recording { id: id.clone(), paused: false }));
     assert!(matches!(story.lines.pop_front(), Some((_, LineOrder::PauseTape(false)))));
     story.tell(Input::Tape { call, event: TapeEvent::Failed("the disk is full".into()) });
     assert_eq!(asked(&mut story, false), Err(Refusal::NotNow { state: "not recording" }));
+    assert_eq!(shown(&story), None);
 }
 
 #[test]

@@ -8,22 +8,25 @@ use std::time::Duration;
 
 use sha2::{Digest as _, Sha256};
 
-use super::repair::{self, Mended, Part};
+use super::repair::{self, DAMAGED, Mended, Part, Told};
 use super::retain::{self, BATCH, Fate, Look, Trust};
 use super::store::{Found, Store, is_plain};
 use super::write::{PART, SEALED, expires};
-use super::{Cause, Shared, lock};
+use super::{Cause, RecorderSettings, Shared, lock};
 use crate::call::recording::{Finished, Outcome};
 use crate::clock::{Now, Tick, Wall};
 use crate::gateway::{CallKey, TapeEvent};
 use crate::io::clock;
-use crate::ledger::{Ledger, LedgerError, TapeRow, TapeState, UploadState};
+use crate::ledger::{Ledger, LedgerError, MISSING, TapeRow, TapeState, UploadState};
 
 /// Bytes that are read at once.
 const PIECE: usize = 256 << 10;
 
 /// How often a ledger that is busy is asked again.
 const AGAIN: Duration = Duration::from_secs(1);
+
+/// How often the folder is looked through.
+const LOOKING: Duration = Duration::from_secs(3_600);
 
 /// Recordings of this life whose end is moved when the clock jumps.
 const REMEMBERED: usize = 4_096;
@@ -32,6 +35,7 @@ const REMEMBERED: usize = 4_096;
 const NAMED: usize = 5;
 
 /// A file that was closed, or never came to be.
+#[derive(Clone)]
 pub struct Kept {
     /// Who is told in the hall; `None`: the call is long over.
     pub call: Option<CallKey>,
@@ -39,7 +43,7 @@ pub struct Kept {
     pub row: TapeRow,
     /// The file's facts.
     pub finished: Finished,
-    /// What becomes of the row. [`TapeState::Running`]: nothing, the file is mended at the next start.
+    /// What becomes of the row. [`TapeState::Running`]: nothing, the file is mended within an hour.
     pub state: TapeState,
     /// When it is to be deleted.
     pub expires_at: Option<Wall>,
@@ -55,6 +59,18 @@ enum Chore {
     CloseRows,
     /// Compare the folder with the rows.
     Compare,
+    /// Give this one its SHA-256.
+    Read(TapeRow),
+}
+
+/// What is to be done with a file that no row knows as its own.
+enum Stray {
+    /// Nobody knows it, or its row says that there never was one.
+    Unknown,
+    /// It was deleted, or is elsewhere: a power cut has kept it.
+    Deleted,
+    /// It was missing.
+    Found,
 }
 
 /// The files that are finished, and those that should be.
@@ -65,8 +81,18 @@ pub struct Keeper {
     waiting: VecDeque<Kept>,
     chores: VecDeque<Chore>,
     trust: Trust,
+    /// Whether age counts, as the last look said.
+    trusted: bool,
     /// When to look for what is due.
     next: Tick,
+    /// When to look through the folder again.
+    next_look: Tick,
+    /// When a ledger that would not take something is asked again.
+    again: Tick,
+    /// Whether rows were compared with the folder, and how many files in it were nobody's.
+    compared: Option<usize>,
+    /// Whether what waits for its upload takes more than all recordings may.
+    crammed: bool,
     /// Recordings of this life, and when they are to go.
     recent: VecDeque<(String, Wall)>,
 }
@@ -79,9 +105,14 @@ impl Keeper {
             store,
             finished,
             waiting: VecDeque::new(),
-            chores: VecDeque::from([Chore::Look]),
+            chores: VecDeque::new(),
             trust: Trust::default(),
+            trusted: false,
             next: Tick::ZERO,
+            next_look: Tick::ZERO,
+            again: Tick::ZERO,
+            compared: None,
+            crammed: false,
             recent: VecDeque::new(),
         }
     }
@@ -110,14 +141,23 @@ impl Keeper {
         while let Ok(kept) = self.finished.try_recv() {
             self.waiting.push_back(kept);
         }
-        if !self.waiting.is_empty() {
-            return self.finish_next(now);
+        // While the ledger takes nothing, what is due is deleted all the same: a full disk gets room by that.
+        if !self.waiting.is_empty() && now.tick >= self.again {
+            if self.finish_next(now) {
+                return true;
+            }
+            self.again = now.tick + AGAIN;
         }
         if self.shared.leaving() {
             return false;
         }
         if let Some(chore) = self.chores.pop_front() {
             self.work(chore, now);
+            return true;
+        }
+        if now.tick >= self.next_look {
+            self.next_look = now.tick + LOOKING;
+            self.chores.push_back(Chore::Look);
             return true;
         }
         if now.tick < self.next {
@@ -138,9 +178,6 @@ impl Keeper {
         match self.finish(kept, now) {
             Ok(()) => true,
             Err(kept) => {
-                if self.shared.may_say(Cause::Ledger) {
-                    tracing::warn!("a recording's row waits: too much waits for the ledger");
-                }
                 self.waiting.push_front(*kept);
                 false
             }
@@ -174,35 +211,35 @@ impl Keeper {
             // There may be too much now.
             self.next = now.tick;
         }
+        let ours = kept.clone();
+        let closed = self.shared.books.ask(move |ledger| Ok(close_row(ledger, &ours, now.wall)));
+        let error = match closed {
+            Ok(Ok(())) => None,
+            Ok(Err(error)) if !error.retry() => {
+                tracing::warn!(call = %kept.row.call, %error, "a recording's row can't be closed now");
+                None
+            }
+            Ok(Err(error)) => Some(error.to_string()),
+            Err(error) => Some(error),
+        };
+        if let Some(error) = error {
+            if self.shared.may_say(Cause::Ledger) {
+                tracing::warn!(call = %kept.row.call, %error, "a recording's row waits for the ledger");
+            }
+            return Err(Box::new(kept));
+        }
         if let Some(expires_at) = kept.expires_at {
             if self.recent.len() >= REMEMBERED {
                 self.recent.pop_front();
             }
             self.recent.push_back((kept.row.call.clone(), expires_at));
         }
-        let kept = Arc::new(kept);
-        let (shared, ours) = (self.shared.clone(), Arc::clone(&kept));
-        let written = self.shared.books.later(move |ledger| {
-            if let Err(error) = close_row(ledger, &ours, now.wall) {
-                tracing::warn!(call = %ours.row.call, %error, "a recording's row can't be closed");
-            }
-            // The hall closes the call when it has heard of this: the row is to be there by then.
-            lock(&shared.active).remove(&ours.row.call);
-            if let Some(call) = ours.call {
-                shared.hall.tell(call, TapeEvent::Finished(Box::new(ours.finished.clone())));
-            }
-            if ours.state == TapeState::Kept && ours.row.upload == UploadState::Waiting {
-                shared.uploads.notify_one();
-            }
-        });
-        if written {
-            return Ok(());
+        // The hall closes the call when it has heard of this: the row is there by now.
+        self.tell(&kept);
+        if kept.state == TapeState::Kept && kept.row.upload == UploadState::Waiting {
+            self.shared.uploads.notify_one();
         }
-        match Arc::try_unwrap(kept) {
-            Ok(kept) => Err(Box::new(kept)),
-            // It can't be taken back: whoever has it, writes it.
-            Err(_) => Ok(()),
-        }
+        Ok(())
     }
 
     /// How long a file is, and its SHA-256; `None` if the process ends meanwhile.
@@ -230,11 +267,12 @@ impl Keeper {
             Chore::Mend(found) => self.mend(&found, now),
             Chore::CloseRows => self.close_rows(now),
             Chore::Compare => self.compare(now),
+            Chore::Read(row) => self.read(&row, now),
         };
         if let Err(error) = done
             && self.shared.may_say(Cause::Read)
         {
-            tracing::warn!(%error, "recordings that were cut off are not mended now, but at the next start");
+            tracing::warn!(%error, "recordings that were cut off are not mended now, but in an hour");
         }
     }
 
@@ -246,7 +284,17 @@ impl Keeper {
         for found in found {
             self.chores.push_front(Chore::Mend(found));
         }
+        let unread = self.shared.books.ask(|ledger| ledger.tapes_unread())?;
+        self.chores.extend(unread.into_iter().map(Chore::Read));
         Ok(())
+    }
+
+    /// What the last life had no time for.
+    fn read(&mut self, row: &TapeRow, now: Now) -> Result<(), String> {
+        let digest = self.digest(&row.file).map_err(|error| format!("{}: {error}", row.file))?;
+        let Some((bytes, sha256)) = digest else { return Ok(()) };
+        let call = row.call.clone();
+        self.shared.books.ask(move |ledger| ledger.tape_read(&call, bytes, &sha256, now.wall)).map(|_| ())
     }
 
     fn mend(&mut self, found: &Found, now: Now) -> Result<(), String> {
@@ -261,9 +309,8 @@ impl Keeper {
         let row = match known.filter(|row| row.state == TapeState::Running) {
             Some(row) => row,
             None => {
-                let form = part.form(&*self.store).map_err(|error| format!("{}: {error}", found.name))?;
-                let expires_at = expires(now.wall, settings.keep_days);
-                repair::unknown(&part, form, found.changed, expires_at, settings.upload)
+                let told = self.told(&part, &found.name)?;
+                repair::unknown(&part, told, found.changed, now.wall, &settings)
             }
         };
         let mended =
@@ -311,6 +358,14 @@ impl Keeper {
         Ok(())
     }
 
+    /// What a file's head says, where that can be read.
+    fn told(&self, part: &Part, file: &str) -> Result<Told, String> {
+        match part.sealed {
+            true => Ok(Told::default()),
+            false => Told::read(&*self.store, file).map_err(|error| format!("{file}: {error}")),
+        }
+    }
+
     /// The facts of a file that was finished when the process died, but not its row.
     fn late(&self, row: &TapeRow, bytes: u64) -> Finished {
         use crate::io::seal;
@@ -323,25 +378,41 @@ impl Keeper {
             }
             tape::whole(&Form::parse(&row.form)?, &mut reading).ok().map(|whole| whole.ticks)
         });
-        Finished {
+        let known = Finished {
             outcome: Outcome::Interrupted,
             millis: super::millis(ticks.unwrap_or_default()),
             bytes,
+            sha256: String::new(),
             error: Some("the process was cut off when the file was finished".to_owned()),
-            ..Finished::default()
+            ..row.finished.clone()
+        };
+        let told = Told::read(&*self.store, &row.file).unwrap_or_default();
+        match told.end.filter(|_| !row.encrypted) {
+            // It was closed in order: why it has gaps was in the row that is not there.
+            Some((outcome, paused_millis, lost_millis)) => {
+                let error = known.error.filter(|_| outcome == Outcome::Interrupted);
+                Finished { outcome, paused_millis, lost_millis, error, ..known }
+            }
+            None => known,
         }
     }
 
-    /// Files without a row are told of, once and never deleted; rows without a file are closed.
+    /// Files that no row knows are taken in, or go as their row says; rows without a file are closed.
     fn compare(&mut self, now: Now) -> Result<(), String> {
         let found = self.store.list().map_err(|error| error.to_string())?;
         let mut strange = Vec::new();
         for some in found.chunks(BATCH) {
-            let old = some.iter().filter(|found| now.wall.0.saturating_sub(found.changed.0) > 86_400_000);
-            let names: Vec<String> = old.map(|found| found.name.clone()).collect();
-            strange.extend(self.shared.books.ask(move |ledger| unknown(ledger, names))?);
+            // What is being written is not looked at: its row may be on its way.
+            let active = lock(&self.shared.active).clone();
+            let ours = some.iter().filter(|found| !active.contains(id_of(&found.name)));
+            let ours: Vec<Found> = ours.cloned().collect();
+            for (found, stray) in self.shared.books.ask(move |ledger| strays(ledger, ours))? {
+                if !self.take_in(&found, stray, now) {
+                    strange.push(found.name);
+                }
+            }
         }
-        if !strange.is_empty() {
+        if !strange.is_empty() && self.compared != Some(strange.len()) {
             let some = strange.iter().take(NAMED).cloned().collect::<Vec<String>>().join(", ");
             tracing::warn!(
                 files = strange.len(),
@@ -349,27 +420,94 @@ impl Keeper {
                 "files in the folder of recordings belong to no recording: they stay, and nothing deletes them"
             );
         }
+        // A file that somebody deletes now goes before its row: only at the start is nobody there who could.
+        let first = self.compared.replace(strange.len()).is_none();
         let rows = self.shared.books.ask(|ledger| ledger.tapes_beyond(1))?;
         let names: Vec<String> = found.into_iter().map(|found| found.name).collect();
-        if names.len() >= super::store::MOST_LISTED {
+        if !first || names.len() >= super::store::MOST_LISTED {
             return Ok(());
         }
-        let gone = retain::missing(&rows, &names);
-        if gone.is_empty() && rows.len() > 1 && names.is_empty() {
-            tracing::warn!("the folder of recordings is empty, but it should not be: is its disk mounted?");
-        }
+        let gone = match retain::missing(&rows, &names) {
+            Ok(gone) => gone,
+            Err(gone) => {
+                tracing::warn!(gone, "most of the recordings' files are not there: is their disk mounted?");
+                return Ok(());
+            }
+        };
         for row in gone {
             if self.shared.may_say(Cause::Delete) {
                 tracing::warn!(call = %row.call, "a recording's file is gone");
             }
-            self.forget(row, "missing", "the file was not there any more", now);
+            self.forget(row, MISSING, "the file was not there any more", now);
         }
         Ok(())
+    }
+
+    /// A file that is no row's: false if nothing is known of it either, and it stays.
+    fn take_in(&mut self, found: &Found, stray: Stray, now: Now) -> bool {
+        let damaged = found.name.strip_suffix(DAMAGED).and_then(Part::whole);
+        if damaged.is_some_and(|part| part.id.starts_with(CALL)) {
+            // Nobody can play it, but somebody may be heard in it.
+            let due = expires(found.changed, self.shared.settings().keep_days);
+            if self.trusted && due.is_some_and(|due| due <= now.wall) {
+                self.clear(&found.name, "a damaged recording is deleted: its time is over");
+            }
+            return true;
+        }
+        match stray {
+            Stray::Deleted => self.clear(&found.name, "a file that was deleted before is deleted again"),
+            Stray::Found => {
+                let call = id_of(&found.name).to_owned();
+                tracing::info!(%call, "a recording's file is there again");
+                self.shared.books.later(move |ledger| {
+                    if let Err(error) = ledger.tape_found(&call, now.wall) {
+                        tracing::warn!(%call, %error, "a recording that was found again has no row yet");
+                    }
+                });
+            }
+            Stray::Unknown => {
+                let Some(part) = Part::whole(&found.name).filter(|part| part.id.starts_with(CALL)) else {
+                    // An unfinished one is mended, not taken in.
+                    return found.name.ends_with(PART) && Part::read(&found.name).is_some();
+                };
+                let Ok(told) = self.told(&part, &found.name) else { return false };
+                let row = repair::unknown(&part, told, found.changed, found.changed, &self.shared.settings());
+                let Ok(bytes) = self.store.open(&found.name).and_then(|file| file.bytes()) else {
+                    return false;
+                };
+                let finished = self.late(&row, bytes);
+                if finished.millis == 0 {
+                    return false;
+                }
+                tracing::info!(call = %row.call, "a recording without a row gets one");
+                let expires_at = row.expires_at;
+                self.waiting.push_back(Kept {
+                    call: None,
+                    row,
+                    finished,
+                    state: TapeState::Kept,
+                    expires_at,
+                });
+            }
+        }
+        true
+    }
+
+    fn clear(&self, file: &str, why: &str) {
+        match self.store.remove(file) {
+            Ok(()) => tracing::info!(file, "{why}"),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) if self.shared.may_say(Cause::Delete) => {
+                tracing::warn!(file, %error, "a recording can't be deleted");
+            }
+            Err(_) => {}
+        }
     }
 
     /// Deletes what is due: what is too old only if the clock can be believed, what is too much in any case.
     pub fn sweep(&mut self, now: Now) {
         let look = self.trust.look(now);
+        self.trusted = look == Look::Trusted;
         if let Look::Jumped(by) = look {
             if self.shared.may_say(Cause::Clock) {
                 tracing::info!(
@@ -434,17 +572,32 @@ impl Keeper {
     }
 
     fn shrink(&mut self, now: Now) -> Result<(), String> {
-        let most = self.shared.settings().max_mib;
+        let RecorderSettings { max_mib: most, upload, .. } = self.shared.settings();
         if most == 0 {
             return Ok(());
         }
-        let rows = self.shared.books.ask(move |ledger| ledger.tapes_beyond(most.saturating_mul(1 << 20)))?;
+        let most_bytes = most.saturating_mul(1 << 20);
+        let rows = self.shared.books.ask(move |ledger| ledger.tapes_beyond(most_bytes))?;
         for row in rows.iter().filter(|row| row.state == TapeState::Kept && row.local) {
-            self.delete(row, "quota", &format!("all recordings together took more than {most} MiB"), now);
             if self.shared.leaving() {
                 break;
             }
+            // They come last: what could go has gone. There is no other copy, and `min_free_mib` is the bound.
+            if row.upload == UploadState::Waiting && upload {
+                if !self.crammed {
+                    tracing::warn!(
+                        "all recordings together take more than max_mib, and what is left waits for its upload: it stays"
+                    );
+                }
+                self.crammed = true;
+                return Ok(());
+            }
+            if row.finished.bytes > most_bytes {
+                tracing::warn!(call = %row.call, bytes = row.finished.bytes, "a recording is larger than max_mib");
+            }
+            self.delete(row, "quota", &format!("all recordings together took more than {most} MiB"), now);
         }
+        self.crammed = false;
         Ok(())
     }
 
@@ -486,21 +639,36 @@ fn close_row(ledger: &mut Ledger, kept: &Kept, now: Wall) -> Result<(), LedgerEr
     if ledger.tape_finished(call, &kept.finished, kept.state, kept.expires_at, upload, now)? {
         return Ok(());
     }
-    if ledger.tape(call)?.is_none() {
+    // What was found again may have been taken for lost before.
+    let found = |row: TapeRow| row.state == TapeState::Failed && kept.state == TapeState::Kept;
+    if ledger.tape(call)?.is_none_or(found) {
         ledger.tape_begun(&kept.row)?;
         ledger.tape_finished(call, &kept.finished, kept.state, kept.expires_at, upload, now)?;
     }
     Ok(())
 }
 
-/// Which of these files belong to no row.
-fn unknown(ledger: &Ledger, names: Vec<String>) -> Result<Vec<String>, LedgerError> {
-    let mut strange = Vec::new();
-    for name in names {
-        let id = name.split('.').next().unwrap_or_default();
-        if ledger.tape(id)?.is_none_or(|row| !row.local || row.file != name) {
-            strange.push(name);
-        }
+/// What the ids of calls begin with.
+const CALL: &str = "call_";
+
+/// The id of the call that a file's name tells.
+fn id_of(name: &str) -> &str {
+    name.split('.').next().unwrap_or_default()
+}
+
+/// Which of these files are no row's, and what is to be done with them.
+fn strays(ledger: &Ledger, found: Vec<Found>) -> Result<Vec<(Found, Stray)>, LedgerError> {
+    let mut strays = Vec::new();
+    for found in found {
+        let row = ledger.tape(id_of(&found.name))?.filter(|row| row.file == found.name);
+        let stray = match row.map(|row| (row.state, row.local, row.deleted_by)) {
+            // Rows that run are closed by what is there.
+            Some((TapeState::Running, _, _) | (TapeState::Kept, true, _)) => continue,
+            Some((TapeState::Deleted, _, Some(by))) if by == MISSING => Stray::Found,
+            Some((TapeState::Kept | TapeState::Deleted, _, _)) => Stray::Deleted,
+            Some((TapeState::Failed, _, _)) | None => Stray::Unknown,
+        };
+        strays.push((found, stray));
     }
-    Ok(strange)
+    Ok(strays)
 }

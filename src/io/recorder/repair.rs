@@ -2,9 +2,9 @@
 
 use std::io;
 
-use super::millis;
 use super::store::{Reading, Sheet, Store};
-use super::write::{Label, PART, SEALED};
+use super::write::{Label, PART, SEALED, expires};
+use super::{RecorderSettings, millis};
 use crate::call::recording::{Finished, Outcome};
 use crate::clock::Wall;
 use crate::io::seal;
@@ -12,7 +12,7 @@ use crate::ledger::{TapeRow, UploadState};
 use crate::media::tape::{self, Form, Kind};
 
 /// What a file has at its end that nobody can read.
-const DAMAGED: &str = ".damaged";
+pub const DAMAGED: &str = ".damaged";
 
 /// A file without sound is no longer than this; a longer one that nobody can read is kept.
 const HEADS: u64 = 8_192;
@@ -31,7 +31,11 @@ pub struct Part {
 impl Part {
     /// `<id>.<wav|ogg>[.age].part`; `None`: this is none of ours.
     pub fn read(file: &str) -> Option<Part> {
-        let name = file.strip_suffix(PART)?;
+        Part::whole(file.strip_suffix(PART)?)
+    }
+
+    /// `<id>.<wav|ogg>[.age]`, as it is called when it is finished.
+    pub fn whole(name: &str) -> Option<Part> {
         let (plain, sealed) = match name.strip_suffix(SEALED) {
             Some(plain) => (plain, true),
             None => (name, false),
@@ -41,21 +45,67 @@ impl Part {
         ours.then(|| Part { id: id.to_owned(), name: name.to_owned(), sealed })
     }
 
-    fn file(&self) -> String {
+    /// As it is called until then.
+    pub fn file(&self) -> String {
         format!("{}{PART}", self.name)
     }
+}
 
-    /// What is written in a file of which the ledger knows nothing: as its head says. Nobody knows that of a sealed one.
-    pub fn form(&self, store: &dyn Store) -> io::Result<Option<Form>> {
-        if self.sealed {
-            return Ok(None);
-        }
-        let file = store.open(&self.file())?;
-        let mut head = vec![0; 512];
-        let read = file.read_at(&mut head, 0)?;
+/// What a file's head says of it. Of a sealed one nobody here can know.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Told {
+    /// What is written.
+    pub form: Option<Form>,
+    /// The configured number's `id`, cut to 120 bytes.
+    pub number: Option<String>,
+    /// How it came out, how many milliseconds of it are a pause, and lost; `None`: it was not closed.
+    pub end: Option<(Outcome, u64, u64)>,
+}
+
+impl Told {
+    /// Reads the beginning of this file.
+    pub fn read(store: &dyn Store, file: &str) -> io::Result<Told> {
+        let mut head = vec![0; 1_024];
+        let read = store.open(file)?.read_at(&mut head, 0)?;
         head.truncate(read);
-        Ok(form(&head))
+        let millis = |name: &[u8]| word(&head, name)?.parse().ok();
+        let closed = [Outcome::Complete, Outcome::Gaps, Outcome::Interrupted];
+        let outcome = word(&head, b"outcome: ");
+        let outcome = closed.into_iter().find(|known| Some(known.as_str()) == outcome);
+        let end = outcome
+            .map(|end| (end, millis(b"paused: ").unwrap_or_default(), millis(b"lost: ").unwrap_or_default()));
+        Ok(Told { form: form(&head), number: number(&head), end })
     }
+}
+
+/// The word of the remark that comes after this name.
+fn word<'a>(head: &'a [u8], name: &[u8]) -> Option<&'a str> {
+    let (_, rest) = after(head, name)?;
+    let end = rest.iter().position(|byte| !byte.is_ascii_alphanumeric())?;
+    std::str::from_utf8(rest.get(..end)?).ok()
+}
+
+/// Where a name stands, and what comes after it.
+fn after<'a>(head: &'a [u8], name: &[u8]) -> Option<(usize, &'a [u8])> {
+    let at = head.windows(name.len()).position(|bytes| bytes == name)?;
+    Some((at, head.get(at + name.len()..)?))
+}
+
+/// The number's id: the chunk `ISRC` of RIFF, with its length after its name, or the comment `NUMBER` of RFC 7845, with
+/// that of both before it.
+fn number(head: &[u8]) -> Option<String> {
+    let long = |bytes: &[u8]| Some(u32::from_le_bytes(bytes.try_into().ok()?) as usize);
+    let text = if head.starts_with(b"OggS") {
+        let (at, rest) = after(head, b"NUMBER=")?;
+        let both = long(head.get(at.checked_sub(4)?..at)?)?;
+        rest.get(..both.checked_sub(b"NUMBER=".len())?)?
+    } else {
+        let (_, rest) = after(head, b"ISRC")?;
+        let (length, rest) = rest.split_at_checked(4)?;
+        rest.get(..long(length)?)?
+    };
+    let text = std::str::from_utf8(text).ok()?.trim_end_matches('\0');
+    (!text.is_empty()).then(|| text.to_owned())
 }
 
 /// What a file's first bytes say of it.
@@ -118,13 +168,22 @@ pub fn mend(store: &dyn Store, part: &Part, row: &TapeRow) -> io::Result<Mended>
     }
     file.sync()?;
     store.rename(&part.file(), &part.name)?;
+    let (paused, lost) = silent(row, ticks);
     Ok(Mended::Kept(Finished {
         outcome: Outcome::Interrupted,
         millis: millis(ticks),
+        paused_millis: millis(paused),
+        lost_millis: millis(lost),
         bytes,
         error: Some("the process was cut off".to_owned()),
         ..Finished::default()
     }))
+}
+
+/// Ticks that were paused and that were lost of so many, as far as the row has heard of them.
+fn silent(row: &TapeRow, ticks: u64) -> (u64, u64) {
+    let before = &row.finished;
+    ((before.paused_millis / 20).min(ticks), (before.lost_millis / 20).min(ticks))
 }
 
 /// Its head can't be made anew without reading the old one, for which there is no key here.
@@ -144,7 +203,8 @@ fn plain(file: &dyn Sheet, long: u64, row: &TapeRow) -> io::Result<(u64, u64)> {
         return Ok((whole.bytes, 0));
     }
     let label = Label { id: row.call.clone(), number: row.number.clone(), form, began: row.began_at };
-    let head = label.head(Outcome::Interrupted, whole.ticks, 0, 0);
+    let (paused, lost) = silent(row, whole.ticks);
+    let head = label.head(Outcome::Interrupted, whole.ticks, paused, lost);
     let mut old = vec![0; 4];
     if file.read_at(&mut old, 0)? != 4 || !head.starts_with(&old) {
         return Err(strange("its head is not that of a recording"));
@@ -155,19 +215,17 @@ fn plain(file: &dyn Sheet, long: u64, row: &TapeRow) -> io::Result<(u64, u64)> {
     Ok((whole.bytes + whole.closing.len() as u64, whole.ticks))
 }
 
-/// A row for a file that has none.
-pub fn unknown(
-    part: &Part,
-    form: Option<Form>,
-    changed: Wall,
-    expires_at: Option<Wall>,
-    upload: bool,
-) -> TapeRow {
-    let form = form.map(|form| form.word()).unwrap_or_default();
+/// A row for a file that has none. It is kept from then on as long as its number says, if that is known.
+pub fn unknown(part: &Part, told: Told, changed: Wall, from: Wall, settings: &RecorderSettings) -> TapeRow {
+    let form = told.form.map(|form| form.word()).unwrap_or_default();
+    let number = told.number.unwrap_or_default();
+    let of_number = settings.numbers.get(&number);
     TapeRow {
         encrypted: part.sealed,
-        expires_at,
-        upload: if upload { UploadState::Waiting } else { UploadState::None },
+        expires_at: expires(from, of_number.map_or(settings.keep_days, |(_, days)| *days)),
+        upload: if settings.upload { UploadState::Waiting } else { UploadState::None },
+        account: of_number.map(|(account, _)| account.clone()).unwrap_or_default(),
+        number,
         ..TapeRow::begun(&part.id, part.name.clone(), form, changed)
     }
 }

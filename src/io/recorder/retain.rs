@@ -94,15 +94,17 @@ pub fn fate(row: &TapeRow, now: Wall) -> Fate {
     Fate::Goes
 }
 
-/// Which of these rows have lost their file, by the names that are in the folder. None if all have: a folder that is
-/// empty is rather a disk that is not mounted.
-pub fn missing<'a>(rows: &'a [TapeRow], there: &[String]) -> Vec<&'a TapeRow> {
+/// Which of these rows have lost their file, by the names that are in the folder.
+///
+/// # Errors
+/// Half of them or more, so many: that is rather a disk that is not mounted.
+pub fn missing<'a>(rows: &'a [TapeRow], there: &[String]) -> Result<Vec<&'a TapeRow>, usize> {
     let gone: Vec<&TapeRow> = rows
         .iter()
         .filter(|row| row.state == TapeState::Kept && row.local && !there.contains(&row.file))
         .collect();
     let all = rows.iter().filter(|row| row.state == TapeState::Kept && row.local).count();
-    if gone.len() == all && all > 1 { Vec::new() } else { gone }
+    if gone.is_empty() || gone.len() * 2 < all { Ok(gone) } else { Err(gone.len()) }
 }
 
 #[cfg(test)]
@@ -197,12 +199,15 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_folder_is_a_disk_that_is_not_mounted() {
+    fn a_folder_without_most_of_its_files_is_a_disk_that_is_not_mounted() {
         let rows = [row("call_1"), row("call_2"), row("call_3")];
         let there = ["call_1.wav".to_owned(), "call_3.wav".to_owned()];
-        let gone: Vec<&str> = missing(&rows, &there).into_iter().map(|row| row.call.as_str()).collect();
-        assert_eq!(gone, ["call_2"]);
-        assert!(missing(&rows, &[]).is_empty());
-        assert_eq!(missing(&rows[..1], &[]).len(), 1);
+        let gone = missing(&rows, &there).unwrap();
+        assert_eq!(gone.iter().map(|row| row.call.as_str()).collect::<Vec<_>>(), ["call_2"]);
+        // A bare folder, also after a call was recorded into it, and also if there was but one recording.
+        assert_eq!(missing(&rows, &[]), Err(3));
+        assert_eq!(missing(&rows, &there[1..]), Err(2));
+        assert_eq!(missing(&rows[..1], &[]), Err(1));
+        assert_eq!(missing(&[], &there), Ok(Vec::new()));
     }
 }

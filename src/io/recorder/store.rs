@@ -19,7 +19,7 @@ pub trait Store: Send + Sync {
     fn open(&self, name: &str) -> io::Result<Box<dyn Sheet>>;
     /// Another name, for good: a power cut does not take it back.
     fn rename(&self, from: &str, to: &str) -> io::Result<()>;
-    /// It goes.
+    /// It goes, for good.
     fn remove(&self, name: &str) -> io::Result<()>;
     /// What is there, up to [`MOST_LISTED`], in no order; nothing if there is no folder.
     fn list(&self) -> io::Result<Vec<Found>>;
@@ -93,8 +93,12 @@ impl Store for Folder {
             .create_new(true)
             .mode(0o600)
             .custom_flags(libc::O_NOFOLLOW)
-            .open(path)?;
-        self.sync()?;
+            .open(&path)?;
+        if let Err(error) = self.sync() {
+            // It is tried again, and must not be there then.
+            let _ = fs::remove_file(path);
+            return Err(error);
+        }
         Ok(Box::new(file))
     }
 
@@ -117,7 +121,8 @@ impl Store for Folder {
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
-        fs::remove_file(self.at(name)?)
+        fs::remove_file(self.at(name)?)?;
+        self.sync()
     }
 
     fn list(&self) -> io::Result<Vec<Found>> {

@@ -244,7 +244,7 @@ pub fn books(state_dir: &std::path::Path) -> (Books, Arc<Mutex<Ledger>>) {
 }
 
 pub const SETTINGS: RecorderSettings =
-    RecorderSettings { max_mib: 0, min_free_mib: 1, keep_days: 30, upload: false };
+    RecorderSettings { max_mib: 0, min_free_mib: 1, keep_days: 30, upload: false, numbers: BTreeMap::new() };
 
 /// The three threads taking turns.
 pub struct Story {

@@ -119,7 +119,8 @@ pub(super) fn unsigned(value: i64) -> u64 {
     u64::try_from(value).unwrap_or(0)
 }
 
-const CONSENTS: [Consent; 4] = [Consent::Unfinished, Consent::Announced, Consent::Agreed, Consent::Declined];
+const CONSENTS: [Consent; 5] =
+    [Consent::Unfinished, Consent::Announced, Consent::Agreed, Consent::Declined, Consent::Unknown];
 
 const OUTCOMES: [Outcome; 6] = [
     Outcome::Nothing,
@@ -172,7 +173,7 @@ pub(in crate::ledger) fn part(text: Option<String>) -> Option<Box<RecordingPart>
         prompt: read["prompt"].as_str()?.to_owned(),
         announced_to_both: read["announced_to_both"] == true,
         prompted_at: stamp("prompted_at"),
-        consent: CONSENTS.into_iter().find(|known| known.as_str() == consent).unwrap_or_default(),
+        consent: CONSENTS.into_iter().find(|known| known.as_str() == consent).unwrap_or(Consent::Unknown),
         began_at: stamp("began_at"),
         format: ["wav", "ogg"].into_iter().find(|known| read["format"] == *known).unwrap_or_default(),
         encrypted: read["encrypted"] == true,

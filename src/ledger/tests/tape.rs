@@ -261,7 +261,7 @@ fn a_call_that_a_crash_cut_off_says_what_was_kept_of_its_recording() {
         let tape = tape.unwrap();
         assert_eq!((tape.began_at, tape.format), (Some(running(1).began_at), "ogg"));
         assert_eq!((tape.file, tape.encrypted), (file, false));
-        assert_eq!(tape.consent, Consent::Announced, "nothing is recorded before the user was told");
+        assert_eq!(tape.consent, Consent::Unknown, "nobody has written down what was answered");
         assert_eq!((seconds, cost), (90, Decimal::new(3, 2)));
     }
 }
@@ -307,7 +307,8 @@ fn a_call_without_a_bill_gets_the_facts_and_no_bill() {
 fn every_consent_and_outcome_comes_back_as_it_was_written() {
     let folder = Folder::new();
     let mut ledger = folder.open();
-    let consents = [Consent::Unfinished, Consent::Announced, Consent::Agreed, Consent::Declined];
+    let consents =
+        [Consent::Unfinished, Consent::Announced, Consent::Agreed, Consent::Declined, Consent::Unknown];
     let outcomes = [
         Outcome::Nothing,
         Outcome::Running,
@@ -481,7 +482,7 @@ fn an_upload_put_off_by_a_wrong_clock_is_tried_again_when_the_clock_is_right() {
 }
 
 #[test]
-fn a_recording_whose_call_is_forgotten_is_still_found_and_deleted() {
+fn a_call_is_not_forgotten_while_its_recording_is_here() {
     let folder = Folder::new();
     let mut ledger = folder.open();
     let age = |row: TapeRow, n: u32| TapeRow { began_at: Wall(i64::from(n)), ..row };
@@ -498,13 +499,16 @@ fn a_recording_whose_call_is_forgotten_is_still_found_and_deleted() {
     ledger.tape_deleted(&call(1).id, "cli", "asked", Wall(6)).unwrap();
     ledger.upload_done(&call(2).id, "s3://b/2", false, Wall(7)).unwrap();
     let pruned = ledger.prune(Wall(800 * DAY), Keep::default()).unwrap();
-    assert_eq!((pruned.calls, pruned.recordings, pruned.audits, pruned.more), (4, 2, 0, false));
+    assert_eq!((pruned.calls, pruned.recordings, pruned.audits, pruned.more), (2, 2, 0, false));
+    let known = |ledger: &Ledger, n: u32| ledger.call(&call(n).id).unwrap().is_some();
+    assert_eq!([1, 2, 3, 4].map(|n| known(&ledger, n)), [false, false, true, true]);
     assert_eq!(ledger.tape(&call(1).id).unwrap(), None);
     assert_eq!(ledger.tape(&call(2).id).unwrap(), None);
     assert_eq!(calls(&ledger.tapes_running().unwrap()), named(&[4]), "its file waits for its repair");
     assert_eq!(calls(&ledger.tapes_expired(Wall(900 * DAY), 10).unwrap()), named(&[3]));
     assert!(ledger.tape_deleted(&call(3).id, "retention", "its time is over", Wall(900 * DAY)).unwrap());
-    assert_eq!(ledger.prune(Wall(900 * DAY), Keep::default()).unwrap().recordings, 1);
+    let pruned = ledger.prune(Wall(900 * DAY), Keep::default()).unwrap();
+    assert_eq!((pruned.calls, pruned.recordings), (1, 1));
     assert_eq!(ledger.audits(10, None).unwrap().len(), 3, "who deleted it is known for longer");
 }
 
@@ -594,4 +598,44 @@ fn a_thousand_recordings_at_most_are_named_at_once() {
         ledger.tape_deleted(&row.call, "quota", "no room", Wall(9)).unwrap();
     }
     assert_eq!(calls(&ledger.tapes_beyond(1).unwrap()), named(&[1]));
+}
+
+#[test]
+fn an_upload_that_was_given_up_waits_again_with_all_its_tries_if_the_file_is_here() {
+    let folder = Folder::new();
+    let mut ledger = folder.open();
+    for n in 1..=4 {
+        kept(&mut ledger, n, None, n < 4);
+    }
+    for n in [1, 2] {
+        ledger.upload_failed(&call(n).id, "HTTP 503", Some(Wall(7)), Wall(7)).unwrap();
+        ledger.upload_failed(&call(n).id, "HTTP 503", None, Wall(8)).unwrap();
+    }
+    ledger.tape_deleted(&call(2).id, "cli", "asked", Wall(9)).unwrap();
+    assert_eq!(calls(&ledger.uploads_due(Wall(2_000), 10).unwrap()), named(&[3]));
+    assert_eq!(ledger.uploads_again(Wall(10)).unwrap(), 1);
+    let row = ledger.tape(&call(1).id).unwrap().unwrap();
+    assert_eq!((row.upload, row.upload_tries, row.upload_next), (UploadState::Waiting, 0, Some(Wall(10))));
+    assert_eq!(calls(&ledger.uploads_due(Wall(2_000), 10).unwrap()), named(&[1, 3]));
+    assert_eq!(ledger.uploads_again(Wall(11)).unwrap(), 0);
+}
+
+#[test]
+fn a_sum_that_there_was_no_time_for_is_put_into_the_row_and_the_call_once() {
+    let folder = Folder::new();
+    let mut ledger = folder.open();
+    ledger.charge(rate());
+    ledger.tape_begun(&running(1)).unwrap();
+    ledger.close(&over(1, Some(agreed())), &bill(0, Decimal::ZERO), &[]).unwrap();
+    let hurried = Finished { sha256: String::new(), ..facts() };
+    let id = call(1).id;
+    ledger.tape_finished(&id, &hurried, TapeState::Kept, None, false, Wall(9)).unwrap();
+    kept(&mut ledger, 2, None, false);
+    assert_eq!(calls(&ledger.tapes_unread().unwrap()), named(&[1]));
+    assert!(ledger.tape_read(&id, 1_000, "ab12", Wall(10)).unwrap());
+    assert_eq!(ledger.tape(&id).unwrap().unwrap().finished, facts());
+    let (tape, seconds, _) = charged(&ledger, 1);
+    assert_eq!((tape.unwrap().file, seconds), (facts(), 90));
+    assert!(!ledger.tape_read(&id, 1, "ff", Wall(11)).unwrap(), "it has one");
+    assert_eq!(ledger.tapes_unread().unwrap(), []);
 }
