@@ -16,6 +16,8 @@ use crate::clock::Tick;
 const BEGIN: Duration = Duration::from_secs(10);
 /// Outputs that nobody fetched. More than there are marks: a clear sends all of them back at once.
 const OUTPUTS: usize = 1_500;
+/// A goodbye may come a little after the tool call that follows it.
+const GOODBYE: Duration = Duration::from_millis(240);
 /// Lines and hand-overs that the call is told at once, and in a second after that: no agent may keep the gateway from
 /// everybody else's calls.
 const TOLD: u32 = 50;
@@ -90,8 +92,8 @@ pub struct Leg {
     queue: PlayQueue,
     inlet: Inlet,
     outlet: Outlet,
-    /// What happens once everything was played.
-    leaving: Option<AgentEvent>,
+    /// What happens once everything was played, but not before this.
+    leaving: Option<(AgentEvent, Tick)>,
     record: Record,
     out: VecDeque<LegOutput>,
     /// Kept between calls, so that the 20 ms path allocates nothing of its own.
@@ -202,7 +204,7 @@ impl Leg {
         self.echo();
         self.wire.depth(self.queue.millis(), &mut self.outbox);
         self.post(now);
-        self.leave_if_played();
+        self.leave_if_played(now);
     }
 
     /// The socket is gone, or could not be opened. An empty `reason` is an ordinary goodbye of the agent's (1000,
@@ -282,7 +284,7 @@ impl Leg {
             self.wire.depth(self.queue.millis(), &mut self.outbox);
             self.post(now);
         }
-        self.leave_if_played();
+        self.leave_if_played(now);
         playing
     }
 
@@ -439,7 +441,7 @@ impl Leg {
                     self.event(event);
                 }
             }
-            Said::WhenPlayed(event) => self.leaving = Some(event),
+            Said::WhenPlayed(event) => self.leaving = Some((event, now + GOODBYE)),
             Said::Note(name, detail) => self.record.note(&name, &detail, now),
             Said::Nothing => {}
             Said::Unreadable => self.unreadable("not of this dialect"),
@@ -465,14 +467,15 @@ impl Leg {
         }
     }
 
-    fn leave_if_played(&mut self) {
-        if self.stage != Stage::Begun || (self.answered.is_some() && !self.queue.is_empty()) {
+    fn leave_if_played(&mut self, now: Tick) {
+        let early = self.leaving.as_ref().is_some_and(|(_, after)| now < *after);
+        if self.stage != Stage::Begun || (self.answered.is_some() && (early || !self.queue.is_empty())) {
             return;
         }
         match self.leaving.take() {
             None => {}
-            Some(event @ (AgentEvent::HungUp(_) | AgentEvent::Failed(_))) => self.finish(event),
-            Some(event) => self.event(event),
+            Some((event @ (AgentEvent::HungUp(_) | AgentEvent::Failed(_)), _)) => self.finish(event),
+            Some((event, _)) => self.event(event),
         }
     }
 

@@ -49,7 +49,7 @@ async fn converse(
         Some(_) | None => return Err("the service's address must begin with https://".to_owned().into()),
     };
     let asked = asked(request, &uri)?;
-    let (name, wire) = reach(&uri, secure, allow_private, trust(ca)?, until).await?;
+    let (name, wire) = reach(&uri, secure, allow_private, trust(ca).await?, until).await?;
     let broken = |error: &dyn std::error::Error| Unconnected {
         why: format!("{name}: {}", super::graph::root(error)),
         again: true,

@@ -364,7 +364,7 @@ async fn exchange(
     }
     let request = request.body(body).map_err(|error| format!("it can't be asked for: {error}"))?;
     let until = Instant::now() + Duration::from_secs(upload.timeout_seconds);
-    let (name, wire) = reach(uri, secure, true, trust(upload.ca_file.as_deref())?, until)
+    let (name, wire) = reach(uri, secure, true, trust(upload.ca_file.as_deref()).await?, until)
         .await
         .map_err(|unconnected| unconnected.why)?;
     let broken = |error: &dyn std::error::Error| format!("{name}: {}", graph::root(error));

@@ -132,7 +132,7 @@ impl Socket {
     /// What is wrong, and where: the URL, the name, the address, TLS, or the agent's answer with its HTTP status.
     /// Neither the URL's path and query nor a header are in it.
     pub async fn connect(target: Target, patience: Duration) -> Result<Socket, Unconnected> {
-        let trusted = trust(target.ca.as_deref())?;
+        let trusted = trust(target.ca.as_deref()).await?;
         Socket::connect_by(target, patience, trusted).await
     }
 
@@ -194,11 +194,14 @@ pub trait Wire: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<S: AsyncRead + AsyncWrite + Send + Unpin> Wire for S {}
 
 /// What is trusted: the roots that browsers trust, and the certificates in `ca`.
-pub fn trust(ca: Option<&Path>) -> Result<Arc<ClientConfig>, String> {
-    match ca {
-        Some(path) => tls_by(path),
-        None => tls(),
-    }
+///
+/// # Errors
+/// A sentence about `ca`: it can't be read, or holds what is no certificate.
+pub async fn trust(ca: Option<&Path>) -> Result<Arc<ClientConfig>, String> {
+    let Some(path) = ca.map(Path::to_owned) else { return tls() };
+    // A slow card must not hold up the sound of the calls on this thread.
+    let read = tokio::task::spawn_blocking(move || tls_by(&path));
+    read.await.map_err(|error| error.to_string())?
 }
 
 /// What is trusted: the roots that browsers trust.

@@ -80,6 +80,13 @@ fn a_tool_that_transfers_lets_the_agent_finish_its_sentence_first() {
     );
     assert_eq!(call.told()[0]["is_error"], true);
     call.say(json!({"type": "client_tool_call", "client_tool_call": {"tool_name": "end_call", "tool_call_id": "t3"}}));
+    // Its last words were overtaken by the call of the tool.
+    call.pass(200);
+    assert!(call.tick().is_none() && !call.closed);
+    call.say(
+        json!({"type": "audio", "audio_event": {"audio_base_64": base64(&l16(&[9; 9_600])), "event_id": 2}}),
+    );
+    assert_eq!(call.play().len(), 9_600);
     assert!(matches!(call.events.last(), Some(AgentEvent::HungUp(_))) && call.closed);
 }
 
@@ -183,6 +190,8 @@ fn deepgram_is_configured_when_it_has_welcomed_us_and_the_session_may_begin() {
     call.say(json!({"type": "ConversationText", "role": "assistant", "content": "Hello"}));
     call.say(json!({"type": "FunctionCallRequest", "functions":
         [{"id": "f", "name": "transfer_call", "arguments": "{\"to\":\"200\"}", "client_side": true}]}));
+    call.pass(240);
+    call.tick();
     assert_eq!(call.told()[0]["id"], "f");
     assert_eq!(call.events[1..], [said(true, "Hello"), AgentEvent::Transfer("tel:200".into())]);
     call.digit('5', 100);
@@ -315,6 +324,8 @@ fn openai_can_end_the_call_and_is_answered_when_it_asks_for_what_is_not_there() 
     assert_eq!(told[1], json!({"type": "response.create"}));
     call.say(json!({"type": "response.output_audio_transcript.done", "transcript": "Goodbye."}));
     call.say(asked("end_call"));
+    call.pass(240);
+    call.tick();
     assert_eq!(
         call.events[1..],
         [said(true, "Goodbye."), AgentEvent::HungUp("the agent ended the call".into())]
