@@ -165,7 +165,7 @@ pub struct UploadConfig {
     pub to: UploadTo,
     /// Whether the local copy stays when the other end has confirmed.
     pub keep_local: bool,
-    /// Seconds that one try may take, 5 to 3600.
+    /// Seconds after which a try has failed in which the other end took and answered nothing, 5 to 3600.
     pub timeout_seconds: u64,
     /// Tries before it is given up, 1 to 1000; the local copy stays then.
     pub max_tries: u32,

@@ -41,7 +41,8 @@ keep_local = false"""
     boxes = {"s3": recorders(66, FORMS["ogg"], upload=s3), "http": recorders(67, upload=http)}
     for box in boxes.values():
         box.secrets += [SECRET_KEY, TOKEN]
-    store.fail(Trouble(status=503, code="SlowDown", method="PUT"))
+    # Its key may put objects, and not look at them.
+    store.fail(Trouble(status=503, code="SlowDown", method="PUT"), Trouble(status=403, code="AccessDenied", method="HEAD", times=99))
     endpoint.fail(Trouble(cut=20_000))
     calls = {name: rings(box, "alaw", frames=tapes.sound.tone(USER, -10)) for name, box in boxes.items()}
     talk(PROMPT_SECONDS + QUIET + 2.5)

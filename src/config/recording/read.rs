@@ -405,6 +405,26 @@ pub(in crate::config) fn check(
         let at = r.at(recording, "max_mib");
         r.note(&at, "nothing is ever deleted (keep_days is 0 too): recordings fill the disk");
     }
+    let hour = mib_an_hour(own);
+    if (1..hour).contains(&own.max_mib) {
+        let at = r.at(recording, "max_mib");
+        r.note(
+            &at,
+            format!(
+                "an hour takes {hour} MiB: what is larger than max_mib is deleted as soon as it is finished"
+            ),
+        );
+    }
+}
+
+/// What an hour of a recording takes, in MiB.
+fn mib_an_hour(config: &RecordingConfig) -> u64 {
+    let a_second = match config.format {
+        TapeFormat::WavPcm => 4 * config.sample_rate,
+        TapeFormat::WavAlaw | TapeFormat::WavUlaw => 2 * config.sample_rate,
+        TapeFormat::Ogg => config.bitrate / 4,
+    };
+    (u64::from(a_second) * 3_600).div_ceil(1 << 20)
 }
 
 /// Whether the user would be told one key, and another one counted.

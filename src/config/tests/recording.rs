@@ -147,6 +147,10 @@ fn the_bounds_of_every_number_of_a_recording_hold() {
         faults(&recorded("beep_seconds = 4")),
         ["w.toml:22: recording.beep_seconds: must be at least 5 seconds, or 0 for no beep, is 4"]
     );
+    let short = notes(&recorded("max_mib = 109"));
+    assert_eq!(short.len(), 1, "{short:?}");
+    assert!(short[0].starts_with("w.toml:22: recording.max_mib: an hour takes 110 MiB"), "{short:?}");
+    assert_eq!(notes(&recorded("max_mib = 110")), Vec::<String>::new());
     let never = notes(&recorded("keep_days = 0\nmax_mib = 0"));
     assert_eq!(
         never,
