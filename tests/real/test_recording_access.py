@@ -69,9 +69,13 @@ def test_a_recording_is_given_to_those_who_may_have_it_by_a_link_in_whole_and_in
     path = f"/v1/calls/{ids['api']}/recording"
     talk(PROMPT_SECONDS + QUIET + 0.8)
     assert box.api.get(path).status == 409, "it is being written"
+    state = lambda: tapes.row(box, calls["api"])["recording"]["state"]
+    assert state() == "running"
     at = [time.monotonic()]             # a command takes its time: it is done somewhere between
     box.run("recording", ids["api"], "--pause")
     at.append(time.monotonic())
+    until(lambda: state() == "paused", 5)
+    assert ", recording paused" in box.run("calls")
     talk(1.0)
     at.append(time.monotonic())
     box.run("recording", ids["api"], "--resume")
