@@ -71,7 +71,7 @@ pub async fn list<B: Backend>(backend: &B, ask: &Ask) -> Outcome {
             backend.read(move |ledger| page(ledger, &query)).await.map_err(|e| forgotten(&e))?
         }
     };
-    let live = taping(backend, rows.iter().map(|(row, _)| row)).await;
+    let live = taping(backend, rows.iter().any(|(row, _)| may_tape(row))).await;
     let signer = Signer::of(backend, ask);
     let calls: Vec<Value> =
         rows.iter().map(|(row, tape)| Value::Object(record(row, tape.as_ref(), &live, &signer))).collect();
@@ -90,9 +90,14 @@ fn page(ledger: &Ledger, query: &CallQuery) -> Result<Page, LedgerError> {
 /// How the recordings of running calls go, by the calls' ids.
 type Taping = BTreeMap<String, &'static str>;
 
-/// The hall is asked only if there is such a call among these.
-async fn taping<B: Backend>(backend: &B, mut rows: impl Iterator<Item = &CallRow>) -> Taping {
-    if !rows.any(|row| row.end.is_none() && row.call.recording) {
+/// Whether the hall may know how this call's recording goes.
+fn may_tape(row: &CallRow) -> bool {
+    row.end.is_none() && row.call.recording
+}
+
+/// What the hall knows, if it is to be asked.
+async fn taping<B: Backend>(backend: &B, ask: bool) -> Taping {
+    if !ask {
         return Taping::new();
     }
     match backend.command(Command::Calls).await {
@@ -161,7 +166,7 @@ pub async fn get<B: Backend>(backend: &B, ask: &Ask) -> Outcome {
 
 async fn shown<B: Backend>(backend: &B, ask: &Ask, row: CallRow) -> Outcome {
     let (row, tape) = backend.read(move |ledger| with_tape(ledger, row)).await.map_err(|e| forgotten(&e))?;
-    let live = taping(backend, std::iter::once(&row)).await;
+    let live = taping(backend, may_tape(&row)).await;
     Ok(Reply::ok(json!({ "call": detail(&row, tape.as_ref(), &live, &Signer::of(backend, ask)) })))
 }
 
