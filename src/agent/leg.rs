@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::audio::{Inlet, Outlet};
 use super::dialect::{Fate, Playout, Said, Wire};
-use super::queue::PlayQueue;
+use super::queue::{PlayQueue, is_silent};
 use super::record::{Record, Summary};
 use super::{Message, Session};
 use crate::call::Direction;
@@ -14,8 +14,12 @@ use crate::clock::Tick;
 
 /// How long a session may take to begin once it may.
 const BEGIN: Duration = Duration::from_secs(10);
-/// Outputs that nobody fetched: beyond this, sound is dropped (10 s of it).
-const OUTPUTS: usize = 500;
+/// Outputs that nobody fetched. More than there are marks: a clear sends all of them back at once.
+const OUTPUTS: usize = 1_500;
+/// Lines and hand-overs that the call is told at once, and in a second after that: no agent may keep the gateway from
+/// everybody else's calls.
+const TOLD: u32 = 50;
+const TOLD_A_SECOND: u32 = 20;
 /// Unreadable messages that are logged, one by one.
 const LOGGED: u32 = 10;
 
@@ -30,8 +34,6 @@ pub enum AgentEvent {
     Failed(String),
     /// The agent hands the call over: a `tel:` or `sip:` URI. The leg goes on until [`Leg::end`].
     Transfer(String),
-    /// The agent wants these digits played to the far side.
-    Digits(String),
     /// Something was said, as the agent understood it.
     Transcript {
         /// The agent said it, not the user.
@@ -82,8 +84,9 @@ pub struct Leg {
     alive_by: Option<Tick>,
     /// When it must have said something.
     speak_by: Option<Tick>,
-    /// It has said something.
+    /// It has said something: silence does not count.
     spoken: bool,
+    told: Told,
     queue: PlayQueue,
     inlet: Inlet,
     outlet: Outlet,
@@ -122,6 +125,7 @@ impl Leg {
             alive_by: None,
             speak_by: None,
             spoken: false,
+            told: Told { left: TOLD, since: now },
             queue: PlayQueue::new(rate),
             inlet: Inlet::new(rate),
             outlet: Outlet::new(rate, wire.sends(), wire.packet()),
@@ -202,7 +206,7 @@ impl Leg {
     }
 
     /// The socket is gone, or could not be opened. An empty `reason` is an ordinary goodbye of the agent's (1000,
-    /// 1001 or no code): in a session that has begun, that is how it hangs up. Anything else is a failure.
+    /// 1001 or no code): in an answered call, that is how it hangs up. Before, and anything else, is a failure.
     pub fn closed(&mut self, reason: &str, _now: Tick) {
         let event = match self.stage {
             Stage::Over => return,
@@ -211,6 +215,9 @@ impl Leg {
                 AgentEvent::Failed("the agent closed the connection before the session began".to_owned())
             }
             Stage::Open => AgentEvent::Failed(format!("before the session began: {reason}")),
+            Stage::Begun if reason.is_empty() && self.answered.is_none() => {
+                AgentEvent::Failed("the agent closed the connection before the call was answered".to_owned())
+            }
             Stage::Begun if reason.is_empty() => {
                 AgentEvent::HungUp("the agent closed the connection".to_owned())
             }
@@ -268,7 +275,9 @@ impl Leg {
         }
         let playing = self.queue.next(frame, now);
         if playing {
-            self.record.sounded(answered, now);
+            if !is_silent(frame) {
+                self.record.sounded(answered, now);
+            }
             self.echo();
             self.wire.depth(self.queue.millis(), &mut self.outbox);
             self.post(now);
@@ -392,19 +401,31 @@ impl Leg {
             Said::Begun => self.begin(now),
             Said::Audio { bytes, format } => {
                 let samples = self.inlet.decode(&bytes, format);
-                if !samples.is_empty() {
+                if !is_silent(samples) {
                     self.spoken = true;
                     self.speak_by = None;
                 }
                 let dropped = self.queue.push(samples, now);
-                self.record.overflowed(dropped);
+                if self.record.overflowed(dropped) {
+                    self.record.note(
+                        "overflow",
+                        "more sound at once than is kept: the rest is not played",
+                        now,
+                    );
+                }
             }
             Said::Mark(name, kind) => {
                 if !self.queue.mark(name, kind) {
                     self.unreadable("too many marks");
                 }
             }
-            Said::Clear => self.clear(now),
+            Said::Clear => {
+                if !self.queue.is_empty() && self.answered.is_some() {
+                    self.record.barged_in(now);
+                }
+                self.clear();
+            }
+            Said::Replace => self.clear(),
             Said::ClearMarks => self.tell_marks(),
             Said::Pause(paused) => self.queue.pause(paused),
             Said::Send(message) => self.outbox.push(message),
@@ -414,7 +435,9 @@ impl Leg {
                 if let AgentEvent::Transcript { agent, text } = &event {
                     self.record.line(*agent, text, now);
                 }
-                self.event(event);
+                if self.told.may(now) {
+                    self.event(event);
+                }
             }
             Said::WhenPlayed(event) => self.leaving = Some(event),
             Said::Note(name, detail) => self.record.note(&name, &detail, now),
@@ -423,11 +446,9 @@ impl Leg {
         }
     }
 
-    fn clear(&mut self, now: Tick) {
+    fn clear(&mut self) {
         self.inlet.reset();
-        if self.queue.clear() && self.answered.is_some() {
-            self.record.barged_in(now);
-        }
+        self.queue.clear();
         self.tell_marks();
         self.wire.cleared(&mut self.outbox);
     }
@@ -472,12 +493,6 @@ impl Leg {
     }
 
     fn event(&mut self, event: AgentEvent) {
-        let (AgentEvent::Ready | AgentEvent::HungUp(_) | AgentEvent::Failed(_)) = &event else {
-            if self.out.len() < 2 * OUTPUTS {
-                self.out.push_back(LegOutput::Event(event));
-            }
-            return;
-        };
         self.out.push_back(LegOutput::Event(event));
     }
 
@@ -492,6 +507,26 @@ impl Leg {
         for message in self.outbox.drain(..) {
             send(LegOutput::Send(message), &mut self.out, &mut self.record);
         }
+    }
+}
+
+/// How much of what an agent tells may still be handed on.
+#[derive(Debug)]
+struct Told {
+    left: u32,
+    since: Tick,
+}
+
+impl Told {
+    fn may(&mut self, now: Tick) -> bool {
+        let seconds = u32::try_from(now.since(self.since).as_secs()).unwrap_or(TOLD);
+        if seconds > 0 {
+            self.left = self.left.saturating_add(seconds.saturating_mul(TOLD_A_SECOND)).min(TOLD);
+            self.since = now;
+        }
+        let may = self.left > 0;
+        self.left = self.left.saturating_sub(1);
+        may
     }
 }
 

@@ -153,9 +153,8 @@ impl PlayQueue {
         self.marks.pop_front()
     }
 
-    /// Drops what waits; says whether there was any. Marks stay, for the caller to echo.
-    pub(super) fn clear(&mut self) -> bool {
-        let cut = self.queued > 0;
+    /// Drops what waits. Marks stay, for the caller to echo.
+    pub(super) fn clear(&mut self) {
         self.blocks.clear();
         self.taken = 0;
         self.queued = 0;
@@ -163,7 +162,6 @@ impl PlayQueue {
         self.running = false;
         self.since = None;
         self.watch = Watch::default();
-        cut
     }
 
     /// Stops or goes on.
@@ -244,7 +242,8 @@ impl PlayQueue {
     }
 }
 
-fn is_silent(frame: &[i16]) -> bool {
+/// Whether nobody would hear this; nothing at all is silent too.
+pub(super) fn is_silent(frame: &[i16]) -> bool {
     frame.iter().all(|sample| sample.unsigned_abs() <= SILENT)
 }
 

@@ -87,8 +87,11 @@ impl Record {
         self.note("interruption", "", now);
     }
 
-    pub(super) fn overflowed(&mut self, samples: usize) {
+    /// True when it is the first time.
+    pub(super) fn overflowed(&mut self, samples: usize) -> bool {
+        let first = self.summary.dropped_samples == 0 && samples > 0;
         self.summary.dropped_samples = self.summary.dropped_samples.saturating_add(samples as u64);
+        first
     }
 
     pub(super) fn unsent(&mut self, messages: u32) {

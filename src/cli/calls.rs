@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use time::OffsetDateTime;
 use time::macros::format_description;
 
-use crate::call::record::{AgentPart, ApiStatus, Line, Quality, Record, TrunkPart, status_of};
+use crate::call::record::{AgentPart, ApiStatus, Line, Noted, Quality, Record, TrunkPart, status_of};
 use crate::clock::Wall;
 use crate::config::Config;
 use crate::ledger::{Filter, Ledger, LedgerError, MAX_LIST};
@@ -268,6 +268,7 @@ fn trunk(part: &TrunkPart) -> Value {
 
 fn agent(part: &AgentPart) -> Value {
     let line = |line: &Line| json!({ "at_ms": line.at_ms, "who": line.who.as_str(), "text": line.text });
+    let noted = |noted: &Noted| json!({ "at_ms": noted.at_ms, "name": noted.name, "detail": noted.detail });
     json!({
         "name": part.name,
         "dialect": part.dialect,
@@ -278,6 +279,7 @@ fn agent(part: &AgentPart) -> Value {
         "unreadable": part.unreadable,
         "failure": part.failure,
         "transcript": part.transcript.iter().map(line).collect::<Vec<_>>(),
+        "events": part.events.iter().map(noted).collect::<Vec<_>>(),
     })
 }
 

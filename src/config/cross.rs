@@ -9,7 +9,7 @@ use super::reader::{Reader, Section};
 use super::sections::{Config, NumberConfig};
 use super::template::Placeholder;
 use super::units::{Destination, HostPort};
-use super::{hooks, money, sip};
+use super::{agents, hooks, money, sip};
 
 /// The tables that the values came from, for their places.
 pub(super) struct Sections<'d> {
@@ -187,6 +187,7 @@ fn check_number(
         }
     }
     check_fallback(r, number, section);
+    agents::check(r, config, number, section);
     check_mint(r, config, number, section);
 }
 

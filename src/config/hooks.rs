@@ -136,7 +136,7 @@ pub(super) fn agent(r: &mut Reader<'_>, s: &Section<'_>) -> AgentConfig {
         key: r.secret(s, "key"),
         auth_token: r.secret(s, "auth_token"),
         parameters: parameters(r, s, "parameters"),
-        headers: headers(r, s, "headers", header),
+        headers: agent_headers(r, s, "headers"),
         connect_seconds,
         retry_seconds: retry_seconds.unwrap_or(default.retry_seconds.min(connect_seconds)),
         silence_seconds: r
@@ -168,6 +168,17 @@ pub(super) fn parameters(r: &mut Reader<'_>, s: &Section<'_>, key: &str) -> Name
         }
     }
     parameters.into()
+}
+
+/// The headers of requests for a voice agent's connection.
+pub(super) fn agent_headers(r: &mut Reader<'_>, s: &Section<'_>, key: &str) -> BTreeMap<String, String> {
+    headers(r, s, key, |name, value| {
+        // RFC 6455 §4.1: these are the handshake itself.
+        match name.to_ascii_lowercase().starts_with("sec-websocket-") {
+            true => Err("is a header that is set by the gateway itself"),
+            false => header(name, value),
+        }
+    })
 }
 
 /// The headers of its own that a number's INVITEs have.

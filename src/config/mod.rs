@@ -2,6 +2,7 @@
 //!
 //! [`Config::parse`] is pure: text in, values or faults out. [`Config::read`] does the same with a real file.
 
+mod agents;
 mod board;
 mod cross;
 pub mod edit;

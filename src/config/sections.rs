@@ -349,6 +349,12 @@ pub struct NumberConfig {
     pub dialect: Option<String>,
     /// What the voice agent of a `wss:` destination is told, over what `[agent]` says.
     pub agent_parameters: NamedTexts,
+    /// The key of its cloud service, if not that of `[agent]`.
+    pub agent_key: Option<Secret>,
+    /// What signs the request for its connection, if not the `auth_token` of `[agent]`.
+    pub agent_auth_token: Option<Secret>,
+    /// Headers of the request for its connection, over those of `[agent]`.
+    pub agent_headers: NamedTexts,
     /// How the `{minted}` of a `sip:` destination is come by.
     pub mint: Option<MintConfig>,
     /// Headers of our own INVITEs to a `sip:` destination; each begins with `X-`.
@@ -448,7 +454,7 @@ pub struct AgentConfig {
     pub connect_seconds: u64,
     /// Seconds of those in which a connection that failed is tried again; 0: never.
     pub retry_seconds: u64,
-    /// Seconds after the start in which an agent must have said something, 1 to 3600; `None`: it needn't.
+    /// Seconds after the answer in which an agent must have said something, 1 to 3600; `None`: it needn't.
     pub silence_seconds: Option<u64>,
     /// Certificates (PEM) that agents' own are believed by, beside those that browsers trust.
     pub ca_file: Option<PathBuf>,

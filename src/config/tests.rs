@@ -285,6 +285,9 @@ fn what_the_example_comments_out_as_defaults_are_the_defaults() {
     whole.numbers[0].fallback_to = None;
     whole.numbers[0].mint = None;
     whole.numbers[0].agent_parameters = NamedTexts::default();
+    whole.numbers[0].agent_headers = NamedTexts::default();
+    whole.numbers[0].agent_key = None;
+    whole.numbers[0].agent_auth_token = None;
     whole.numbers[0].sip_headers = NamedTexts::default();
     // Nothing is the same as what [recording] says.
     assert_eq!(whole.recording.for_number(&whole.numbers[0].recording_as), plain_as(&whole));

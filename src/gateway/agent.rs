@@ -1,6 +1,7 @@
 //! The hall's far side where it is a voice agent: it is called by the line itself, which owns its socket. And where a
 //! service has to be asked before it can be called by SIP.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::desk::Refusal;
@@ -12,11 +13,15 @@ use crate::agent::{self, AgentEvent, Key, Mint, Session, Summary};
 use crate::call::leg::{Event, Side, Why};
 use crate::call::record::{AgentPart, Line, Noted, Speaker};
 use crate::clock::Now;
-use crate::config::{self, Destination, NumberConfig, Placeholder};
+use crate::config::{self, Destination, NumberConfig, Placeholder, Secret};
 use crate::media::Alone;
 
 /// How long a service may take to make an id, in whole.
 const MINTING: Duration = Duration::from_secs(10);
+/// What a hand-over that can't be done is called on the record.
+const NOT_HANDED: &str = "transfer_failed";
+/// How many of them are kept.
+const HANDINGS: usize = 10;
 
 impl Gateway {
     /// The agent is called. On the user's own call it must be there before the call is accepted.
@@ -38,15 +43,16 @@ impl Gateway {
             direction: live.call.direction(),
             account: live.account.clone(),
             parameters: parameters(&settings.parameters, number, route.parameters),
-            key: settings.key.as_ref().map(|key| Key::new(key.expose())),
-            auth_token: settings.auth_token.as_ref().map(|token| Key::new(token.expose())),
+            key: key_of(number.and_then(|number| number.agent_key.as_ref()).or(settings.key.as_ref())),
+            auth_token: key_of(
+                number.and_then(|number| number.agent_auth_token.as_ref()).or(settings.auth_token.as_ref()),
+            ),
             silence: settings.silence_seconds.map(Duration::from_secs),
         };
-        let headers = settings.headers.iter().map(|(name, value)| (name.clone(), value.clone()));
         let setup = AgentSetup {
             url: route.url,
             session,
-            headers: headers.collect(),
+            headers: headers(&settings.headers, number),
             allow_private: self.settings.allow_private,
             ca: settings.ca_file.clone(),
             patience: Duration::from_secs(settings.connect_seconds),
@@ -85,14 +91,13 @@ impl Gateway {
             }
             AgentEvent::Transfer(to) => {
                 let id = live.id.clone();
-                let handed = match Destination::parse(&to) {
-                    Ok(to) => {
-                        self.transfer(&id, &to, now).map(|_| ()).map_err(|refusal| format!("{refusal:?}"))
-                    }
-                    Err(fault) => Err(fault),
-                };
+                let trunk =
+                    self.settings.number(&live.phone_number_id).and_then(|number| number.trunk.as_deref());
+                let handed = handed_to(&to, trunk).and_then(|to| {
+                    self.transfer(&id, &to, now).map(|_| ()).map_err(|refusal| in_the_way(&refusal))
+                });
                 if let Err(fault) = handed {
-                    tracing::warn!(call = %id, %fault, "the agent wanted to hand the call over: it can't");
+                    self.not_handed(key, &fault, now);
                 }
             }
             AgentEvent::Transcript { agent, text } => {
@@ -100,8 +105,25 @@ impl Gateway {
                 let running = Box::new(live.running());
                 self.outputs.push_back(Output::Spoken { running, who, text });
             }
-            // WhatsApp takes no digits from a business.
-            AgentEvent::Digits(_) => {}
+        }
+    }
+
+    /// The agent wanted to hand the call over, and it can't: the call stays with it, and its part of the record says so.
+    fn not_handed(&mut self, key: CallKey, fault: &str, now: Now) {
+        let Some(live) = self.calls.get_mut(&key) else { return };
+        // Stamps of the wall clock, which may have gone back.
+        let at_ms =
+            live.call.answered().map_or(0, |answered| u64::try_from(now.wall.0 - answered.0).unwrap_or(0));
+        let noted = Noted { name: NOT_HANDED.to_owned(), detail: fault.to_owned(), at_ms };
+        let (id, part) = (&live.id, live.agent.get_or_insert_default());
+        // The fault may hold a number.
+        tracing::debug!(call = %id, fault, "the agent can't hand the call over");
+        let before = part.events.iter().filter(|noted| noted.name == NOT_HANDED).count();
+        if before == 0 {
+            tracing::warn!(call = %id, "the agent wanted to hand the call over: it can't, see the call's record");
+        }
+        if before < HANDINGS {
+            part.events.push(noted);
         }
     }
 
@@ -253,6 +275,31 @@ impl Live {
     }
 }
 
+fn key_of(secret: Option<&Secret>) -> Option<Key> {
+    secret.map(|secret| Key::new(secret.expose()))
+}
+
+/// The headers of the request for a connection: this number's over those of all.
+fn headers(all: &BTreeMap<String, String>, number: Option<&NumberConfig>) -> Vec<(String, String)> {
+    let own: Vec<(String, String)> = number
+        .iter()
+        .flat_map(|number| number.agent_headers.iter())
+        .map(|(name, value)| (name.clone(), value.clone()))
+        .collect();
+    let general = all.iter().filter(|(name, _)| !own.iter().any(|(ours, _)| ours.eq_ignore_ascii_case(name)));
+    let general: Vec<_> = general.map(|(name, value)| (name.clone(), value.clone())).collect();
+    [general, own].concat()
+}
+
+/// Where an agent hands a call to: what may be dialled, or an extension that the number's own PBX knows.
+fn handed_to(to: &str, trunk: Option<&str>) -> Result<Destination, String> {
+    let extension = to.strip_prefix("tel:").filter(|digits| digits.bytes().all(|byte| byte.is_ascii_digit()));
+    match (extension, trunk) {
+        (Some(user), Some(host)) => Ok(Destination::Sip { user: user.to_owned(), host: host.to_owned() }),
+        (Some(_), None) | (None, Some(_) | None) => Destination::parse(to),
+    }
+}
+
 /// What an agent is told: of all agents, of this number's, of this address, the later over the earlier.
 fn parameters(
     all: &config::NamedTexts,
@@ -294,8 +341,11 @@ fn host_of(url: &str) -> &str {
     rest.split(['/', '?']).next().unwrap_or_default()
 }
 
+fn millis(at: Duration) -> u64 {
+    u64::try_from(at.as_millis()).unwrap_or(u64::MAX)
+}
+
 fn part_of(summary: Summary) -> AgentPart {
-    let millis = |at: Duration| u64::try_from(at.as_millis()).unwrap_or(u64::MAX);
     AgentPart {
         name: String::new(),
         dialect: String::new(),

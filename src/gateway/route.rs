@@ -11,6 +11,7 @@ use crate::config::{
 };
 use crate::sip;
 use crate::sip::locate::Target;
+use crate::sip::percent_decoded;
 use crate::sip::sdp;
 use crate::whatsapp::callee::{Callee, CalleeFault};
 use crate::whatsapp::notice::User;
@@ -268,10 +269,12 @@ fn agent(settings: &Settings, number: &NumberConfig, url: &str) -> Option<AgentR
     let said = ours.first().and_then(|pair| pair.strip_prefix("dialect="));
     let word = said.or(number.dialect.as_deref()).unwrap_or(&settings.agent.dialect);
     let parameters = theirs.iter().filter_map(|pair| pair.split_once('='));
+    // What is dialled stays as it is; what the agent is told is what was meant.
+    let meant = |text: &str| percent_decoded(text);
     Some(AgentRoute {
         url: if theirs.is_empty() { place.to_owned() } else { format!("{place}?{}", theirs.join("&")) },
         dialect: word.parse().ok()?,
-        parameters: parameters.map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
+        parameters: parameters.map(|(name, value)| (meant(name), meant(value))).collect(),
     })
 }
 

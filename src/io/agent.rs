@@ -221,9 +221,30 @@ async fn attempt(setup: &AgentSetup, patience: Duration) -> Result<Socket, Uncon
             })?
         }
     };
-    let mut headers = headers.clone();
-    headers.extend(dialect.headers(session, &url));
+    let headers = together(headers, dialect.headers(session, &url));
     let subprotocol = dialect.subprotocol().map(str::to_owned);
     let target = Target { url, headers, subprotocol, allow_private: *allow_private, ca: ca.clone() };
     Socket::connect(target, until.saturating_duration_since(Instant::now())).await
+}
+
+/// The configured headers and those that the dialect demands. Two of one name would be refused: the dialect knows better.
+fn together(configured: &[(String, String)], demanded: Vec<(String, String)>) -> Vec<(String, String)> {
+    let own =
+        |(name, _): &&(String, String)| !demanded.iter().any(|(theirs, _)| theirs.eq_ignore_ascii_case(name));
+    let mut headers: Vec<_> = configured.iter().filter(own).cloned().collect();
+    headers.extend(demanded);
+    headers
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_header_that_the_dialect_sets_is_there_once() {
+        let header = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        let configured = [header("Authorization", "Bearer file"), header("X-Shop", "7")];
+        let sent = together(&configured, vec![header("authorization", "Bearer service")]);
+        assert_eq!(sent, [header("X-Shop", "7"), header("authorization", "Bearer service")]);
+    }
 }

@@ -10,8 +10,8 @@ use super::wss::Frame;
 
 /// Messages with sound that wait: 2 s where each has 20 ms.
 pub const SOUND: usize = 100;
-/// Messages of all kinds that wait.
-const ALL: usize = 500;
+/// Messages of all kinds that wait: all the marks of an agent's, and more.
+const ALL: usize = 1_500;
 
 #[derive(Debug, Default)]
 struct Waiting {

@@ -70,6 +70,7 @@ use trunk::Trunk;
 use trunks::Trunks;
 use wire::Read;
 
+pub(crate) use header::percent_decoded;
 pub use words::{
     Cause, Cidr, CidrError, Counters, Dial, DialError, EndedBy, Ending, Event, Found, Invite, LegId, Output,
     Refer, Refusal, Settings, Transport, TrunkSettings, TrunkState, TrunkView, Way,

@@ -91,7 +91,6 @@ impl Asterisk {
                     said.push(Said::Send(self.command("ANSWER")));
                 }
             }
-            "DTMF_END" => said.push(wire::digits(wire::word(fields, &["digit"]))),
             "ERROR" => {
                 said.push(Said::Note("error".to_owned(), wire::word(fields, &["error_text"]).to_owned()))
             }

@@ -75,6 +75,12 @@ impl Wire for Deepgram {
         out.push(Message::Binary(bytes.to_vec()));
     }
 
+    fn digit(&mut self, digit: char, _millis: u32, out: &mut Vec<Message>) {
+        // There is no message for a digit: the agent is told in words.
+        let content = format!("The user pressed the key {digit}.");
+        out.push(wire::text(&json!({"type": "InjectUserMessage", "content": content})));
+    }
+
     fn read(&mut self, message: Message, session: &Session, _playout: Playout, said: &mut Vec<Said>) {
         if let Message::Binary(bytes) = message {
             said.push(Said::Audio { bytes, format: FORMAT });

@@ -99,7 +99,7 @@ fn play(data: &Value, rate: u32, said: &mut Vec<Said>) {
         return;
     }
     if data.get("queuePlay").and_then(Value::as_bool) != Some(true) {
-        said.push(Said::Clear);
+        said.push(Said::Replace);
     }
     said.push(sound);
     if data.get("id").is_some_and(Value::is_string) {

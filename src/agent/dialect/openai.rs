@@ -134,6 +134,10 @@ impl Wire for OpenAi {
             "response.output_item.done" if wire::word(&value, &["item", "type"]) == "function_call" => {
                 function(&value["item"], said);
             }
+            "response.done" if wire::word(&value, &["response", "status"]) == "failed" => {
+                let why = wire::word(&value, &["response", "status_details", "error", "message"]);
+                said.push(Said::Note("error".to_owned(), why.to_owned()));
+            }
             "error" => {
                 let why: String = wire::word(&value, &["error", "message"]).chars().take(200).collect();
                 said.push(if self.begun {

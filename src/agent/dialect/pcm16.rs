@@ -1,7 +1,7 @@
 //! Raw PCM16: binary frames are sound, little-endian and mono. Text frames are optional control, `{"type": …}`.
 //!
 //! An agent that knows nothing but sound works. One that wants more may send `clear`, `mark`, `ping`, `text`,
-//! `digits`, `transfer` and `hangup`; it gets `mark`, `pong`, `dtmf` and, at the end, `hangup`.
+//! `audio`, `transfer` and `hangup`; it gets `mark`, `pong`, `dtmf` and, at the end, `hangup` (docs/agents.md).
 
 use serde_json::{Value, json};
 
@@ -62,7 +62,6 @@ impl Wire for Pcm16 {
                 let text = wire::word(&value, &["text"]).to_owned();
                 Said::Event(AgentEvent::Transcript { agent: true, text })
             }
-            "digits" => wire::digits(wire::word(&value, &["digits"])),
             "transfer" => match wire::target(wire::word(&value, &["to"])) {
                 Some(target) => Said::Event(AgentEvent::Transfer(target)),
                 None => Said::Unreadable,

@@ -60,8 +60,10 @@ pub(in crate::agent) enum Said {
     },
     /// Echo this when all sound so far was played.
     Mark(String, MarkKind),
-    /// Drop what was not played.
+    /// Drop what was not played: somebody has spoken.
     Clear,
+    /// Drop what was not played: something else follows, and nobody was interrupted.
+    Replace,
     /// Tell the marks off, but go on playing.
     ClearMarks,
     /// Stop playing, or go on.
@@ -213,15 +215,6 @@ pub(super) fn facts(session: &Session) -> Value {
         facts.insert(name.clone(), Value::from(value.as_str()));
     }
     Value::Object(facts)
-}
-
-/// The digits an agent wants played: at most 64 keys.
-pub(super) fn digits(text: &str) -> Said {
-    let keys = text.bytes().all(|key| key.is_ascii_digit() || b"*#ABCD".contains(&key));
-    if text.is_empty() || text.len() > 64 || !keys {
-        return Said::Unreadable;
-    }
-    Said::Event(AgentEvent::Digits(text.to_owned()))
 }
 
 /// The number or address an agent names, as a URI; `None` if it is neither.

@@ -185,6 +185,8 @@ fn deepgram_is_configured_when_it_has_welcomed_us_and_the_session_may_begin() {
         [{"id": "f", "name": "transfer_call", "arguments": "{\"to\":\"200\"}", "client_side": true}]}));
     assert_eq!(call.told()[0]["id"], "f");
     assert_eq!(call.events[1..], [said(true, "Hello"), AgentEvent::Transfer("tel:200".into())]);
+    call.digit('5', 100);
+    assert_eq!(call.told(), [json!({"type": "InjectUserMessage", "content": "The user pressed the key 5."})]);
 }
 
 #[test]
@@ -341,4 +343,19 @@ fn cloud_services_get_their_key_in_the_header_they_want() {
     call.sent.clear();
     call.binary(&[1, 2, 3]);
     assert!(!call.sent.contains(&Message::Binary(vec![1, 2, 3])));
+}
+
+#[test]
+fn openai_that_can_not_answer_says_why_on_the_record() {
+    let mut call = realtime(&[]);
+    call.say(json!({"type": "session.updated"}));
+    call.answered();
+    let error = json!({"type": "insufficient_quota", "message": "You exceeded your current quota."});
+    call.say(json!({"type": "response.done", "response": {"status": "completed"}}));
+    call.say(json!({"type": "response.done",
+        "response": {"status": "failed", "status_details": {"type": "failed", "error": error}}}));
+    let summary = call.leg.summary();
+    let told: Vec<_> =
+        summary.events.iter().map(|noted| (noted.name.as_str(), noted.detail.as_str())).collect();
+    assert_eq!(told, [("error", "You exceeded your current quota.")]);
 }

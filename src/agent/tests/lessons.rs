@@ -271,8 +271,8 @@ fn nothing_grows_without_a_bound() {
     for _ in 0..2_000 {
         call.leg.heard(&[0; 160], call.now);
     }
-    assert_eq!(std::iter::from_fn(|| call.leg.poll()).count(), 500);
-    assert_eq!(call.leg.summary().unsent, 1_500);
+    assert_eq!(std::iter::from_fn(|| call.leg.poll()).count(), 1_500);
+    assert_eq!(call.leg.summary().unsent, 500);
     let mut call = Call::talking("jambonz");
     let long = "x".repeat(10_000);
     for _ in 0..600 {
@@ -289,6 +289,93 @@ fn nothing_grows_without_a_bound() {
         call.say(json!({"type": "transcription", "data": "yes"}));
     }
     assert_eq!(call.leg.summary().transcript.len(), 200);
+}
+
+#[test]
+fn a_clear_sends_every_waiting_mark_back_however_many_there_are() {
+    let mut call = Call::talking("twilio");
+    call.say(media(&coded(800)));
+    for at in 0..1_000 {
+        call.say(mark(&format!("m{at}")));
+    }
+    assert!(call.told().is_empty());
+    call.say(json!({"event": "clear"}));
+    let told = call.told();
+    assert_eq!(told.len(), 1_000);
+    assert!(told.iter().enumerate().all(|(at, mark)| mark["mark"]["name"] == format!("m{at}")));
+    assert_eq!(call.leg.summary().unsent, 0);
+}
+
+#[test]
+fn an_agent_that_floods_the_call_with_words_is_not_handed_on_word_by_word() {
+    let mut call = Call::talking("jambonz");
+    for _ in 0..5_000 {
+        call.say(json!({"type": "transcription", "data": "yes"}));
+    }
+    assert_eq!(call.events.len(), 50);
+    assert_eq!(call.leg.summary().transcript.len(), 200, "the record has as many as it ever has");
+    call.pass(2_000);
+    for _ in 0..100 {
+        call.say(json!({"type": "transcription", "data": "yes"}));
+    }
+    assert_eq!(call.events.len(), 90);
+    call.say(json!({"type": "disconnect"}));
+    assert_eq!(call.events.last(), Some(&AgentEvent::HungUp("the agent hung up".into())));
+}
+
+#[test]
+fn an_agent_that_sends_silence_has_said_nothing() {
+    let silence = Some(Duration::from_secs(3));
+    let mut call = Call::of(Session { silence, ..session("twilio", Direction::Inbound) });
+    call.connected();
+    call.answered();
+    for _ in 0..100 {
+        call.say(media(&[0xff; 160]));
+        call.tick();
+    }
+    assert_eq!(call.leg.summary().first_audio, None);
+    let due = call.leg.poll_timeout();
+    assert!(due.is_some(), "it may still be found silent");
+    call.say(media(&coded(160)));
+    call.play();
+    assert_eq!(call.leg.poll_timeout(), None);
+    let first = call.leg.summary().first_audio.unwrap();
+    assert!((2_000..2_200).contains(&first.as_millis()), "{first:?}");
+}
+
+#[test]
+fn an_agent_that_leaves_before_the_answer_has_failed_and_afterwards_has_hung_up() {
+    for answered in [false, true] {
+        let mut call = Call::new("twilio", Direction::Inbound);
+        call.connected();
+        if answered {
+            call.answered();
+        }
+        call.events.clear();
+        call.leg.closed("", call.now);
+        let event = std::iter::from_fn(|| call.leg.poll()).find_map(|output| match output {
+            LegOutput::Event(event) => Some(event),
+            _ => None,
+        });
+        let refused = "the agent closed the connection before the call was answered";
+        let gone = "the agent closed the connection";
+        let wanted = match answered {
+            false => AgentEvent::Failed(refused.into()),
+            true => AgentEvent::HungUp(gone.into()),
+        };
+        assert_eq!(event, Some(wanted));
+    }
+}
+
+#[test]
+fn more_sound_at_once_than_is_kept_is_told_on_the_record() {
+    let mut call = Call::talking("twilio");
+    call.say(media(&coded(200 * 8_000)));
+    call.say(media(&coded(8_000)));
+    let summary = call.leg.summary();
+    assert_eq!(summary.dropped_samples, 21 * 8_000);
+    let told: Vec<_> = summary.events.iter().map(|noted| noted.name.as_str()).collect();
+    assert_eq!(told, ["overflow"], "once");
 }
 
 #[test]

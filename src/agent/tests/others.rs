@@ -181,6 +181,20 @@ fn jambonz_plays_a_wav_file_at_its_own_rate_and_says_when_it_is_done() {
 }
 
 #[test]
+fn jambonz_replaces_what_plays_without_anybody_having_interrupted() {
+    let mut call = Call::talking("jambonz");
+    let piece = base64(&l16(&[500; 16_000]));
+    for _ in 0..3 {
+        call.say(json!({"type": "playAudio", "data": {"audioContentType": "raw", "audioContent": piece}}));
+        call.tick();
+    }
+    assert_eq!(call.leg.summary().barge_ins, 0);
+    call.say(json!({"type": "killAudio"}));
+    assert!(call.tick().is_none());
+    assert_eq!(call.leg.summary().barge_ins, 1);
+}
+
+#[test]
 fn raw_agents_learn_who_calls_from_headers_and_asterisk_and_jambonz_from_their_subprotocol() {
     let session = session("pcm16", Direction::Inbound);
     let headers = session.dialect.headers(&session, "wss://bot.example/");

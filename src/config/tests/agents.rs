@@ -103,6 +103,44 @@ fn what_is_wrong_with_agents_is_told() {
 }
 
 #[test]
+fn the_handshakes_own_headers_are_not_for_the_file() {
+    for key in ["Sec-WebSocket-Key", "sec-websocket-protocol"] {
+        let told = faults(&plus(&format!("[agent]\nheaders = {{ {key} = \"x\" }}\n")));
+        let what = "is a header that is set by the gateway itself";
+        assert_eq!(told, [format!("w.toml:22: agent.headers.{key}: {what}")]);
+    }
+}
+
+#[test]
+fn what_a_service_will_ask_for_and_the_file_has_not_is_noted() {
+    let told = |lines: &str| {
+        let all = notes(&agent(lines)).into_iter();
+        all.filter_map(|note| note.split_once("number.forward_to: ").map(|(_, what)| what.to_owned()))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(told(""), [""; 0]);
+    assert_eq!(told("dialect = \"openai\""), ["openai wants a key: set agent_key, or key in [agent]"]);
+    assert_eq!(told("dialect = \"openai\"\nagent_key = \"k\""), [""; 0]);
+    assert_eq!(told("dialect = \"deepgram\"\nagent_headers = { authorization = \"Token k\" }"), [""; 0]);
+    assert_eq!(
+        told("dialect = \"vapi\"\nagent_key = \"k\""),
+        ["vapi wants to know which assistant: set agent_parameters.assistantId"]
+    );
+    assert_eq!(
+        told("dialect = \"vapi\"\nagent_key = \"k\"\nagent_parameters = { assistantId = \"a\" }"),
+        [""; 0]
+    );
+    assert_eq!(
+        told("dialect = \"jambonz\"\nagent_parameters = { sampleRate = \"32000\", settings = \"{\" }"),
+        [
+            "sampleRate must be 8000, 16000, 24000 or 48000: 16000 is used",
+            "the parameter `settings` is not JSON: it is not used"
+        ]
+    );
+    assert_eq!(told("dialect = \"asterisk\"\nagent_parameters = { format = \"slin16\" }"), [""; 0]);
+}
+
+#[test]
 fn a_call_falls_back_to_somewhere_else_than_the_agent_that_failed() {
     for fine in ["sip:300@pbx", "sip:300@10.0.0.9:5080", "wss://bot.example.com/b"] {
         let config = good(&agent(&format!("fallback_to = \"{fine}\"")));

@@ -114,6 +114,55 @@ fn an_agent_hands_the_user_over_to_a_human_at_the_pbx() {
 }
 
 #[test]
+fn a_plain_extension_is_one_of_the_numbers_own_pbx() {
+    let (mut story, call) = Story::talking_to_agent();
+    story.agent_says(call, AgentEvent::Transfer("tel:300".into()));
+    story.expect_sip("INVITE sip:300@192.0.2.10");
+}
+
+#[test]
+fn a_hand_over_that_can_not_be_done_leaves_the_user_with_the_agent_and_is_on_the_record() {
+    let (mut story, call) = Story::talking_to_agent();
+    for _ in 0..30 {
+        story.wait(Duration::from_secs(1));
+        story.agent_says(call, AgentEvent::Transfer("sip:300@nowhere".into()));
+    }
+    assert!(story.lines.is_empty() && story.sip.is_empty());
+    assert_eq!(story.gateway.view_calls()[0].state, "talking");
+    story.agent_says(call, AgentEvent::HungUp("done".into()));
+    story.graph_agrees("terminate");
+    story.line_closes(call);
+    let events = story.over(Why::FarHungUp).agent.unwrap().events;
+    assert_eq!(events.len(), 10, "some are enough");
+    assert_eq!((events[0].name.as_str(), events[0].at_ms), ("transfer_failed", 1_000));
+    assert!(events[0].detail.contains("no trunk leads there"), "{:?}", events[0]);
+}
+
+#[test]
+fn an_address_tells_the_agent_what_was_meant_and_a_number_has_headers_and_keys_of_its_own() {
+    let mut story = Story::with_trunk_up();
+    let bot = "wss://bot.example.com/call?name=Ren%C3%A9%20M&at=+49\"\nagent_key = \"own-key\"\n\
+               agent_auth_token = \"own-token\"\nagent_headers = { authorization = \"Bearer own\" }\n\
+               dialect = \"twilio";
+    let text = CONFIG.replace("sip:200@pbx", bot)
+        + "\n[agent]\nkey = \"all-key\"\nauth_token = \"all-token\"\n\
+           headers = { Authorization = \"Bearer all\", X-Shop = \"7\" }\n";
+    let (config, _) = Config::parse(&text, &SystemSecrets::beside("/tmp")).unwrap();
+    story.tell(Input::Reload(Box::new(Settings::from_config(&config))));
+    story.connect("wacid.1");
+    story.line_opens();
+    story.graph_agrees("pre_accept");
+    let setup = story.expect_agent();
+    assert_eq!(setup.url, "wss://bot.example.com/call?name=Ren%C3%A9%20M&at=+49");
+    let told = |name: &str| setup.session.parameter(name).unwrap().to_owned();
+    assert_eq!((told("name"), told("at")), ("René M".to_owned(), "+49".to_owned()));
+    let header = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+    assert_eq!(setup.headers, [header("X-Shop", "7"), header("authorization", "Bearer own")]);
+    assert_eq!(setup.session.key.as_ref().unwrap().expose(), "own-key");
+    assert_eq!(setup.session.auth_token.as_ref().unwrap().expose(), "own-token");
+}
+
+#[test]
 fn a_human_hands_the_user_over_to_an_agent() {
     let (mut story, call, _) = Story::talking("wacid.1");
     let id = story.gateway.view_calls()[0].id.clone();
