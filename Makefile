@@ -5,9 +5,11 @@ export WATRUNK_CACHE ?= $(HOME)/.cache/watrunk
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo -n)
 PYTEST = -m pytest -q -p no:cacheprovider -p plugin --durations=5 --color=no
 
+OF_THE_LAB = WATRUNK_BINARY WATRUNK_MANY WATRUNK_DRIFT_SECONDS WATRUNK_DRIFT_PPM
+
 TARGETS = aarch64-unknown-linux-musl armv7-unknown-linux-musleabihf x86_64-unknown-linux-musl
 
-.PHONY: build demo check test real fuzz cross cross-test deb package-test box-test deps
+.PHONY: build demo check test real many drift fuzz cross cross-test deb package-test box-test deps
 
 build: ## the binary, for looking around: target/debug/watrunk
 	@tests/lab/need.sh build
@@ -37,8 +39,15 @@ test: deps ## everything: unit tests, then the real binary against a real Asteri
 real: ## only the tests of tests/lab and tests/real; WHAT="-k words" picks some
 	@tests/lab/need.sh test
 	@mkdir -p target && tests/lab/prepare.sh >target/lab-python
-	$(SUDO) env WATRUNK_CACHE="$(WATRUNK_CACHE)" PYTHONPATH=tests/lab PYTHONDONTWRITEBYTECODE=1 \
-		"$$(cat target/lab-python)" $(PYTEST) tests/lab tests/real $(WHAT)
+	$(SUDO) env WATRUNK_CACHE="$(WATRUNK_CACHE)" $(foreach v,$(OF_THE_LAB),$(if $($v),$v="$($v)")) PYTHONPATH=tests/lab \
+		PYTHONDONTWRITEBYTECODE=1 "$$(cat target/lab-python)" $(PYTEST) tests/lab tests/real $(WHAT)
+
+# Two measurements for a machine that does nothing else. In CI the same tests run with less of everything.
+many: ## fifty calls at once: plain, recorded, with agents; CALLS=30 for fewer, WATRUNK_BINARY=FILE for another binary than the debug one
+	@$(MAKE) --no-print-directory real WATRUNK_MANY=$(or $(CALLS),50) WHAT="-k calls_at_once"
+
+drift: ## ten minutes of a bad network, and ends whose clocks are 100 ppm fast and slow: how far apart the two sides of a recording are
+	@$(MAKE) --no-print-directory real WATRUNK_DRIFT_SECONDS=$(or $(SECONDS),605) WATRUNK_DRIFT_PPM=100 WHAT="-k same_moment"
 
 fuzz: ## mutated messages for everything that reads what strangers send; SECONDS=600 for longer, WHAT="sip sdp" picks some
 	@tests/lab/need.sh build fuzz

@@ -279,7 +279,7 @@ class Talk(Awaited):
         self.faults = []                # what no bot could read
         self.pings = []
         self.ready = False
-        self._ws = None
+        self._ws = self._stream = None
 
     async def run(self, request):
         """The connection's life."""
@@ -341,8 +341,10 @@ class Talk(Awaited):
     @property
     def stream(self):
         """The stream's id; None before it is known."""
-        start = self.of("start")
-        return self.dialect.names(start[0])[0] if start and type(self.dialect) is not Pcm16 else None
+        if self._stream is None and type(self.dialect) is not Pcm16:
+            start = self.of("start")
+            self._stream = self.dialect.names(start[0])[0] if start else None
+        return self._stream
 
     @property
     def call_id(self):

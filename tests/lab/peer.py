@@ -1,7 +1,7 @@
 """The WhatsApp user's media end: ICE-lite and always controlled, DTLS in either role, SRTP, one Opus stream, RFC 4733.
 
 DTLS and SRTP are aiortc's (OpenSSL and libsrtp), STUN messages are aioice's; nothing of the gateway's own
-stack is in here. Frames are encoded before the call and decoded after it, so twenty of these fit in one
+stack is in here. Frames are encoded before the call and decoded after it, so fifty of these fit in one
 process, and each packet keeps the kernel's time of arrival.
 """
 
@@ -99,6 +99,7 @@ class Peer:
         self.role = "controlled"            # asked for by RTCDtlsTransport
         self.dtls = None                    # client or server, once it is settled
         self.ringing = False                # a phone that rings sends nothing, whatever it hears
+        self.ppm = 0.0                      # by how many millionths the phone's clock is fast
         self.opus, self.event = sdp.OPUS, sdp.EVENT
         self._answer = None
         self._queue = asyncio.Queue()
@@ -319,7 +320,7 @@ class Peer:
         if self._closed:
             return
         lateness.note(lateness.USER, self._due)
-        self._due += sound.FRAME
+        self._due += sound.FRAME / (1 + self.ppm / 1e6)
         self._sending = self._loop.call_at(self._due, self._tick)
         if self._keys:
             self._event()

@@ -16,7 +16,7 @@ RATE = 16000           # what WhatsApp's own encoder works at
 SILENT = -60.0         # dBFS below which nothing is heard
 
 
-@functools.lru_cache(maxsize=32)
+@functools.lru_cache(maxsize=128)
 def tone(hertz, dbfs=-10.0, on=1.0, off=0.0, seconds=20.0):
     """A tone as Opus frames of 20 ms, to be sent in a loop. `on` and `off` in seconds cut it into bursts.
 

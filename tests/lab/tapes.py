@@ -245,11 +245,12 @@ def tones(tape, left=USER, right=FAR, dbfs=(-10, asterisk.MILLIWATT_DBFS), begin
 # Both ends at the same moment
 
 class Bursts(Voice):
-    """A PBX's end that says bursts by a pattern of packets, in step with a user whose Opus frames have the same pattern."""
+    """A PBX's end that says bursts by a pattern of packets, at first in step with a user whose Opus frames have the same pattern.
+    Its clock is fast by `ppm` millionths, or slow."""
 
-    def __init__(self, address, user, payloads, **how):
+    def __init__(self, address, user, payloads, ppm=0.0, **how):
         super().__init__(address, **how)
-        self.user, self.payloads, self.spoken = user, payloads, []
+        self.user, self.payloads, self.ppm, self.spoken = user, payloads, ppm, []
 
     def _speak(self):
         # The user's clock: when frame 0 was said, as if each had been on time.
@@ -265,18 +266,17 @@ class Bursts(Voice):
             self.spoken.append((time.time(), 0, i))
             self._ts += {"opus": 960}.get(self.codec, 160)
             i += 1
-            due += 0.02
+            due += 0.02 / (1 + self.ppm / 1e6)
 
     @staticmethod
-    def phase(sent, least=1):
-        """When frame 0 was or would have been said, of (time, …, index) as sent; the median of what each says."""
-        sent = list(sent)
-        return float(np.median([at - 0.02 * i for at, _, i in sent])) if len(sent) >= least else None
+    def phase(sent, least=1, begin=0.0, end=float("inf")):
+        """When frame 0 was or would have been said, of (time, …, index) as sent between two times; the median of what each says."""
+        at = [at - 0.02 * i for at, _, i in list(sent) if begin <= at < end]
+        return float(np.median(at)) if len(at) >= least else None
 
-    @property
-    def behind(self):
-        """Seconds by which this end says the pattern later than the user."""
-        return self.phase(self.spoken) - self.phase(self.user.peer.sent)
+    def behind(self, begin, end):
+        """Seconds by which this end says the pattern later than the user, between two times (since 1970)."""
+        return self.phase(self.spoken, 1, begin, end) - self.phase(self.user.peer.sent, 1, begin, end)
 
 
 def pattern(hertz, codec="opus", seconds=60.0, dbfs=-10.0):

@@ -10,11 +10,15 @@ import time
 import numpy as np
 import pytest
 
+import lateness
+import many
 import network
 import sound
 from api import Api, Stream
 from bot import Bearing, Bot, Exotel, Jambonz, Pcm16, Plivo, Telnyx, TelnyxWide, Twilio, Vonage
+from echoes import Echoes
 from gateway import API_KEY, Gateway
+from trunklab import until
 from whatsapp import Number
 
 TOKEN, BEARER = "lab-agent-token-2f81", "lab-agent-bearer-90c4"
@@ -41,6 +45,7 @@ TALKS = {
     "refuses": ("twilio", Bearing(Twilio(), refuse=403)),
     "dies": ("twilio", Bearing(Twilio())),
     "vapi": ("vapi", Bearing(Pcm16(16000))),
+    "echoes": ("pcm16", None),      # in a process of their own
 }
 # Where the call goes on if that agent fails.
 GOES_ON = ["refuses", "dies", "gone"]
@@ -55,7 +60,7 @@ CONNECT_SECONDS = 4
 @pytest.fixture(scope="module")
 def bot(tmp_path_factory):
     """The bots that are trusted."""
-    it = Bot(network.address(16), 8443, tmp_path_factory.mktemp("bot"), {path: bearing for path, (_, bearing) in TALKS.items()})
+    it = Bot(network.address(16), 8443, tmp_path_factory.mktemp("bot"), {path: bearing for path, (_, bearing) in TALKS.items() if bearing})
     it.makes = {"call": (201, {"id": "1", "transport": {"websocketCallUrl": it.url("vapi")}}),
                 "v2/register-phone-call": (201, {"call_id": "milliwatt"})}
     yield it.start()
@@ -71,11 +76,20 @@ def stranger(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def agents(cloud, pbx, bot, stranger, tmp_path_factory):
+def echoes(bot):
+    """Agents that say what they hear."""
+    it = Echoes(bot.address, 8444, bot.authority)
+    yield it
+    it.stop()
+
+
+@pytest.fixture(scope="module")
+def agents(cloud, pbx, bot, stranger, echoes, tmp_path_factory):
     """The gateway whose numbers lead to bots."""
     own = {}
     for path, (dialect, _) in TALKS.items():
         own[path] = {"forward_to": f'"{bot.url(path, f"?token={TOKEN}")}"', "dialect": dialect and f'"{dialect}"'}
+    own["echoes"]["forward_to"] = f'"{echoes.url}"'
     own["closed"] = {"forward_to": f'"wss://{network.address(16)}:8999/twilio"'}
     own["unknown"] = {"forward_to": '"wss://bot.invalid/twilio"'}
     own["stranger"] = {"forward_to": f'"{stranger.url("twilio")}"'}
@@ -768,20 +782,35 @@ def test_an_agent_is_not_told_of_a_user_who_never_came(agents, bot, people, api,
 
 # Many
 
-def test_twenty_calls_at_once_are_each_heard_by_their_own_agent(agents, ring, bot, dial, talk):
-    before = agents.memory()
-    at = time.time()
-    tones = [400 + 37 * i for i in range(20)]
-    calls = [ring("pcm16", frames=sound.tone(hertz, -10, seconds=5.0)) for hertz in tones]
-    for call in calls:
-        call.action("accept", 15)
-    talk(4)
-    for call in calls:
-        call.hang_up()
-    sessions = [t for t in bot.talks if t.path == "pcm16" and t.opened_at > at]
-    for session in sessions:
-        session.closed()
-    heard = sorted(sound.frequency(session.heard(), 16000) for session in sessions)
-    print(f"{before:.0f} MiB before, {agents.memory():.0f} MiB after; {[round(h) for h in heard]}")
-    assert len(heard) == 20 and all(abs(h - t) < 6 for h, t in zip(heard, tones))
-    assert agents.memory() - before < 40
+def test_many_calls_at_once_are_each_carried_to_their_own_agent_and_back_and_leave_nothing_behind(agents, ring, echoes, talk):
+    """Each agent says what it hears, so that each user hears their own tone or somebody else's."""
+    call = ring("echoes")
+    call.action("accept"), talk(1), call.hang_up(), over(agents, call, "user_hung_up", answered=True)
+    (_, files), memory = agents.descriptors(), []
+    cost = many.Cost(gateway=agents.process.pid, agents=echoes.process.pid)
+    for _ in range(2):
+        at, begun = time.time(), time.monotonic()
+        calls = [ring("echoes", frames=many.frames(hertz)) for hertz in many.pitches(400)]
+        for call in calls:
+            call.action("accept", 15)
+        cost.begin()
+        talk(4)
+        spent = str(cost)
+        for call in calls:
+            call.hang_up()
+        heard = sorted((s.samples() for s in echoes.sessions(at, len(calls))), key=lambda x: sound.frequency(x, 16000))
+        late, gaps = lateness.worst(begun)[0], {"an agent": 0.0, "a user": 0.0}
+        assert len(heard) == len(calls)
+        for hertz, x, call in zip(many.pitches(400), heard, calls):
+            user = call.measure()
+            for who, x, rate in (("an agent", x, 16000), ("a user", user.steady(1.5), sound.CLOCK)):
+                f, loud, longest = sound.frequency(x, rate), sound.level(x), sound.longest_gap(x, rate)
+                gaps[who] = max(gaps[who], longest)
+                assert abs(f - hertz) < 0.01 * hertz and abs(loud + 10) < 3 and longest <= 0.1 + late, f"{who} of {hertz}: {f} Hz, {loud} dBFS, {longest} s"
+            record = agents.record(call)
+            assert (record["why"], record["answered"]) == ("user_hung_up", True)
+        until(lambda: agents.descriptors()[1] <= files + 1, 8, lambda: f"{agents.descriptors()} are open, {files} were")
+        memory.append(agents.memory())
+        print(f"{len(calls)} calls, {spent}; longest gap " + ", ".join(f"of {who} {1000 * gap:.0f} ms" for who, gap in gaps.items())
+              + f" (the lab was {1000 * late:.0f} ms late); memory {memory[-1]:.1f} MiB")
+    assert memory[1] - memory[0] <= many.GROWTH, memory
