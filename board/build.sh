@@ -109,8 +109,13 @@ lap "tools"
 
 # Paths of this machine get names that are the same everywhere, or two machines would make two binaries.
 export SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct 2>/dev/null || echo 0)}
-cargo_home=$(readlink -f "${CARGO_HOME:-$HOME/.cargo}")
+cargo_home=$(readlink -f "${CARGO_HOME:-$HOME/.cargo}") crates=
 names="--remap-path-prefix=$library=/rust/library --remap-path-prefix=$cargo_home=/cargo --remap-path-prefix=$cache=/cross"
+# The folders of the registries, shorter: each place that may panic names its file. They are there once something was fetched.
+cargo fetch -q --locked --target "$host"
+for folder in "$cargo_home"/registry/src/*/; do
+    [ ! -d "$folder" ] || crates+=" --remap-path-prefix=${folder%/}=/crates"
+done
 export PATH=$tools:$PATH ZIG_GLOBAL_CACHE_DIR=$cache/zig CARGO_ZIGBUILD_CACHE_DIR=$cache/zigbuild
 
 # 5. std for one target, once, into a sysroot of its own.
@@ -154,7 +159,7 @@ WRAP
 environment() {
     local target=$1
     local name=${target//-/_}
-    local upper=${name^^} cflags="-fno-asynchronous-unwind-tables -fno-unwind-tables -ffile-prefix-map=$cargo_home=/cargo -ffile-prefix-map=$cache=/cross"
+    local upper=${name^^} cflags="-fomit-frame-pointer -fno-asynchronous-unwind-tables -fno-unwind-tables -ffile-prefix-map=$cargo_home=/cargo -ffile-prefix-map=$cache=/cross"
     case $target in
         aarch64-*) runner=$cache/bin/qemu-aarch64-static ;;
         # Without NEON as the baseline libopus' NEON files don't compile. Every ARMv7 board since 2012 has it. And it
@@ -177,7 +182,8 @@ environment() {
     export "CFLAGS_$name=$cflags"
     [ -z "$runner" ] || export "CARGO_TARGET_${upper}_RUNNER=$runner"    # cargo refuses an empty one
     # -Clink-self-contained=no: the crt files are zig's, not those of a rustup target.
-    export "CARGO_TARGET_${upper}_RUSTFLAGS=--sysroot $std/sysroot-3 -Clink-self-contained=no $names"
+    # -Cforce-unwind-tables=no: no tables for functions that no panic can pass through; the others have theirs.
+    export "CARGO_TARGET_${upper}_RUSTFLAGS=--sysroot $std/sysroot-3 -Clink-self-contained=no -Cforce-unwind-tables=no $names$crates"
     # In the cache, so that a fresh clone doesn't start from nothing.
     export CARGO_TARGET_DIR=$cache/target-$rust
     export OPUS_NO_PKG=1 OPUS_STATIC=1 CMAKE_POLICY_VERSION_MINIMUM=3.5
