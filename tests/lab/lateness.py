@@ -30,7 +30,8 @@ _WORDS = {"machine": MACHINE, "gateway": GATEWAY, "program": PROGRAM}
 
 # What the processes run. They end with the one that started them.
 _PROCESS = f"""
-import os, sys, time
+import os, signal, time
+signal.signal(signal.SIGINT, signal.SIG_IGN)    # they end with who started them
 NAP, WORTH, LOOK = {NAP}, {WORTH}, {LOOK}
 
 def say(at, late, who):

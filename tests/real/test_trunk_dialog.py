@@ -181,7 +181,7 @@ def test_a_ringing_that_must_be_acknowledged_is(box, hand, rings, talk, seen, tr
 
 
 def test_our_own_ringing_is_repeated_until_it_is_acknowledged(box, hand, users, talk):
-    person = users(ring=0.3, answer=6)
+    person = users(ring=0.3, answer=4.5)
     line = hand.dial(hand.towards((box.address, 5060)), f"sip:+{person.phone}@{box.address}", Voice(HAND),
                      headers=["Supported: 100rel", "Require: 100rel"])
     ringing = line.wait(180)
