@@ -12,6 +12,7 @@ import socket
 import struct
 import threading
 import time
+import weakref
 
 import av
 import numpy as np
@@ -108,6 +109,8 @@ def decoded(codec, received):
 class Voice:
     """One media end. `crypto` offers or wants these SDES suites, best first."""
 
+    known = weakref.WeakSet()           # all that are there, for the one who ends a test
+
     def __init__(self, address, codecs=("pcma", "pcmu"), event=101, event_rate=8000, ptime=20, crypto=(), hertz=1004.0, dbfs=-10.0):
         self.address, self.codecs, self.ptime = address, list(codecs), ptime
         self.event, self.event_rate, self.crypto = event, event_rate, list(crypto)
@@ -125,6 +128,7 @@ class Voice:
         self.codec = self.target = self.suite = self._tx = self._rx = None
         self.muted = False
         self.made = time.monotonic()
+        self.known.add(self)
         self._theirs = None
         self._keys = []
         self._seq, self._ts, self._ssrc = secrets.randbits(15), secrets.randbits(31), secrets.randbits(32)

@@ -13,6 +13,7 @@ from api import Api
 from caller import PlainTrunk
 from gateway import API_KEY, Gateway
 from hook import Hook
+from voice import Voice
 from whatsapp import Cloud, Number
 
 EXTENSIONS = ["echo", "milliwatt", "record", "busy", "declined", "nobody", "broken", "silent", "late", "digits",
@@ -24,6 +25,14 @@ DESK = {n: Number(f"1065403522430{i:02}", f"+155501002{i:02}") for i, n in enume
 ACCOUNT = "acme-desk"
 OPERATOR, READER, SLOW = "sk_lab_operator_77c1", "sk_lab_reader_02f9", "sk_lab_slow_5d31"
 HOOK_SECRET = "whsec-lab-4400"
+
+
+@pytest.fixture(autouse=True)
+def hushed():
+    """No voice of a test that broke off speaks into another's call, whose gateway may have the same ports."""
+    yield
+    for voice in list(Voice.known):
+        voice.hush()
 
 
 @pytest.fixture(scope="session")
