@@ -230,3 +230,8 @@ def test_only_what_a_trunk_may_dial_is_dialled_and_not_too_often(boxes, hands, u
     print(f"three a minute: {minute}; two a day: {day}")
     assert minute[:3] == [603] * 3 and not any(code == 603 for code in minute[3:]) and [bool(p.attempts) for p in people] == [True] * 3 + [False] * 2
     assert day[:2] == [603] * 2 and day[2] != 603
+    until(lambda: len(box.records()) >= 5, 8, "the calls are not in the history")
+    box.kill()
+    box.start()
+    person = users(reject=0.1)
+    assert dial(two, person.phone) == 486 and not person.attempts, "a power cut gave it another day"
