@@ -359,16 +359,21 @@ impl Books {
         &self,
         question: impl FnOnce(&mut Ledger) -> Result<T, LedgerError> + Send + 'static,
     ) -> Result<T, String> {
-        let (tell, told) = sync_channel(1);
+        // The answer lies here, and the channel only rings: there is one kind of channel for all kinds of answers.
+        let answer = Arc::new(Mutex::new(None));
+        let (ring, rung) = sync_channel(1);
+        let theirs = Arc::clone(&answer);
         let asked = self.later(move |ledger| {
-            let _ = tell.send(question(ledger));
+            *lock(&theirs) = Some(question(ledger));
+            let _ = ring.send(());
         });
         if !asked {
             return Err("too much waits for the ledger".to_owned());
         }
-        match told.recv_timeout(ANSWER) {
-            Ok(answer) => answer.map_err(|error| error.to_string()),
-            Err(_) => Err("the ledger does not answer".to_owned()),
+        let answer = rung.recv_timeout(ANSWER).ok().and_then(|()| lock(&answer).take());
+        match answer {
+            Some(answer) => answer.map_err(|error| error.to_string()),
+            None => Err("the ledger does not answer".to_owned()),
         }
     }
 }

@@ -412,10 +412,10 @@ impl Writer {
         if let Err(error) = closed {
             if self.shared.may_say(Cause::Finish) {
                 let call = &open.of.label.id;
-                tracing::warn!(%call, %error, "a recording can't be finished: it is mended when the disk can be written again");
+                tracing::warn!(%call, %error, "a recording can't be finished: it is mended later");
             }
             let error = format!(
-                "the disk does not take it, what it has is mended within an hour of its doing so: {error}"
+                "the disk does not take it, what it has is mended within an hour after it does: {error}"
             );
             let finished = Finished { outcome: Outcome::Failed, error: Some(error), ..Finished::default() };
             open.kept = Some(open.kept(finished, TapeState::Running, now));
