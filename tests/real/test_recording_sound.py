@@ -61,7 +61,7 @@ def test_the_user_is_on_the_left_the_destination_on_the_right_and_nothing_of_bef
         # on a busy machine is heard as a gap: in the call, and so in the recording.
         gap = 0.1 if codec == "opus" else 0.045
         early = max(side.share(hertz) for side, hertz in ((tape.left, EARLY), (tape.left, PROMPT_HERTZ), (tape.right, PROMPT_HERTZ)))
-        print(f"{form}, {codec}: {tape.seconds:.2f} s, {call.ended_at - ended:.2f} s from the prompt's end to the call's, {QUIET} of them quiet; what was said "
+        print(f"{form}, {codec}: {tape.seconds:.2f} s, {call.ended_at - ended:.2f} s from the prompt's end to the call's; what was said "
               f"before {early:.0f} dBFS; offered {path.stat().st_size} bytes; {tapes.tones(tape, since=begun, gap=gap)}")
         assert early < -45, "what was said before the prompt's end is in the recording"
         assert abs(length - PROMPT_SECONDS) < 0.06 and abs(tape.seconds - (call.ended_at - ended - QUIET)) < 0.3
