@@ -220,13 +220,14 @@ fn none(row: &CallRow) -> Fault {
         return Fault::state(StatusCode::CONFLICT, what).at("id");
     };
     let Some(part) = end.tape.as_deref() else { return no("this call was not recorded") };
-    match part.consent {
-        Consent::Declined => no("nothing was recorded: the user did not agree"),
-        Consent::Unfinished => no("nothing was recorded: the call ended before the prompt did"),
-        Consent::Announced | Consent::Agreed => match &part.file.error {
-            Some(error) => no(&format!("there is no recording: {error}")),
-            None => no("there is no recording: nothing was said after the prompt"),
-        },
+    match (&part.file.error, part.consent) {
+        // Also where nobody was asked, because nobody could be.
+        (Some(error), _) => no(&format!("there is no recording: {error}")),
+        (None, Consent::Declined) => no("nothing was recorded: the user did not agree"),
+        (None, Consent::Unfinished) => no("nothing was recorded: the call ended before the prompt did"),
+        (None, Consent::Announced | Consent::Agreed) => {
+            no("there is no recording: nothing was said after the prompt")
+        }
     }
     .with(json!({ "consent": part.consent.as_str() }))
 }

@@ -68,7 +68,11 @@ impl Gateway {
         if !live.recording || live.tape.is_some() || !live.call.talking() {
             return;
         }
-        let Some(number) = self.settings.number(&live.phone_number_id) else { return };
+        let Some(number) = self.settings.number(&live.phone_number_id) else {
+            tracing::warn!(call = %live.id, "a call is not recorded: its number is no longer configured");
+            live.tape = Some(Box::default());
+            return self.tape_event(key, TapeEvent::Failed("its number is no longer configured".to_owned()));
+        };
         let config = self.settings.recording.for_number(&number.recording_as);
         let setup = TapeSetup {
             terms: TapeTerms {

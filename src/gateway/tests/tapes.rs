@@ -29,8 +29,8 @@ impl Story {
         self.tell(Input::Line { call, event: LineEvent::Tape(news) });
     }
 
-    /// A user's call that is recorded, up to both talking.
-    fn talking_recorded(change: impl FnOnce(&mut Config)) -> (Story, CallKey, String, TapeSetup) {
+    /// A user's call that is recorded, up to where only Meta's answer is missing.
+    fn answered_recorded(change: impl FnOnce(&mut Config)) -> (Story, CallKey, String) {
         let mut story = Story::with_trunk_up();
         story.recorded(change);
         story.connect("wacid.1");
@@ -41,8 +41,19 @@ impl Story {
         story.expect_sip("ACK");
         assert!(matches!(story.lines.pop_front(), Some((_, LineOrder::Far(_)))));
         assert!(story.lines.is_empty(), "nobody is asked before both ends are there");
-        story.graph_agrees("accept");
-        assert!(matches!(story.lines.pop_front(), Some((_, LineOrder::OpenGate { early: false }))));
+        (story, call, invite)
+    }
+
+    /// Now both talk.
+    fn accepted(&mut self) {
+        self.graph_agrees("accept");
+        assert!(matches!(self.lines.pop_front(), Some((_, LineOrder::OpenGate { early: false }))));
+    }
+
+    /// A user's call that is recorded, up to both talking.
+    fn talking_recorded(change: impl FnOnce(&mut Config)) -> (Story, CallKey, String, TapeSetup) {
+        let (mut story, call, invite) = Story::answered_recorded(change);
+        story.accepted();
         let setup = story.expect_record();
         (story, call, invite, setup)
     }
@@ -172,6 +183,23 @@ fn a_call_that_the_disk_does_not_take_goes_on_and_its_record_says_why_there_is_n
     let part = record.tape.expect("that it was asked");
     assert_eq!((part.file.outcome, part.file.error.as_deref()), (Outcome::Failed, Some("the disk is full")));
     assert!(record.errors.iter().any(|(_, what)| what.contains("the disk is full")), "{:?}", record.errors);
+}
+
+#[test]
+fn a_number_that_was_taken_out_before_anybody_was_asked_leaves_a_record_that_says_so() {
+    let (mut story, call, invite) = Story::answered_recorded(|_| {});
+    story.recorded(|config| config.numbers.clear());
+    story.accepted();
+    assert!(story.lines.is_empty(), "nobody is asked");
+    story.wait(Duration::from_secs(10));
+    story.pbx_hangs_up(&invite);
+    story.graph_agrees("terminate");
+    story.line_closes(call);
+    let record = story.over(Why::FarHungUp);
+    let file = record.tape.expect("why there is no recording").file;
+    assert_eq!(file.outcome, Outcome::Failed);
+    assert_eq!(file.error.as_deref(), Some("its number is no longer configured"));
+    assert!(record.errors.iter().any(|(_, what)| what.starts_with("not recorded: ")), "{:?}", record.errors);
 }
 
 #[test]
