@@ -104,6 +104,14 @@ fn rows(calls: &[Value]) -> String {
         if let Some(why) = call["endReason"].as_str().filter(|why| *why != "hangup") {
             status.push_str(&format!(" ({why})"));
         }
+        if call["endedAt"].is_null() {
+            status.push_str(match call["recording"]["state"].as_str() {
+                Some("asking") => ", asked to record",
+                Some("running") => ", recorded",
+                Some("paused") => ", recording paused",
+                Some(_) | None => "",
+            });
+        }
         let talked = call["durationSeconds"].as_f64().filter(|_| !call["answeredAt"].is_null());
         let cost = call["billing"]["totalCostUSD"].as_f64();
         [

@@ -1,5 +1,7 @@
 //! The history: lists, and one call.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Map, Value, json};
 
 use super::Backend;
@@ -14,6 +16,7 @@ use super::stamp::{iso, maybe, money};
 use crate::call::leg::Direction;
 use crate::call::record::{AgentPart, ApiStatus, Quality, Record, TrunkPart, end_reason};
 use crate::clock::Wall;
+use crate::gateway::desk::{Answer, Command};
 use crate::ledger::{Billing, CallQuery, CallRow, Channel, Ledger, LedgerError, TapeRow};
 
 /// Calls on a page, unless more or fewer are asked for; and at most.
@@ -68,9 +71,10 @@ pub async fn list<B: Backend>(backend: &B, ask: &Ask) -> Outcome {
             backend.read(move |ledger| page(ledger, &query)).await.map_err(|e| forgotten(&e))?
         }
     };
+    let live = taping(backend, rows.iter().any(|(row, _)| may_tape(row))).await;
     let signer = Signer::of(backend, ask);
     let calls: Vec<Value> =
-        rows.iter().map(|(row, tape)| Value::Object(record(row, tape.as_ref(), &signer))).collect();
+        rows.iter().map(|(row, tape)| Value::Object(record(row, tape.as_ref(), &live, &signer))).collect();
     Ok(Reply::ok(json!({ "calls": calls, "nextCursor": maybe(next) })))
 }
 
@@ -81,6 +85,28 @@ fn page(ledger: &Ledger, query: &CallQuery) -> Result<Page, LedgerError> {
     let (rows, next) = ledger.calls(query)?;
     let rows = rows.into_iter().map(|row| with_tape(ledger, row)).collect::<Result<_, _>>()?;
     Ok((rows, next))
+}
+
+/// How the recordings of running calls go, by the calls' ids.
+type Taping = BTreeMap<String, &'static str>;
+
+/// Whether the hall may know how this call's recording goes.
+fn may_tape(row: &CallRow) -> bool {
+    row.end.is_none() && row.call.recording
+}
+
+/// What the hall knows, if it is to be asked.
+async fn taping<B: Backend>(backend: &B, ask: bool) -> Taping {
+    if !ask {
+        return Taping::new();
+    }
+    match backend.command(Command::Calls).await {
+        Ok(Answer::Calls(calls)) => {
+            calls.into_iter().filter_map(|call| Some((call.id, call.recording?))).collect()
+        }
+        // It is shown as the history has it.
+        Ok(_) | Err(_) => Taping::new(),
+    }
 }
 
 /// The `number` of a query: a phone number with its plus sign, or a BSUID as it is.
@@ -140,7 +166,8 @@ pub async fn get<B: Backend>(backend: &B, ask: &Ask) -> Outcome {
 
 async fn shown<B: Backend>(backend: &B, ask: &Ask, row: CallRow) -> Outcome {
     let (row, tape) = backend.read(move |ledger| with_tape(ledger, row)).await.map_err(|e| forgotten(&e))?;
-    Ok(Reply::ok(json!({ "call": detail(&row, tape.as_ref(), &Signer::of(backend, ask)) })))
+    let live = taping(backend, may_tape(&row)).await;
+    Ok(Reply::ok(json!({ "call": detail(&row, tape.as_ref(), &live, &Signer::of(backend, ask)) })))
 }
 
 /// A row of the account's list, but for its recording.
@@ -175,7 +202,7 @@ pub fn costs(billing: &Billing) -> Map<String, Value> {
 }
 
 /// The whole record of a call.
-fn record(row: &CallRow, tape: Option<&TapeRow>, signer: &Signer<'_>) -> Map<String, Value> {
+fn record(row: &CallRow, tape: Option<&TapeRow>, live: &Taping, signer: &Signer<'_>) -> Map<String, Value> {
     let mut record = facts(row);
     record.extend(recordings::facts(tape, signer));
     let (call, end) = (&row.call, row.end.as_deref());
@@ -206,7 +233,7 @@ fn record(row: &CallRow, tape: Option<&TapeRow>, signer: &Signer<'_>) -> Map<Str
         ("answeredMachine", json!(false)),
         ("forwardCallerId", json!(number.map(|number| number.caller_id.as_str()))),
         ("recordingEnabled", json!(call.recording)),
-        ("recording", recordings::part(row, tape)),
+        ("recording", recordings::part(row, tape, live.get(&call.id).copied().filter(|_| end.is_none()))),
         ("transcriptionEnabled", json!(false)),
         ("transcriptionLanguage", Value::Null),
         ("placedBy", json!(call.placed_by.as_str())),
@@ -228,8 +255,8 @@ fn record(row: &CallRow, tape: Option<&TapeRow>, signer: &Signer<'_>) -> Map<Str
 }
 
 /// The same with what only one call shows: why it ended in full, and how it sounded.
-fn detail(row: &CallRow, tape: Option<&TapeRow>, signer: &Signer<'_>) -> Map<String, Value> {
-    let mut record = record(row, tape, signer);
+fn detail(row: &CallRow, tape: Option<&TapeRow>, live: &Taping, signer: &Signer<'_>) -> Map<String, Value> {
+    let mut record = record(row, tape, live, signer);
     let end = row.end.as_deref();
     let sound =
         end.map(|end| json!({ "whatsapp": quality(&end.whatsapp), "destination": quality(&end.far) }));

@@ -253,10 +253,10 @@ pub(super) fn facts(tape: Option<&TapeRow>, signer: &Signer<'_>) -> Map<String, 
     facts.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
 }
 
-/// `recording` of a call: what was asked, what was answered, and what was kept.
-pub(super) fn part(row: &CallRow, tape: Option<&TapeRow>) -> Value {
+/// `recording` of a call: what was asked, what was answered, and what was kept. `live`: how it goes, while it does.
+pub(super) fn part(row: &CallRow, tape: Option<&TapeRow>, live: Option<&str>) -> Value {
     let told: Option<&RecordingPart> = row.end.as_deref().and_then(|end| end.tape.as_deref());
-    if told.is_none() && tape.is_none() {
+    if told.is_none() && tape.is_none() && live.is_none() {
         return Value::Null;
     }
     let none = Finished::default();
@@ -279,7 +279,7 @@ pub(super) fn part(row: &CallRow, tape: Option<&TapeRow>) -> Value {
         "prompt": told.map(|part| part.prompt.as_str()).filter(|prompt| !prompt.is_empty()),
         "promptedAt": maybe(told.and_then(|part| part.prompted_at)),
         "announcedToBoth": told.map(|part| part.announced_to_both),
-        "state": state,
+        "state": live.unwrap_or(state),
         "outcome": outcome.as_str(),
         "error": file.error,
         "beganAt": maybe(tape.map(|tape| tape.began_at).or(told.and_then(|part| part.began_at))),

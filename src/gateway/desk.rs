@@ -231,6 +231,8 @@ pub struct CallView {
     pub offered_at: Wall,
     /// When both ends could first hear each other.
     pub answered_at: Option<Wall>,
+    /// How its recording goes: `asking`, `running`, `paused`.
+    pub recording: Option<&'static str>,
 }
 
 /// A trunk, for people and programs.
@@ -376,6 +378,7 @@ impl Gateway {
                 destination: live.destination.clone(),
                 offered_at: live.call.offered().wall,
                 answered_at: live.call.answered(),
+                recording: live.taping.word(),
             })
             .collect()
     }

@@ -34,6 +34,18 @@ pub enum TapeState {
     Over,
 }
 
+impl TapeState {
+    /// The word in the API, as long as there is something to tell: stable.
+    pub const fn word(self) -> Option<&'static str> {
+        match self {
+            TapeState::Asking => Some("asking"),
+            TapeState::Running { paused: false } => Some("running"),
+            TapeState::Running { paused: true } => Some("paused"),
+            TapeState::None | TapeState::Over => None,
+        }
+    }
+}
+
 impl Live {
     /// When the record is written even if the recorder has said nothing: only once the sound is gone.
     pub fn tape_deadline(&self) -> Option<Tick> {

@@ -371,6 +371,36 @@ fn calls_asks_for_what_was_wanted_and_turns_the_pages() {
 }
 
 #[test]
+fn a_running_call_shows_whether_it_is_recorded_right_now() {
+    let ids = ["call_a", "call_b", "call_c", "call_d", "call_e"];
+    let mut running = page(&ids, None);
+    for (n, state) in ["asking", "running", "paused", "failed"].into_iter().enumerate() {
+        for (key, value) in [
+            ("status", json!("answered")),
+            ("endReason", json!(null)),
+            ("recording", json!({ "state": state })),
+        ] {
+            running["calls"][n][key] = value;
+        }
+    }
+    // The call is over, and its file is being finished.
+    running["calls"][4]["endedAt"] = json!("2026-11-22T10:01:07.000Z");
+    running["calls"][4]["recording"] = json!({ "state": "running" });
+    let gateway = Played::new(vec![(200, running)]);
+    let (_, out, _) = gateway.watrunk(&["calls"]);
+    let status = |line: &str| line.get(75..101).unwrap_or_default().trim().to_owned();
+    let shown: Vec<String> = out.lines().skip(1).map(status).collect();
+    let expected = [
+        "answered, asked to record",
+        "answered, recorded",
+        "answered, recording paused",
+        "answered",
+        "ended",
+    ];
+    assert_eq!(shown, expected, "{out}");
+}
+
+#[test]
 fn calls_without_a_gateway_are_read_from_the_file_and_that_is_said() {
     let key = "[[http.key]]\nname = \"ops\"\nkey = \"sk_0123456789abcdef\"\nrole = \"admin\"\n";
     // A port where nobody listens: it was free a moment ago.

@@ -9,11 +9,12 @@ use sha2::{Digest as _, Sha256};
 
 use super::fake::{ADMIN, FILE, Got, House, OPERATOR, READER, START, record, request, running};
 use crate::call::leg::{Direction, Why};
+use crate::call::record::PlacedBy;
 use crate::call::recording::{Consent, Finished, Outcome, RecordingPart};
 use crate::clock::Wall;
 use crate::control::links::Signer;
 use crate::control::{Told, events};
-use crate::gateway::desk::{Answer, Command, Refusal};
+use crate::gateway::desk::{Answer, CallView, Command, Refusal};
 use crate::ledger::{Billing, TapeRow, TapeState};
 
 const PATH: &str = "/v1/calls/call_1/recording";
@@ -348,6 +349,14 @@ async fn where_there_is_no_recording_it_is_said_why() {
     over(&house, "plain", None);
     over(&house, "declined", with(&|part| part.consent = Consent::Declined));
     over(&house, "short", with(&|part| part.consent = Consent::Unfinished));
+    over(
+        &house,
+        "promptless",
+        with(&|part| {
+            part.consent = Consent::Unfinished;
+            part.file.error = Some("there is no prompt".to_owned());
+        }),
+    );
     over(&house, "silent", with(&|_| {}));
     over(&house, "full", with(&|part| part.file.error = Some("the disk is full".to_owned())));
     for id in ["finishing", "failed", "moved"] {
@@ -378,6 +387,7 @@ async fn where_there_is_no_recording_it_is_said_why() {
         ("plain", 404, "was not recorded", json!(null)),
         ("declined", 404, "did not agree", json!("none")),
         ("short", 404, "before the prompt did", json!("none")),
+        ("promptless", 404, "there is no prompt", json!("none")),
         ("silent", 404, "nothing was said", json!("none")),
         ("full", 404, "the disk is full", json!("none")),
         ("failed", 404, "no space left", json!("failed")),
@@ -445,6 +455,48 @@ async fn a_recording_outlives_the_history_of_its_call() {
     assert_eq!(house.get("/v1/calls/call_9").await.status, 404);
     assert_eq!(house.get("/v1/whatsapp/calls/call_9/recording?accountId=fresh").await.status, 404);
     assert_eq!(house.ask(ADMIN, "DELETE", "/v1/calls/call_9/recording", None).await.status, 200);
+}
+
+#[tokio::test]
+async fn a_running_call_tells_how_its_recording_goes() {
+    let house = House::new();
+    let row = |id: &str| crate::call::record::Running {
+        recording: true,
+        ..running(id, START.0, Direction::Inbound)
+    };
+    house.fake.ledger(|ledger| {
+        ledger.note(&row("call_1")).unwrap();
+        ledger.tape_begun(&tape("call_2")).unwrap();
+        ledger.note(&row("call_2")).unwrap();
+    });
+    let view = |id: &str, recording| CallView {
+        id: id.to_owned(),
+        wacid: String::new(),
+        number: "support".to_owned(),
+        direction: Direction::Inbound,
+        placed_by: PlacedBy::User,
+        state: "talking",
+        from: String::new(),
+        to: String::new(),
+        destination: String::new(),
+        offered_at: START,
+        answered_at: Some(START),
+        recording,
+    };
+    for (one, other) in [(Some("asking"), Some("paused")), (None, Some("running")), (None, None)] {
+        for path in ["/v1/calls/call_1", "/v1/calls/call_2", "/v1/calls"] {
+            house.fake.says(Ok(Answer::Calls(vec![view("call_1", one), view("call_2", other)])));
+            let got = house.get(path).await.json();
+            let calls = got["calls"].as_array().cloned().unwrap_or_else(|| vec![got["call"].clone()]);
+            for call in calls {
+                let expected = match call["_id"] == "call_1" {
+                    true => json!(one),
+                    false => json!(other.unwrap_or("running")),
+                };
+                assert_eq!(call["recording"].get("state").unwrap_or(&json!(null)), &expected, "{call}");
+            }
+        }
+    }
 }
 
 #[tokio::test]

@@ -211,15 +211,21 @@ fn a_program_pauses_a_recording_that_runs_and_no_other() {
         story.tell(Input::Asked { ticket: Ticket(1), command: record(on) });
         story.told.pop_front().expect("an answer").1
     };
+    let shown = |story: &Story| story.gateway.view_calls()[0].recording;
     story.tape_says(call, TapeNews::Prompted);
+    assert_eq!(shown(&story), Some("asking"));
     assert_eq!(asked(&mut story, false), Err(Refusal::NotNow { state: "asking for consent" }));
     story.tape_says(call, TapeNews::Answered(Consent::Agreed));
     assert_eq!(asked(&mut story, false), Ok(Answer::Recording { id: id.clone(), paused: true }));
     assert!(matches!(story.lines.pop_front(), Some((_, LineOrder::PauseTape(true)))));
+    assert_eq!(shown(&story), Some("running"), "until the line says that it has paused");
+    story.tape_says(call, TapeNews::Paused(true));
+    assert_eq!(shown(&story), Some("paused"));
     assert_eq!(asked(&mut story, true), Ok(Answer::Recording { id: id.clone(), paused: false }));
     assert!(matches!(story.lines.pop_front(), Some((_, LineOrder::PauseTape(false)))));
     story.tell(Input::Tape { call, event: TapeEvent::Failed("the disk is full".into()) });
     assert_eq!(asked(&mut story, false), Err(Refusal::NotNow { state: "not recording" }));
+    assert_eq!(shown(&story), None);
 }
 
 #[test]
