@@ -19,6 +19,7 @@ mod mint;
 pub mod mux;
 mod outbox;
 pub mod peer;
+mod ports;
 mod prompts;
 pub mod random;
 mod recorder;

@@ -18,15 +18,16 @@ use webrtc::media_stream::track_remote::{TrackRemote, TrackRemoteEvent};
 use super::agent::{Agent, Happened};
 use super::capture::Capture;
 use super::host::{self, Beat};
-use super::mux::{Port, Seat};
+use super::mux::Seat;
 use super::peer::{Dtls, Mouth, Peer, PeerEvent, PeerSettings};
+use super::ports::{Ports, own_addresses, pair, reachable};
 use super::prompts::Prompts;
 use super::recorder::{Begin, Recorder};
 use super::{clock, random, sock};
 use crate::agent::AgentEvent;
 use crate::call::record::Quality;
 use crate::config::DtlsRole;
-use crate::config::{MediaConfig, PortRange};
+use crate::config::MediaConfig;
 use crate::gateway::line::{Line, Silence, TapeNews};
 use crate::gateway::{
     CallKey, FarSound, Input, LineEvent, LineOrder, LineSetup, Secret, TapeEvent, TapeSetup, WebRtc,
@@ -38,9 +39,6 @@ use crate::whatsapp::sdp::{Kind, Place};
 
 /// Orders that may wait for one call: it gets a handful in its life.
 const ORDERS: usize = 16;
-
-/// Pairs of ports that are tried before a call is refused.
-const PAIRS_TRIED: usize = 50;
 
 /// How often WhatsApp's receiver reports are looked at.
 const LOSS_PERIOD: Duration = Duration::from_secs(5);
@@ -213,60 +211,6 @@ impl Sound {
     }
 }
 
-/// One sound thread's WebRTC ports: the first stays, the others come and go with their calls.
-struct Ports {
-    media: MediaConfig,
-    mine: Vec<u16>,
-    bound: Vec<(Arc<Port>, tokio::task::JoinHandle<()>)>,
-}
-
-impl Ports {
-    fn new(media: &MediaConfig, index: usize, count: usize) -> Ports {
-        let PortRange { first, last } = media.webrtc_ports;
-        let mine = (first..=last).skip(index).step_by(count).collect();
-        Ports { media: media.clone(), mine, bound: Vec::new() }
-    }
-
-    /// A place for a call with these remote candidates: on the first port that has none of them. For a call
-    /// without, on a port where there is no other: [`Seat::add_remotes`] tells them when they have come.
-    fn seat(&mut self, ufrag: &str, remotes: &[SocketAddr]) -> Result<(Arc<Seat>, u16), String> {
-        if self.bound.len() > 1 {
-            let mut first = true;
-            self.bound.retain(|(port, pump)| {
-                let keep = std::mem::take(&mut first) || port.load() > 0;
-                if !keep {
-                    pump.abort();
-                }
-                keep
-            });
-        }
-        if let Some((port, _)) = self.bound.iter().find(|(port, _)| !port.collides(remotes)) {
-            return Ok((port.seat(ufrag, remotes), port.number()));
-        }
-        let port = self.bind()?;
-        Ok((port.seat(ufrag, remotes), port.number()))
-    }
-
-    fn bind(&mut self) -> Result<Arc<Port>, String> {
-        let mut last = "every port of webrtc_ports is in use".to_owned();
-        for number in &self.mine {
-            if self.bound.iter().any(|(port, _)| port.number() == *number) {
-                continue;
-            }
-            let address = SocketAddr::new(self.media.listen_ip, *number);
-            match Port::bind(address, self.media.dscp) {
-                Ok(port) => {
-                    let pump = tokio::spawn(Arc::clone(&port).pump());
-                    self.bound.push((Arc::clone(&port), pump));
-                    return Ok(port);
-                }
-                Err(error) => last = format!("UDP port {address} can't be bound: {error}"),
-            }
-        }
-        Err(last)
-    }
-}
-
 fn thread(
     shared: &Arc<Shared>,
     index: usize,
@@ -401,7 +345,7 @@ async fn open<F: Future<Output = ()>>(
         Some(public) => vec![Place { ip: public, port, kind: Kind::Host }],
         None => own.iter().map(|ip| Place { ip: *ip, port, kind: Kind::Host }).collect(),
     };
-    let (rtp, rtcp) = pair(shared, media)?;
+    let (rtp, rtcp) = pair(&shared.next_pair, media)?;
     let towards = match (shared.settings.sip_public_ip, media.listen_ip.is_unspecified()) {
         (Some(public), _) => public,
         // Without a PBX nobody will ever be told.
@@ -439,11 +383,6 @@ async fn open<F: Future<Output = ()>>(
     Ok(Open { line, peer, mouth, seat, rtp, rtcp, id: setup.id.as_str().into(), here: rtp_address })
 }
 
-/// The candidates that a socket bound to `listen_ip` can reach.
-fn reachable(remotes: &[SocketAddr], listen_ip: IpAddr) -> Vec<SocketAddr> {
-    remotes.iter().copied().filter(|remote| listen_ip.is_ipv6() || remote.is_ipv4()).collect()
-}
-
 /// Meta's answer to our offer: the port may be shared from now on, and ICE begins. Says what is wrong, if anything.
 async fn take_answer(
     peer: &Peer,
@@ -466,38 +405,6 @@ async fn take_answer(
             Some("the WebRTC stack does not take Meta's answer")
         }
     }
-}
-
-/// Our addresses for candidates: never empty.
-fn own_addresses(media: &MediaConfig) -> Vec<IpAddr> {
-    if !media.listen_ip.is_unspecified() {
-        return vec![media.listen_ip];
-    }
-    let mut found: Vec<IpAddr> =
-        sock::host_addresses().into_iter().filter(|ip| media.listen_ip.is_ipv6() || ip.is_ipv4()).collect();
-    if found.is_empty() {
-        found.push(IpAddr::from([127, 0, 0, 1]));
-    }
-    found
-}
-
-/// An even RTP port and the odd RTCP port above it (RFC 3550 §11).
-fn pair(shared: &Shared, media: &MediaConfig) -> Result<(UdpSocket, UdpSocket), String> {
-    let pairs = media.rtp_ports.pairs().max(1);
-    let even = media.rtp_ports.first.next_multiple_of(2);
-    let mut last = String::new();
-    for _ in 0..PAIRS_TRIED.min(pairs) {
-        let nth = shared.next_pair.fetch_add(1, Ordering::Relaxed) % pairs;
-        let port = even + u16::try_from(nth * 2).unwrap_or(0);
-        let bind = |port: u16| {
-            sock::udp(SocketAddr::new(media.listen_ip, port), media.dscp).and_then(UdpSocket::from_std)
-        };
-        match bind(port).and_then(|rtp| Ok((rtp, bind(port + 1)?))) {
-            Ok(pair) => return Ok(pair),
-            Err(error) => last = format!("{port}: {error}"),
-        }
-    }
-    Err(format!("no free pair of ports in rtp_ports ({last})"))
 }
 
 /// The loop of a line: orders, ticks and packets, until it is told to close.
@@ -563,11 +470,6 @@ async fn run<F: Future<Output = ()>>(
                         tell(over).await;
                     }
                 }
-                // A prompt that nobody can hear yet is no prompt: there may be an answer before there is a way to the user.
-                Some(Told::Record(setup, clip)) if connected => {
-                    line.record(setup.terms, clip);
-                    tape = Some(setup);
-                }
                 Some(Told::Record(setup, clip)) => prompt = Some((setup, clip)),
                 Some(Told::Order(LineOrder::PauseTape(paused))) => line.pause(paused),
                 Some(Told::Order(LineOrder::FarDigit(digit))) => line.far_pressed(digit),
@@ -626,10 +528,6 @@ async fn run<F: Future<Output = ()>>(
             event = peer.events.recv(), if stack_lives => match event {
                 Some(PeerEvent::Connected) => {
                     connected = true;
-                    if let Some((setup, clip)) = prompt.take() {
-                        line.record(setup.terms, clip);
-                        tape = Some(setup);
-                    }
                     tell(LineEvent::Connected).await;
                 }
                 Some(PeerEvent::Lost(what)) => tell(LineEvent::Lost(what)).await,
@@ -676,6 +574,11 @@ async fn run<F: Future<Output = ()>>(
                     line.user_loss(loss);
                 }
             }
+        }
+        // A prompt that nobody can hear yet is no prompt: there may be an answer before there is a way to the user.
+        if let Some((setup, clip)) = prompt.take_if(|_| connected) {
+            line.record(setup.terms, clip);
+            tape = Some(setup);
         }
         while let Some(news) = line.tape_news() {
             if let (TapeNews::Answered(consent), Some(setup)) = (news, tape.as_deref()) {
