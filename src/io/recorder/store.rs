@@ -93,8 +93,12 @@ impl Store for Folder {
             .create_new(true)
             .mode(0o600)
             .custom_flags(libc::O_NOFOLLOW)
-            .open(path)?;
-        self.sync()?;
+            .open(&path)?;
+        if let Err(error) = self.sync() {
+            // It is tried again, and must not be there then.
+            let _ = fs::remove_file(path);
+            return Err(error);
+        }
         Ok(Box::new(file))
     }
 

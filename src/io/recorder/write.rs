@@ -116,9 +116,11 @@ struct Open {
     of: Opening,
     /// As the ledger has it.
     row: TapeRow,
-    file: Box<dyn Sheet>,
-    head: usize,
-    /// Bytes that have been written and synced.
+    /// `None`: the disk has not let it be made yet.
+    file: Option<Box<dyn Sheet>>,
+    /// Its first bytes, as long as nothing else is known.
+    head: Vec<u8>,
+    /// Bytes that have been written and synced; 0: not even the head.
     bytes: u64,
     /// Ticks of them.
     ticks: u64,
@@ -167,38 +169,12 @@ impl Writer {
         }
     }
 
-    /// A file is made.
-    pub fn begin(&mut self, opening: Opening, now: Now) {
-        match self.create(&opening) {
-            Ok((file, head)) => self.begun(opening, file, head, now),
-            Err((cause, why)) => {
-                opening.reel.refuse();
-                lock(&self.shared.active).remove(&opening.label.id);
-                self.shared.failed(opening.call, cause, &why);
-            }
-        }
-    }
-
-    fn create(&self, opening: &Opening) -> Result<(Box<dyn Sheet>, usize), (Cause, String)> {
-        let least = self.shared.settings().min_free_mib;
-        let free = self.store.free().map_err(|error| (Cause::Create, cant_make(&error)))? >> 20;
-        if free < least {
-            return Err((Cause::Room, format!("{free} MiB are free on the disk, {least} must stay free")));
-        }
-        let head = opening
-            .head(Outcome::Running, 0, 0, 0, 0)
-            .map_err(|error| (Cause::Coder, format!("it can't be encrypted: {error}")))?;
-        let name = format!("{}{PART}", opening.name());
-        let file = self.store.create(&name).map_err(|error| (Cause::Create, cant_make(&error)))?;
-        if let Err(error) = file.write_at(&head, 0).and_then(|()| file.sync()) {
-            // It says nothing yet.
-            let _ = self.store.remove(&name);
-            return Err((Cause::Create, cant_make(&error)));
-        }
-        Ok((file, head.len()))
-    }
-
-    fn begun(&mut self, of: Opening, file: Box<dyn Sheet>, head: usize, now: Now) {
+    /// A file is to be made, now or as soon as the disk lets it be.
+    pub fn begin(&mut self, of: Opening, now: Now) {
+        let head = match self.head(&of) {
+            Ok(head) => head,
+            Err((cause, why)) => return self.refuse(&of, cause, &why),
+        };
         let row = TapeRow {
             number: of.label.number.clone(),
             account: of.account.clone(),
@@ -208,6 +184,59 @@ impl Writer {
             upload: if of.upload { UploadState::Waiting } else { UploadState::None },
             ..TapeRow::begun(&of.label.id, of.name(), of.label.form.word(), of.label.began)
         };
+        self.open.push(Open {
+            of,
+            row,
+            file: None,
+            head,
+            bytes: 0,
+            ticks: 0,
+            count: 0,
+            blocks: VecDeque::new(),
+            end: None,
+            trouble: None,
+            kept: None,
+        });
+    }
+
+    /// The file's first bytes, if there may be one. A disk that does not say how much is free is asked for the file.
+    fn head(&self, of: &Opening) -> Result<Vec<u8>, (Cause, String)> {
+        let least = self.shared.settings().min_free_mib;
+        match self.store.free().map(|bytes| bytes >> 20) {
+            Ok(free) if free < least => {
+                Err((Cause::Room, format!("{free} MiB are free on the disk, {least} must stay free")))
+            }
+            Ok(_) | Err(_) => of
+                .head(Outcome::Running, 0, 0, 0, 0)
+                .map_err(|error| (Cause::Coder, format!("it can't be encrypted: {error}"))),
+        }
+    }
+
+    /// There is no file, and none to come.
+    fn refuse(&self, of: &Opening, cause: Cause, why: &str) {
+        of.reel.refuse();
+        lock(&self.shared.active).remove(&of.label.id);
+        self.shared.failed(of.call, cause, why);
+    }
+
+    /// The file is made, with its head on the disk, if it isn't yet.
+    fn make(&self, open: &mut Open) -> io::Result<()> {
+        if open.file.is_none() {
+            open.file = Some(self.store.create(&format!("{}{PART}", open.of.name()))?);
+        }
+        if open.bytes == 0 {
+            let file = open.sheet()?;
+            file.write_at(&open.head, 0)?;
+            file.sync()?;
+            open.bytes = open.head.len() as u64;
+            self.note(&open.row);
+            self.shared.hall.tell(open.of.call, TapeEvent::Begun);
+        }
+        Ok(())
+    }
+
+    /// The ledger hears of it: what is found after a power cut is as it says.
+    fn note(&self, row: &TapeRow) {
         let (shared, noted) = (self.shared.clone(), row.clone());
         let noted = self.shared.books.later(move |ledger| {
             if let Err(error) = ledger.tape_begun(&noted)
@@ -219,20 +248,6 @@ impl Writer {
         if !noted && self.shared.may_say(Cause::Ledger) {
             tracing::warn!("a recording's row is not written: too much waits for the ledger");
         }
-        self.shared.hall.tell(of.call, TapeEvent::Begun);
-        self.open.push(Open {
-            of,
-            row,
-            file,
-            head,
-            bytes: head as u64,
-            ticks: 0,
-            count: 0,
-            blocks: VecDeque::new(),
-            end: None,
-            trouble: None,
-            kept: None,
-        });
     }
 
     /// What waits is written, one file after the other; what is over is closed.
@@ -267,6 +282,14 @@ impl Writer {
                 let since = open.trouble.as_ref().map_or(now.tick, |trouble| trouble.since);
                 open.trouble = Some(Trouble { since, again: now.tick + AGAIN, said: error.to_string() });
                 if open.end.is_some() && (now.tick.since(since) >= PATIENCE || self.shared.leaving()) {
+                    if open.bytes == 0 {
+                        if open.file.take().is_some() {
+                            // It says nothing.
+                            let _ = self.store.remove(&format!("{}{PART}", open.of.name()));
+                        }
+                        self.refuse(&open.of, Cause::Create, &format!("the file can't be made: {error}"));
+                        return false;
+                    }
                     self.give_up(open, now);
                 }
             }
@@ -276,16 +299,18 @@ impl Writer {
 
     /// Writes what waits, and closes the file if that was all.
     fn advance(&self, open: &mut Open, now: Now) -> io::Result<()> {
+        self.make(open)?;
         let blocks = open.blocks.len();
         if blocks > 0 {
             // What a failed sync has left in the disk's cache may be gone: all of it is written again then.
             let (mut at, mut ticks) = (open.bytes, 0);
+            let file = open.sheet()?;
             for block in &open.blocks {
-                open.file.write_at(&block.bytes, at)?;
+                file.write_at(&block.bytes, at)?;
                 at += block.bytes.len() as u64;
                 ticks += block.ticks;
             }
-            open.file.sync()?;
+            file.sync()?;
             let written = usize::try_from(at - open.bytes).unwrap_or(usize::MAX);
             open.of.reel.written(ticks, written);
             open.count = open.count.saturating_add(u32::try_from(blocks).unwrap_or(u32::MAX));
@@ -325,12 +350,12 @@ impl Writer {
         };
         let (paused, lost) = (end.paused.min(open.ticks), end.lost.min(open.ticks));
         let head = open.of.head(outcome, open.ticks, paused, lost, open.count)?;
-        if head.len() == open.head {
-            open.file.write_at(&head, 0)?;
+        if head.len() == open.head.len() {
+            open.sheet()?.write_at(&head, 0)?;
         } else {
             tracing::error!(call = %open.of.label.id, "a recording's head has another length: this is a bug, the old one stays");
         }
-        open.file.sync()?;
+        open.sheet()?.sync()?;
         self.store.rename(&part, &name)?;
         let cut_off = (missing > 0).then(|| format!("its last {} ms are missing", millis(missing)));
         let finished = Finished {
@@ -367,15 +392,16 @@ impl Writer {
 
     /// Cuts off what was written by halves.
     fn shorten(&self, open: &mut Open) -> io::Result<()> {
-        open.file.cut(open.bytes)?;
+        let file = open.sheet()?;
+        file.cut(open.bytes)?;
         if open.of.label.form.kind == Kind::Ogg && open.of.seal.is_none() && open.ticks > 0 {
-            let mut reading = Reading::new(&*open.file, open.bytes);
+            let mut reading = Reading::new(file, open.bytes);
             let whole = tape::whole(&open.of.label.form, &mut reading)?;
             // In the last block that the disk has given us there is mostly room for it. If not, players do without.
-            if open.file.write_at(&whole.closing, whole.bytes).is_ok() {
+            if file.write_at(&whole.closing, whole.bytes).is_ok() {
                 open.bytes = whole.bytes + whole.closing.len() as u64;
             } else {
-                open.file.cut(open.bytes)?;
+                file.cut(open.bytes)?;
             }
         }
         Ok(())
@@ -396,6 +422,10 @@ impl Writer {
 }
 
 impl Open {
+    fn sheet(&self) -> io::Result<&dyn Sheet> {
+        self.file.as_deref().ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+
     /// All that went wrong, in words.
     fn said(&self, end: &End, more: Option<String>) -> Option<String> {
         let trouble = self.trouble.as_ref().map(|trouble| trouble.said.clone());
@@ -407,8 +437,4 @@ impl Open {
         let expires_at = expires(now.wall, self.of.keep_days);
         Kept { call: Some(self.of.call), row: self.row.clone(), finished, state, expires_at }
     }
-}
-
-fn cant_make(error: &io::Error) -> String {
-    format!("the file can't be made: {error}")
 }

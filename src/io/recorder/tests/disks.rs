@@ -162,13 +162,54 @@ fn without_room_no_recording_begins_and_the_line_is_told() {
 }
 
 #[test]
-fn a_folder_that_can_not_be_written_is_told_in_words() {
+fn a_disk_that_lets_no_file_be_made_just_now_is_asked_again() {
+    for (seconds, outcome, lost) in [(20, Outcome::Complete, 0..1), (120, Outcome::Gaps, 85_000..95_000)] {
+        let mut story = Story::new();
+        story.card.die(true);
+        let call = story.record("call_1", PCM);
+        story.talk(seconds);
+        assert!(!story.is_refused(call) && story.heard().is_empty());
+        let waiting = story.drain.waiting();
+        assert!(waiting <= (LONGEST + 100, LARGEST), "{waiting:?}");
+        story.card.die(false);
+        story.talk(20);
+        assert!(matches!(story.heard().as_slice(), [(_, TapeEvent::Begun)]));
+        let finished = end(&mut story, call);
+        assert_eq!((finished.outcome, finished.millis), (outcome, (seconds + 20) * 1_000));
+        assert!(lost.contains(&finished.lost_millis), "{}", finished.lost_millis);
+        assert_eq!(story.row("call_1").state, TapeState::Kept);
+        let (left, _) = sides(&story.card.bytes("call_1.wav"));
+        assert_eq!(left.len() as u64, finished.millis * 8);
+        assert!(strength(&left[..80_000], 440.0, 8_000.0) > 7_900.0, "it has its beginning");
+    }
+}
+
+#[test]
+fn a_folder_that_can_not_be_written_is_told_in_words_after_the_call() {
     let mut story = Story::new();
     story.card.die(true);
-    story.record("call_1", PCM);
-    story.talk(1);
+    let call = story.record("call_1", PCM);
+    story.talk(60);
+    story.hang_up(call);
+    story.wait(40);
     let why = story.failed();
     assert!(why.contains("can't be made") && why.contains("Input/output error"), "{why}");
+    assert_eq!(story.drain.waiting().1, 0, "nothing waits any more");
+    assert!(story.shared.active.lock().unwrap().is_empty());
+}
+
+#[test]
+fn a_file_that_got_no_head_leaves_nothing() {
+    let mut story = Story::new();
+    story.shared.settings.lock().unwrap().min_free_mib = 0;
+    story.card.put("movie", &[0; 1_000], TODAY);
+    story.card.fill();
+    let call = story.record("call_1", PCM);
+    story.talk(5);
+    story.hang_up(call);
+    story.wait(40);
+    assert!(story.failed().contains("No space left"));
+    assert_eq!(story.card.names(), ["movie"]);
 }
 
 #[test]

@@ -160,6 +160,7 @@ fn a_recording_of_this_life_is_not_taken_for_one_that_was_cut_off() {
     while let Ok(opening) = story.opened.try_recv() {
         story.writer.begin(opening, story.now);
     }
+    story.writer.turn(story.now);
     assert_eq!(story.card.names(), ["call_1.wav.part"]);
     story.talk(3);
     assert_eq!(story.card.names(), ["call_1.wav.part"]);
