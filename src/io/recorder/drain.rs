@@ -276,7 +276,8 @@ impl Track {
             },
         };
         self.sealed += 1;
-        self.reel.put(Block { bytes, ticks });
+        let silent = (self.tape.paused_ticks(), self.tape.lost_ticks());
+        self.reel.put(Block { bytes, ticks, silent });
     }
 
     /// Nothing more comes. What the disk has no room for is left out.

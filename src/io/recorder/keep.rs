@@ -327,8 +327,9 @@ impl Keeper {
             outcome: Outcome::Interrupted,
             millis: super::millis(ticks.unwrap_or_default()),
             bytes,
+            sha256: String::new(),
             error: Some("the process was cut off when the file was finished".to_owned()),
-            ..Finished::default()
+            ..row.finished.clone()
         }
     }
 

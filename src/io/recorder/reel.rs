@@ -13,12 +13,14 @@ pub const LONGEST: u64 = 1_500;
 pub const LARGEST: usize = 32 << 20;
 
 /// Some encoded sound: written whole or not at all.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Block {
     /// As they are to lie in the file.
     pub bytes: Vec<u8>,
     /// How long they play, in ticks of 20 ms.
     pub ticks: u64,
+    /// Of the recording up to here, silence because it was paused, and because something was missing.
+    pub silent: (u64, u64),
 }
 
 /// There is no more, and what it was.
@@ -150,9 +152,9 @@ mod tests {
     fn what_waits_is_counted_until_it_is_written_or_given_up() {
         let all = Arc::new(AtomicUsize::new(0));
         let (one, two) = (Reel::new(Arc::clone(&all)), Reel::new(Arc::clone(&all)));
-        one.put(Block { bytes: vec![0; 1_000], ticks: 50 });
-        one.put(Block { bytes: vec![0; 500], ticks: 25 });
-        two.put(Block { bytes: vec![0; 10], ticks: 1 });
+        one.put(Block { bytes: vec![0; 1_000], ticks: 50, ..Block::default() });
+        one.put(Block { bytes: vec![0; 500], ticks: 25, ..Block::default() });
+        two.put(Block { bytes: vec![0; 10], ticks: 1, ..Block::default() });
         assert_eq!((one.waiting(), all.load(Ordering::Relaxed)), (75, 1_510));
         let (blocks, end) = one.take();
         assert_eq!((blocks.len(), end), (2, None));

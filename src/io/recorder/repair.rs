@@ -118,13 +118,22 @@ pub fn mend(store: &dyn Store, part: &Part, row: &TapeRow) -> io::Result<Mended>
     }
     file.sync()?;
     store.rename(&part.file(), &part.name)?;
+    let (paused, lost) = silent(row, ticks);
     Ok(Mended::Kept(Finished {
         outcome: Outcome::Interrupted,
         millis: millis(ticks),
+        paused_millis: millis(paused),
+        lost_millis: millis(lost),
         bytes,
         error: Some("the process was cut off".to_owned()),
         ..Finished::default()
     }))
+}
+
+/// Ticks that were paused and that were lost of so many, as far as the row has heard of them.
+fn silent(row: &TapeRow, ticks: u64) -> (u64, u64) {
+    let before = &row.finished;
+    ((before.paused_millis / 20).min(ticks), (before.lost_millis / 20).min(ticks))
 }
 
 /// Its head can't be made anew without reading the old one, for which there is no key here.
@@ -144,7 +153,8 @@ fn plain(file: &dyn Sheet, long: u64, row: &TapeRow) -> io::Result<(u64, u64)> {
         return Ok((whole.bytes, 0));
     }
     let label = Label { id: row.call.clone(), number: row.number.clone(), form, began: row.began_at };
-    let head = label.head(Outcome::Interrupted, whole.ticks, 0, 0);
+    let (paused, lost) = silent(row, whole.ticks);
+    let head = label.head(Outcome::Interrupted, whole.ticks, paused, lost);
     let mut old = vec![0; 4];
     if file.read_at(&mut old, 0)? != 4 || !head.starts_with(&old) {
         return Err(strange("its head is not that of a recording"));

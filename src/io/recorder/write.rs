@@ -27,6 +27,9 @@ const AGAIN: Duration = Duration::from_secs(1);
 /// After the call, until it has refused for so long.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// How often the ledger hears of silence that goes on.
+const NOTED: Duration = Duration::from_secs(10);
+
 /// What a file that is not finished has at its end.
 pub const PART: &str = ".part";
 
@@ -126,6 +129,9 @@ struct Open {
     ticks: u64,
     /// How many blocks they were.
     count: u32,
+    /// How much of it is silent, and when the ledger is to hear of that although it still grows.
+    silent: (u64, u64),
+    next_note: Tick,
     /// What comes next.
     blocks: VecDeque<Block>,
     end: Option<End>,
@@ -192,6 +198,8 @@ impl Writer {
             bytes: 0,
             ticks: 0,
             count: 0,
+            silent: (0, 0),
+            next_note: now.tick + NOTED,
             blocks: VecDeque::new(),
             end: None,
             trouble: None,
@@ -233,6 +241,21 @@ impl Writer {
             self.shared.hall.tell(open.of.call, TapeEvent::Begun);
         }
         Ok(())
+    }
+
+    /// What was paused and what was lost up to here outlives a power cut too: the ledger hears of it as soon as it grows
+    /// no more.
+    fn count(&self, open: &mut Open, silent: (u64, u64), now: Now) {
+        let steady = std::mem::replace(&mut open.silent, silent) == silent;
+        let finished = &mut open.row.finished;
+        let (paused, lost) = (millis(silent.0), millis(silent.1));
+        if (finished.paused_millis, finished.lost_millis) != (paused, lost)
+            && (steady || now.tick >= open.next_note)
+        {
+            (finished.paused_millis, finished.lost_millis) = (paused, lost);
+            open.next_note = now.tick + NOTED;
+            self.note(&open.row);
+        }
     }
 
     /// The ledger hears of it: what is found after a power cut is as it says.
@@ -314,9 +337,11 @@ impl Writer {
             let written = usize::try_from(at - open.bytes).unwrap_or(usize::MAX);
             open.of.reel.written(ticks, written);
             open.count = open.count.saturating_add(u32::try_from(blocks).unwrap_or(u32::MAX));
+            let silent = open.blocks.back().map_or(open.silent, |last| last.silent);
             open.blocks.clear();
             open.bytes = at;
             open.ticks += ticks;
+            self.count(open, silent, now);
         }
         match open.end.clone() {
             Some(end) => self.close(open, &end, now),

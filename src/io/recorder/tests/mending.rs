@@ -65,6 +65,59 @@ fn a_file_that_was_cut_off_anywhere_plays_up_to_there() {
 }
 
 #[test]
+fn what_was_paused_and_what_was_lost_before_a_power_cut_is_told_after_it() {
+    for sealed in [false, true] {
+        let mut story = Story::new();
+        if sealed {
+            story.encrypt_to = vec![PUBLIC_KEY.to_owned()];
+        }
+        let call = story.record("call_1", PCM);
+        story.talk(3);
+        // The sound of a second never comes.
+        story.calls[call].at += 50;
+        for n in 0..250 {
+            if n % 5 == 0 {
+                story.turn();
+            }
+            let at = story.calls[call].at + n;
+            story.calls[call].slices.try_send(Slice { at, paused: true, ..Slice::default() }).unwrap();
+        }
+        story.calls[call].at += 250;
+        story.talk(3);
+        let mut story = story.again();
+        story.wait(1);
+        let row = story.row("call_1");
+        assert_eq!(row.finished.outcome, Outcome::Interrupted);
+        assert_eq!(
+            (row.finished.paused_millis, row.finished.lost_millis),
+            (5_000, 1_000),
+            "sealed: {sealed}"
+        );
+        let file = story.card.bytes(&row.file);
+        let says = b"paused: 5000 ms; lost: 1000 ms";
+        assert!(sealed || file.windows(says.len()).any(|bytes| bytes == says), "and its head");
+    }
+}
+
+#[test]
+fn a_pause_that_a_power_cut_ended_is_told_but_for_seconds() {
+    let mut story = Story::new();
+    let call = story.record("call_1", PCM);
+    story.talk(12);
+    for at in 600..2_000 {
+        story.calls[call].slices.try_send(Slice { at, paused: true, ..Slice::default() }).unwrap();
+        if at % 5 == 0 {
+            story.turn();
+        }
+    }
+    let mut story = story.again();
+    story.wait(1);
+    let finished = story.row("call_1").finished;
+    assert!((18_000..=28_000).contains(&finished.paused_millis), "{finished:?}");
+    assert!(finished.paused_millis + 12_000 <= finished.millis, "{finished:?}");
+}
+
+#[test]
 fn an_encrypted_file_that_was_cut_off_opens_up_to_there() {
     let mut story = Story::new();
     story.encrypt_to = vec![PUBLIC_KEY.to_owned()];
