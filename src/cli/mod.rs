@@ -21,7 +21,7 @@ use clap::{CommandFactory as _, Parser as _};
 
 use crate::clock::Wall;
 use crate::config::{Config, EXAMPLE, Fault, Note};
-use crate::io::clip;
+use crate::io::clip::Clips;
 
 use args::{Cli, ConfigVerb, Verb};
 
@@ -77,8 +77,8 @@ fn carry_out(verb: Verb, out: &mut dyn Write, err: &mut dyn Write) -> Result<(),
         Verb::Check(args) => {
             let found = read(Config::inspect(&args.config), &args.config, err)?;
             let mut outcome = changed(&found.notes, &args.config, err);
-            for fault in clip::unplayable(&found.config) {
-                let _ = writeln!(err, "{}: {fault}", args.config.display());
+            for fault in Clips::default().load(&found.config) {
+                let _ = writeln!(err, "{}", fault.in_file(&args.config));
                 outcome = Err(Failed);
             }
             let mut text = String::new();

@@ -239,7 +239,12 @@ fn a_prompt_that_is_no_sound_is_a_fault_before_the_first_call_needs_it() {
     std::fs::write(here.config(), text).unwrap();
     let (outcome, out, err) = watrunk(&["check", "--config", &here.config()]);
     assert_eq!(outcome, Err(Failed), "{out}{err}");
-    let begin = format!("{}: recording.consent_prompt {}: ", here.config(), prompt.display());
+    let line = GOOD.lines().count() + 2;
+    let begin = format!(
+        "{}:{line}: recording.consent_prompt: \"{}\" can't be played: ",
+        here.config(),
+        prompt.display()
+    );
     assert!(err.starts_with(&begin) && !out.contains(": ok"), "{out}{err}");
 }
 

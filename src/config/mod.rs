@@ -36,7 +36,7 @@ pub use recording::{
 pub use secret::{FileBeside, KeySecret, NamedTexts, Secret, SecretSource, SystemSecrets};
 pub use sections::{
     AgentConfig, Config, GatewayConfig, HttpConfig, HttpKey, MediaConfig, MintConfig, NumberConfig,
-    RateConfig, RateTier, SipConfig, SipTls, TrunkConfig, WebhookConfig, WhatsAppConfig,
+    RateConfig, RateTier, SipConfig, SipTls, SoundFile, TrunkConfig, WebhookConfig, WhatsAppConfig,
 };
 pub use template::{Placeholder, filled, filled_json, placeholders};
 pub use units::{

@@ -120,6 +120,7 @@ pub(super) fn clip(r: &mut Reader<'_>, s: &Section<'_>, key: &str, ends: &[&str]
             Fault::at(&at, format!("\"{shown}\" is no sound file of this kind, whatever its name says"))
                 .hint("make one with: ffmpeg -i IN -ac 1 -ar 8000 OUT.wav")
         } else {
+            r.sound_file(&file.path, at);
             return Some(file.path);
         };
     r.fault(fault);

@@ -43,6 +43,7 @@ pub(super) fn config(r: &mut Reader<'_>, root: &Section<'_>, board: &Board) -> C
         recording: recording::recording(r, &recording_at),
         webhooks: webhooks.iter().map(|s| hooks::webhook(r, s)).collect(),
         agent: hooks::agent(r, &agent),
+        sounds: r.take_sounds(),
     };
     let in_force = board::in_force(r, board, (&config.gateway, &gateway), (&config.media, &media));
     r.keep(in_force);

@@ -11,6 +11,7 @@ use super::fault::{Fault, Note, PLACEHOLDER, Place, nearest};
 use super::known;
 use super::money::amount;
 use super::secret::{FileBeside, Secret, SecretSource};
+use super::sections::SoundFile;
 
 /// Faults beyond this many are not kept: nobody reads them.
 const MAX_FAULTS: usize = 200;
@@ -56,6 +57,7 @@ pub(super) struct Reader<'a> {
     secrets_in_place: bool,
     sections: &'static [(&'static str, &'static [&'static str])],
     in_force: Vec<InForce>,
+    sounds: Vec<SoundFile>,
 }
 
 impl<'a> Reader<'a> {
@@ -70,6 +72,7 @@ impl<'a> Reader<'a> {
             secrets_in_place: false,
             sections: known::SECTIONS,
             in_force: Vec::new(),
+            sounds: Vec::new(),
         }
     }
 
@@ -81,6 +84,16 @@ impl<'a> Reader<'a> {
     /// Keeps what is in force, to be told with the outcome.
     pub fn keep(&mut self, in_force: Vec<InForce>) {
         self.in_force = in_force;
+    }
+
+    /// A key names a sound file that looks like one.
+    pub fn sound_file(&mut self, path: &Path, at: Place) {
+        self.sounds.push(SoundFile { path: path.to_owned(), at });
+    }
+
+    /// All that were named.
+    pub fn take_sounds(&mut self) -> Vec<SoundFile> {
+        std::mem::take(&mut self.sounds)
     }
 
     /// Runs `read` over the file's root table. Nothing is read from a file that isn't TOML: its faults are

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use rust_decimal::Decimal;
 
+use super::fault::{Fault, Place};
 use super::recording::{NumberRecording, RecordingConfig};
 use super::secret::{KeySecret, NamedTexts, Secret};
 use super::units::{
@@ -38,6 +39,23 @@ pub struct Config {
     pub webhooks: Vec<WebhookConfig>,
     /// `[agent]`
     pub agent: AgentConfig,
+    /// Every sound file that the other keys name, in no order.
+    pub sounds: Vec<SoundFile>,
+}
+
+/// A sound file, and the key that names it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SoundFile {
+    /// The file.
+    pub path: PathBuf,
+    pub(super) at: Place,
+}
+
+impl SoundFile {
+    /// What is wrong with it, at the key's place.
+    pub fn fault(&self, what: &str) -> Fault {
+        Fault::at(&self.at, format!("\"{}\" can't be played: {what}", self.path.display()))
+    }
 }
 
 /// `[gateway]`: the process.

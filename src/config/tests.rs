@@ -271,6 +271,7 @@ fn what_the_example_comments_out_as_defaults_are_the_defaults() {
     whole.media.threads = None;
     whole.sip.public_ip = None;
     whole.media.hold_clip = None;
+    whole.sounds.clear();
     whole.sip.tls = None;
     whole.trunks[0].allow.clear();
     whole.trunks[0].silence_seconds = None;

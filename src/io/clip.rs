@@ -1,51 +1,59 @@
-//! Sound from the operator's own files: the clip for held calls, and the prompt before a recording. Read once at start.
+//! Sound from the operator's own files: the clip for held calls, and the prompts before recordings.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::SystemTime;
 
-use crate::config::{Config, ConsentPrompt};
+use crate::config::{Config, Fault, SoundFile};
 use crate::media::Clip;
 use crate::media::prompt::{MOST_BYTES, read_clip};
 
-/// The sound that `media.hold_clip` names.
-///
-/// # Errors
-/// What is wrong with the file, in words.
-pub fn read(path: &Path) -> Result<Clip, String> {
-    read_for("media.hold_clip", path)
+/// Files that are kept decoded at most: one per number at the most usual.
+const FILES: usize = 64;
+
+/// What was read before, with the time of the last change: a file that is replaced is read anew.
+#[derive(Default)]
+pub struct Clips(BTreeMap<PathBuf, (Option<SystemTime>, Arc<Clip>)>);
+
+impl Clips {
+    /// The sound of this file.
+    ///
+    /// # Errors
+    /// What is wrong with it, in words.
+    pub fn get(&mut self, path: &Path) -> Result<Arc<Clip>, String> {
+        let changed = std::fs::metadata(path).and_then(|about| about.modified()).ok();
+        if let Some((then, known)) = self.0.get(path)
+            && *then == changed
+        {
+            return Ok(Arc::clone(known));
+        }
+        let clip = Arc::new(read(path)?);
+        if self.0.len() >= FILES {
+            self.0.pop_first();
+        }
+        self.0.insert(path.to_owned(), (changed, Arc::clone(&clip)));
+        Ok(clip)
+    }
+
+    /// Reads all that are configured, before a call needs them: what is wrong with them, each at its key.
+    pub fn load(&mut self, config: &Config) -> Vec<Fault> {
+        let read = |sound: &SoundFile| self.get(&sound.path).err().map(|why| sound.fault(&why));
+        config.sounds.iter().filter_map(read).collect()
+    }
 }
 
-/// The sound that this key of the configuration names.
-///
-/// # Errors
-/// What is wrong with the file, in words that begin with the key and the path.
-pub fn read_for(key: &str, path: &Path) -> Result<Clip, String> {
-    let said = |what: String| format!("{key} {}: {what}", path.display());
+fn read(path: &Path) -> Result<Clip, String> {
     let mut bytes = Vec::new();
     File::open(path)
         .and_then(|file| file.take(MOST_BYTES + 1).read_to_end(&mut bytes))
-        .map_err(|error| said(error.to_string()))?;
+        .map_err(|error| error.to_string())?;
     if bytes.len() as u64 > MOST_BYTES {
-        return Err(said(format!("it has more than {} MiB", MOST_BYTES / 1024 / 1024)));
+        return Err(format!("it has more than {} MiB", MOST_BYTES / 1024 / 1024));
     }
-    read_clip(&bytes).map_err(said)
-}
-
-/// What is wrong with the sounds that are configured, each by its key and path: all of it, before a call finds out.
-pub fn unplayable(config: &Config) -> Vec<String> {
-    let prompt = |prompt: &ConsentPrompt| match prompt {
-        ConsentPrompt::Builtin => None,
-        ConsentPrompt::File(path) => Some(path.clone()),
-    };
-    let clip = config.media.hold_clip.clone().map(|path| ("media.hold_clip", path));
-    let all = prompt(&config.recording.consent_prompt).map(|path| ("recording.consent_prompt", path));
-    let own = config.numbers.iter().filter_map(|number| number.recording_as.prompt.as_ref().and_then(prompt));
-    let mut named: Vec<(&str, PathBuf)> = clip.into_iter().chain(all).collect();
-    named.extend(own.map(|path| ("number.recording_prompt", path)));
-    named.sort();
-    named.dedup();
-    named.iter().filter_map(|(key, path)| read_for(key, path).err()).collect()
+    read_clip(&bytes)
 }
 
 #[cfg(test)]
@@ -53,14 +61,32 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ogg_is_taken_and_what_is_no_sound_is_refused_by_key_path_and_reason() {
-        let path = |name: &str| Path::new(env!("CARGO_MANIFEST_DIR")).join(name);
-        let clip = read(&path("src/media/prompt/en-ask.opus")).unwrap();
+    fn ogg_is_taken_and_what_is_no_sound_is_refused_with_the_reason() {
+        let mut clips = Clips::default();
+        let mut get = |name: &str| clips.get(&Path::new(env!("CARGO_MANIFEST_DIR")).join(name));
+        let clip = get("src/media/prompt/en-ask.opus").unwrap();
         assert!(clip.len_ticks() > 150);
+        assert!(Arc::ptr_eq(&clip, &get("src/media/prompt/en-ask.opus").unwrap()), "it is decoded once");
         for (name, why) in [("Cargo.toml", "neither WAV nor Ogg Opus"), ("gone.wav", "No such file")] {
-            let said = read_for("recording.consent_prompt", &path(name)).unwrap_err();
-            let begin = format!("recording.consent_prompt {}: ", path(name).display());
-            assert!(said.starts_with(&begin) && said.contains(why), "{said}");
+            let said = get(name).unwrap_err();
+            assert!(said.contains(why), "{said}");
         }
+    }
+
+    #[test]
+    fn a_file_that_is_replaced_is_read_anew() {
+        let path = std::env::temp_dir().join(format!("watrunk-clip-{}.opus", std::process::id()));
+        let prompts = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/media/prompt");
+        let mut clips = Clips::default();
+        let mut lengths = Vec::new();
+        for (name, seconds) in [("en-ask.opus", 1), ("en-announce.opus", 2)] {
+            std::fs::copy(prompts.join(name), &path).unwrap();
+            let file = File::options().write(true).open(&path).unwrap();
+            file.set_modified(SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(seconds)).unwrap();
+            lengths.push(clips.get(&path).unwrap().len_ticks());
+        }
+        std::fs::remove_file(&path).unwrap();
+        assert_ne!(lengths[0], lengths[1]);
+        assert!(clips.get(&path).is_err(), "and one that is gone is not played");
     }
 }

@@ -134,9 +134,11 @@ impl Running {
     /// # Errors
     /// What could not be had, in words.
     pub async fn start(config: Config, file: Option<PathBuf>) -> Result<Running, String> {
-        if let Some(fault) = clip::unplayable(&config).into_iter().next() {
-            return Err(fault);
+        let mut prompts = prompts::Prompts::default();
+        if let Some(fault) = prompts.files.load(&config).into_iter().next() {
+            return Err(fault.to_string());
         }
+        let hold_clip = config.media.hold_clip.as_deref().map(|path| prompts.files.get(path)).transpose()?;
         let state_dir = &config.gateway.state_dir;
         let said = |error: crate::ledger::LedgerError| format!("{}: {error}", state_dir.display());
         let ledger = Ledger::open(state_dir, clock::now().wall).map_err(said)?;
@@ -176,9 +178,10 @@ impl Running {
                 media: config.media.clone(),
                 sip_public_ip: config.sip.public_ip,
                 capture: Arc::clone(&capture),
-                hold_clip: config.media.hold_clip.as_deref().map(clip::read).transpose()?.map(Arc::new),
+                hold_clip,
                 recorder: recorder.clone(),
             },
+            prompts,
             to_gateway.clone(),
         )?;
         let graph = graph::Graph::new(&config.whatsapp, to_gateway.clone())?;
@@ -288,7 +291,14 @@ impl Running {
                         if let Input::PeerResolved { trunk, found } = &input {
                             self.trust(trunk, found);
                         }
-                        let moves = matches!(input, Input::PeerResolved { .. } | Input::Reload(_));
+                        let reload = matches!(input, Input::Reload(_));
+                        let moves = reload || matches!(input, Input::PeerResolved { .. });
+                        if reload {
+                            // A prompt that can't be played costs the recordings that need it, and no call.
+                            for fault in self.sound.read_prompts(&self.news.config()) {
+                                tracing::warn!("reload: {fault}");
+                            }
+                        }
                         self.step(|gateway| gateway.handle(input, clock::now()));
                         if moves {
                             self.admit();
@@ -468,10 +478,6 @@ fn reload_signals(
         while hangup.recv().await.is_some() {
             match Config::load(&path) {
                 Ok(config) => {
-                    // A prompt that can't be played costs the recordings that need it, and no call.
-                    for fault in clip::unplayable(&config) {
-                        tracing::warn!("reload: {fault}");
-                    }
                     let settings = Settings::from_config(&config);
                     news.replace(config);
                     let _ = to_gateway.send(Input::Reload(Box::new(settings))).await;

@@ -1,24 +1,19 @@
 //! The prompts that are played before a call is recorded: decoded once each, away from the sound threads.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::SystemTime;
 
-use super::clip;
+use super::clip::Clips;
 use crate::config::{ConsentMode, ConsentPrompt};
 use crate::gateway::TapeSetup;
 use crate::media::{Clip, prompt};
 
-/// Files that are kept decoded at most: one per number at the most usual.
-const FILES: usize = 64;
-
-/// Prompts that were played before.
+/// Prompts that were played before, and those of the operator that were read at the start.
 #[derive(Default)]
 pub struct Prompts {
     builtin: BTreeMap<(String, bool), Arc<Clip>>,
-    /// With the time of the last change: a file that is replaced is read anew.
-    files: BTreeMap<PathBuf, (Option<SystemTime>, Arc<Clip>)>,
+    /// The operator's own.
+    pub files: Clips,
 }
 
 impl Prompts {
@@ -41,18 +36,7 @@ impl Prompts {
                 Ok(clip)
             }
             ConsentPrompt::File(path) => {
-                let changed = std::fs::metadata(path).and_then(|about| about.modified()).ok();
-                if let Some((then, known)) = self.files.get(path)
-                    && *then == changed
-                {
-                    return Ok(Arc::clone(known));
-                }
-                let clip = Arc::new(clip::read_for("the prompt", path)?);
-                if self.files.len() >= FILES {
-                    self.files.pop_first();
-                }
-                self.files.insert(path.clone(), (changed, Arc::clone(&clip)));
-                Ok(clip)
+                self.files.get(path).map_err(|why| format!("the prompt {}: {why}", path.display()))
             }
         }
     }

@@ -26,8 +26,7 @@ use super::recorder::{Begin, Recorder};
 use super::{clock, random, sock};
 use crate::agent::AgentEvent;
 use crate::call::record::Quality;
-use crate::config::DtlsRole;
-use crate::config::MediaConfig;
+use crate::config::{Config, DtlsRole, Fault, MediaConfig};
 use crate::gateway::line::{Line, Silence, TapeNews};
 use crate::gateway::{
     CallKey, FarSound, Input, LineEvent, LineOrder, LineSetup, Secret, TapeEvent, TapeSetup, WebRtc,
@@ -113,7 +112,11 @@ impl Sound {
     ///
     /// # Errors
     /// When a port can't be bound or a thread can't be started, in words.
-    pub fn start(settings: SoundSettings, to_gateway: mpsc::Sender<Input>) -> Result<Sound, String> {
+    pub fn start(
+        settings: SoundSettings,
+        prompts: Prompts,
+        to_gateway: mpsc::Sender<Input>,
+    ) -> Result<Sound, String> {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let wanted = settings.media.threads.unwrap_or(cores).max(1);
         // Every thread has WebRTC ports of its own: no datagram ever crosses from one to another.
@@ -126,7 +129,7 @@ impl Sound {
             shared: Arc::clone(&shared),
             bound: Vec::new(),
             beats: Vec::new(),
-            prompts: Prompts::default(),
+            prompts,
         };
         for index in 0..count {
             let (jobs_in, jobs) = mpsc::unbounded_channel();
@@ -147,6 +150,11 @@ impl Sound {
             sound.loads.push(Arc::new(AtomicUsize::new(0)));
         }
         Ok(sound)
+    }
+
+    /// Other prompts may be configured now: they are read before a call needs them. What can't be played.
+    pub fn read_prompts(&mut self, config: &Config) -> Vec<Fault> {
+        self.prompts.files.load(config)
     }
 
     /// Each thread's sign of life.
