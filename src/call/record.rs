@@ -321,6 +321,12 @@ pub struct Record {
 impl Record {
     /// What remains of a call whose process died. When it did nobody knows, so no second of it is counted.
     pub fn interrupted(running: Running, found_at: Wall) -> Record {
+        let detail = "the gateway was cut off while the call ran".to_owned();
+        Record::of(running, found_at, Why::Interrupted, detail)
+    }
+
+    /// What is known of a call while it runs, and how it ended: nothing is counted yet.
+    pub fn of(running: Running, ended_at: Wall, why: Why, detail: String) -> Record {
         Record {
             id: running.id,
             wacid: running.wacid,
@@ -337,13 +343,13 @@ impl Record {
             answered_at: running.answered_at,
             connected_at: running.answered_at,
             transferred_at: running.transferred_at,
-            ended_at: found_at,
+            ended_at,
             talk_seconds: 0.0,
             billed_seconds: 0.0,
             recording: running.recording,
             placed_by: running.placed_by,
-            why: Why::Interrupted,
-            detail: "the gateway was cut off while the call ran".to_owned(),
+            why,
+            detail,
             sip_code: None,
             meta_code: None,
             errors: Vec::new(),

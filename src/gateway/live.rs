@@ -289,28 +289,9 @@ impl Live {
         self.recorded = true;
         let why = self.call.why().unwrap_or(Why::Fault);
         Record {
-            id: self.id.clone(),
-            wacid: self.wacid.clone(),
-            number: self.number.clone(),
-            account: self.account.clone(),
-            phone_number_id: self.phone_number_id.clone(),
-            direction: self.call.direction(),
-            placed_by: self.placed_by,
-            from: self.from.clone(),
-            profile_name: self.user.display().map(str::to_owned),
-            user_id: self.user.bsuid.clone(),
-            to: self.to.clone(),
-            destination: self.destination.clone(),
-            offered_at: self.call.offered().wall,
             connected_at: self.call.connected(),
-            answered_at: self.call.answered(),
-            transferred_at: self.transferred,
-            ended_at: now.wall,
             talk_seconds: self.call.over().unwrap_or_default().as_secs_f64(),
             billed_seconds: self.call.billed().as_secs_f64(),
-            recording: self.recording,
-            why,
-            detail: self.detail_of(why),
             sip_code: self.sip_code,
             meta_code: self.meta_code,
             errors: std::mem::take(&mut self.errors),
@@ -319,6 +300,7 @@ impl Live {
             agent: self.agent.take(),
             trunk: (!self.trunk_part.name.is_empty()).then(|| Box::new(std::mem::take(&mut self.trunk_part))),
             tape: self.tape.take(),
+            ..Record::of(self.running(), now.wall, why, self.detail_of(why))
         }
     }
 
