@@ -41,7 +41,11 @@ def test_what_a_power_cut_broke_off_plays_up_to_the_last_second_in_every_form(re
         recorders.change(box, FORMS.get(form, "sample_rate = 16000") + (f'\nencrypt_to = ["{age.public}"]' if form == "sealed" else ""))
         calls[form] = rings(box, "alaw", frames=tapes.sound.tone(USER, -10))
         talk(0.3)
-    talk(PROMPT_SECONDS + 3)
+    talk(PROMPT_SECONDS + 1)
+    paused = tapes.row(box, calls["sealed"])["_id"]
+    for way in ("--pause", "--resume"):
+        box.run("recording", paused, way)
+        talk(2)
     box.kill()
     cut = time.time()
     trunk_pbx.cli("channel request hangup all")         # the PBX has its own timers for a box that is gone
@@ -57,12 +61,14 @@ def test_what_a_power_cut_broke_off_plays_up_to_the_last_second_in_every_form(re
             path = tapes.opened(box, row, age.identity, tmp_path / "opened.wav")
         tape = players.both(path)
         _, ended = tapes.prompted(call)
-        print(f"{form}: {tape.seconds:.2f} s of {cut - ended:.2f} s, {part['seconds']} s on the record; {tapes.tones(tape)}")
+        print(f"{form}: {tape.seconds:.2f} s of {cut - ended:.2f} s, {part['seconds']} s on the record; "
+              + tapes.tones(tape, end=0.6 if form == "sealed" else -0.1))
         # What is being filled, the turns of the threads that write it, and what waits in the jitter buffers.
         assert cut - ended - 1.1 < tape.seconds < cut - ended + 0.3, "more than a second is missing"
         assert abs(part["seconds"] - tape.seconds) < 0.05 and (part["state"], part["outcome"]) == ("kept", "interrupted"), part
         assert box.api.get(f"/v1/calls/{row['_id']}")["call"]["why"] == "interrupted"
         assert part["sha256"] and part["consent"] == "announced", part
+        assert (1.5 < part["pausedSeconds"] < 5) if form == "sealed" else part["pausedSeconds"] == 0, part
     assert not [name for name in tapes.files(box) if name.endswith(".part")]
     age.stop()
 
