@@ -15,8 +15,8 @@
 //! * `keep` has time: it reads whole files again, for their SHA-256 and to mend what a power cut has left behind, asks
 //!   the ledger, and deletes what is due. None of that may hold up the second of sound that wants to be written.
 //!
-//! A full disk ends nothing: what is to be written is tried again each second, and after the call for half a minute; so
-//! is the making of a file, of which the disk is only asked before whether there is enough room.
+//! A full disk ends nothing: what is to be written is tried again each second, and after the call for half a minute. So
+//! is the making of a file, but after the call for seconds only: the call's record waits for it.
 //! Nothing is deleted to make room, for a recording is kept as long as was promised; what could be written is closed
 //! properly, for a file's head is rewritten where it is.
 //!
@@ -359,16 +359,21 @@ impl Books {
         &self,
         question: impl FnOnce(&mut Ledger) -> Result<T, LedgerError> + Send + 'static,
     ) -> Result<T, String> {
-        let (tell, told) = sync_channel(1);
+        // The answer lies here, and the channel only rings: there is one kind of channel for all kinds of answers.
+        let answer = Arc::new(Mutex::new(None));
+        let (ring, rung) = sync_channel(1);
+        let theirs = Arc::clone(&answer);
         let asked = self.later(move |ledger| {
-            let _ = tell.send(question(ledger));
+            *lock(&theirs) = Some(question(ledger));
+            let _ = ring.send(());
         });
         if !asked {
             return Err("too much waits for the ledger".to_owned());
         }
-        match told.recv_timeout(ANSWER) {
-            Ok(answer) => answer.map_err(|error| error.to_string()),
-            Err(_) => Err("the ledger does not answer".to_owned()),
+        let answer = rung.recv_timeout(ANSWER).ok().and_then(|()| lock(&answer).take());
+        match answer {
+            Some(answer) => answer.map_err(|error| error.to_string()),
+            None => Err("the ledger does not answer".to_owned()),
         }
     }
 }

@@ -7,6 +7,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
+use tokio::time::timeout;
 
 use super::*;
 use crate::call::recording::{Finished, Outcome};
@@ -277,7 +278,59 @@ async fn a_store_that_never_answers_is_waited_for_no_longer_than_it_may() {
     }
     // From here on nothing but time can pass.
     tokio::time::pause();
-    assert_eq!(sending.await, Err(Failure::Later("it took longer than 20 s".to_owned())));
+    assert_eq!(sending.await, Err(Failure::Later("nothing was taken or answered for 20 s".to_owned())));
+}
+
+#[tokio::test]
+async fn a_key_that_may_put_but_not_look_has_its_uploads_confirmed() {
+    let home = Home::with("put", b"abc");
+    for refused in ["403 Forbidden", "405 Method Not Allowed", "501 Not Implemented"] {
+        let refused = format!("HTTP/1.1 {refused}\r\nContent-Length: 0\r\n\r\n");
+        let acts = vec![says(TAKEN), says(&refused)];
+        assert_eq!(tried(&home, s3, acts).await, Ok("s3://calls/box 1/call_1.wav".to_owned()), "{refused}");
+        // Without a hash the store has compared nothing.
+        let (port, _serving) = store(vec![says(TAKEN), says(&refused)]).await;
+        let unread = TapeRow { finished: Finished { sha256: String::new(), ..row().finished }, ..row() };
+        match send(&unread, &s3(port), &home.folder()).await {
+            Err(Failure::Later(why)) => assert!(why.starts_with("after the upload: HTTP "), "{why}"),
+            other => panic!("{refused}: {other:?}"),
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_store_is_waited_for_as_long_as_it_takes_something() {
+    let home = Home::with("slow", b"abc");
+    let taken = Notify::new();
+    let slow = async {
+        for _ in 0..400 {
+            tokio::time::sleep(PATIENCE - Duration::from_secs(1)).await;
+            taken.notify_one();
+        }
+        Ok("there".to_owned())
+    };
+    assert_eq!(watched(slow, &taken, &home.file(), PATIENCE).await, Ok("there".to_owned()));
+    let stuck = async {
+        tokio::time::sleep(PATIENCE + Duration::from_secs(1)).await;
+        Ok("there".to_owned())
+    };
+    let why = "nothing was taken or answered for 20 s".to_owned();
+    assert_eq!(watched(stuck, &taken, &home.file(), PATIENCE).await, Err(Failure::Later(why)));
+}
+
+#[tokio::test]
+async fn what_is_deleted_while_it_is_sent_is_sent_no_further() {
+    let home = Home::with("deleted", b"abc");
+    let taken = Notify::new();
+    let sent = async {
+        taken.notify_one();
+        tokio::task::yield_now().await;
+        std::fs::remove_file(home.file()).unwrap();
+        taken.notify_one();
+        std::future::pending().await
+    };
+    let why = "the file was deleted meanwhile".to_owned();
+    assert_eq!(watched(sent, &taken, &home.file(), PATIENCE).await, Err(Failure::Later(why)));
 }
 
 #[tokio::test]
@@ -312,6 +365,7 @@ struct Station {
     disk: Disk,
     bell: Arc<Notify>,
     task: JoinHandle<()>,
+    news: Arc<Newsroom>,
     threads: Threads,
     _told: mpsc::Receiver<crate::gateway::Input>,
 }
@@ -333,8 +387,8 @@ impl Station {
         });
         assert!(finished.await.unwrap());
         let bell = Arc::new(Notify::new());
-        let task = tokio::spawn(deliver(disk.clone(), news, home.0.clone(), Arc::clone(&bell)));
-        Station { home, disk, bell, task, threads, _told }
+        let task = tokio::spawn(deliver(disk.clone(), Arc::clone(&news), home.0.clone(), Arc::clone(&bell)));
+        Station { home, disk, bell, task, news, threads, _told }
     }
 
     /// The recording's row, as soon as it is so.
@@ -396,6 +450,19 @@ async fn after_the_last_try_it_is_given_up_and_the_file_stays() {
     let row = station.once(|row| row.upload == UploadState::GaveUp).await;
     assert_eq!(row.upload_error.as_deref(), Some("HTTP 500"));
     assert!(row.local && station.home.file().exists());
+    station.close().await;
+}
+
+#[tokio::test]
+async fn what_was_given_up_is_tried_again_after_a_reload() {
+    let acts = vec![says("HTTP/1.1 500 No\r\nContent-Length: 0\r\n\r\n"), says(TAKEN)];
+    let (port, _serving) = store(acts).await;
+    let station = Station::new("reload", UploadConfig { max_tries: 1, ..http(port) }).await;
+    station.once(|row| row.upload == UploadState::GaveUp).await;
+    station.news.replace(station.news.config().as_ref().clone());
+    station.bell.notify_one();
+    let done = station.once(|row| row.upload == UploadState::Done).await;
+    assert_eq!((done.upload_tries, done.upload_error), (1, None), "the tries are counted anew");
     station.close().await;
 }
 

@@ -74,7 +74,7 @@ def test_a_recording_is_given_to_those_who_may_have_it_by_a_link_in_whole_and_in
     at = [time.monotonic()]             # a command takes its time: it is done somewhere between
     box.run("recording", ids["api"], "--pause")
     at.append(time.monotonic())
-    until(lambda: state() == "paused", 5)
+    until(lambda: state() == "paused", 5, state)
     assert ", recording paused" in box.run("calls")
     talk(1.0)
     at.append(time.monotonic())

@@ -62,7 +62,7 @@ def test_what_a_power_cut_broke_off_plays_up_to_the_last_second_in_every_form(re
         tape = players.both(path)
         _, ended = tapes.prompted(call)
         late = lateness.worst(begun)[0]
-        told = tapes.tones(tape, end=0.8 if form == "sealed" else -0.1, since=begun)        # that one is paused then
+        told = tapes.tones(tape, end=0.6 if form == "sealed" else -0.1, since=begun)        # that one is paused then
         print(f"{form}: {tape.seconds:.2f} s of {cut - ended - QUIET:.2f} s, {part['seconds']} s on the record; {told}")
         # What is being filled, the turns of the threads that write it, and what waits in the jitter buffers.
         assert cut - ended - QUIET - 1.1 - late < tape.seconds < cut - ended - QUIET + 0.3, "more than a second is missing"

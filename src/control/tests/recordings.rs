@@ -127,7 +127,7 @@ async fn a_key_gets_a_link_and_the_link_gets_the_file() {
         [(PATH, "../../"), ("/v1/whatsapp/calls/call_1/recording?accountId=acme", "../../../")]
     {
         let got = house.get(path).await;
-        assert_eq!(got.status, 302);
+        assert_eq!((got.status.as_u16(), got.header("cache-control")), (302, "private, no-store"));
         assert!(got.header("location").starts_with(&format!("{steps}recordings/call_1?expires=")), "{path}");
         let head = house.ask(READER, "HEAD", path, None).await;
         assert_eq!((head.status.as_u16(), head.header("location")), (302, got.header("location")));
@@ -596,6 +596,26 @@ async fn a_reader_that_takes_nothing_for_a_minute_makes_room() {
     assert_eq!(open().await.status(), 200);
     let rest = axum::body::to_bytes(readers.remove(0).into_body(), usize::MAX).await.unwrap();
     assert!(rest.len() < 200_000, "what was on its way is all that comes");
+}
+
+#[tokio::test]
+async fn a_file_that_the_disk_did_not_take_is_not_waited_for() {
+    let house = House::new();
+    let why = "the disk does not take it";
+    let file = Finished { outcome: Outcome::Failed, error: Some(why.to_owned()), ..Finished::default() };
+    over(&house, "call_1", Some(RecordingPart { file, ..part() }));
+    house.fake.ledger(|ledger| ledger.tape_begun(&tape("call_1"))).unwrap();
+    let shown = house.get("/v1/calls/call_1").await.json()["call"]["recording"].clone();
+    assert_eq!(
+        (&shown["state"], &shown["outcome"], &shown["error"]),
+        (&json!("failed"), &json!("failed"), &json!(why))
+    );
+    let got = house.get(PATH).await;
+    assert_eq!(got.status, 404);
+    assert!(got.json()["error"].as_str().unwrap().contains(why));
+    // The disk is back, and the file was mended.
+    keep(&house, &tape("call_1"), b"x");
+    assert_eq!(house.get(PATH).await.status, 302);
 }
 
 #[tokio::test]

@@ -227,13 +227,15 @@ fn a_call_that_the_disk_does_not_take_goes_on_and_its_record_says_why_there_is_n
 
 #[test]
 fn a_number_that_was_taken_out_before_anybody_was_asked_leaves_a_record_that_says_so() {
-    let (mut story, call, _) = Story::answered_recorded(|_| {});
+    let (mut story, call, invite) = Story::answered_recorded(|_| {});
     story.recorded(|config| config.numbers.clear());
     story.accepted();
     assert!(story.lines.is_empty(), "nobody is asked");
     story.wait(Duration::from_secs(10));
-    story.hung_up(call);
-    let record = story.over(Why::UserHungUp);
+    story.pbx_hangs_up(&invite);
+    story.graph_agrees("terminate");
+    story.line_closes(call);
+    let record = story.over(Why::FarHungUp);
     let file = record.tape.expect("why there is no recording").file;
     assert_eq!(file.outcome, Outcome::Failed);
     assert_eq!(file.error.as_deref(), Some("its number is no longer configured"));

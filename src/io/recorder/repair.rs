@@ -68,12 +68,18 @@ impl Told {
         let mut head = vec![0; 1_024];
         let read = store.open(file)?.read_at(&mut head, 0)?;
         head.truncate(read);
-        let millis = |name: &[u8]| word(&head, name)?.parse().ok();
+        let text = |remark: &[u8], comment: &[u8]| match head.starts_with(b"OggS") {
+            true => tagged(&head, comment),
+            false => word(&head, remark),
+        };
+        let millis = |remark: &[u8], comment: &[u8]| {
+            text(remark, comment).and_then(|text| text.parse().ok()).unwrap_or_default()
+        };
         let closed = [Outcome::Complete, Outcome::Gaps, Outcome::Interrupted];
-        let outcome = word(&head, b"outcome: ");
+        let outcome = text(b"outcome: ", b"OUTCOME=");
         let outcome = closed.into_iter().find(|known| Some(known.as_str()) == outcome);
-        let end = outcome
-            .map(|end| (end, millis(b"paused: ").unwrap_or_default(), millis(b"lost: ").unwrap_or_default()));
+        let end =
+            outcome.map(|end| (end, millis(b"paused: ", b"PAUSED_MS="), millis(b"lost: ", b"LOST_MS=")));
         Ok(Told { form: form(&head), number: number(&head), end })
     }
 }
@@ -91,20 +97,27 @@ fn after<'a>(head: &'a [u8], name: &[u8]) -> Option<(usize, &'a [u8])> {
     Some((at, head.get(at + name.len()..)?))
 }
 
-/// The number's id: the chunk `ISRC` of RIFF, with its length after its name, or the comment `NUMBER` of RFC 7845, with
-/// that of both before it.
+/// The four bytes of a length.
+fn long(bytes: &[u8]) -> Option<usize> {
+    Some(u32::from_le_bytes(bytes.try_into().ok()?) as usize)
+}
+
+/// A comment of RFC 7845, whose length, with its name, stands before it.
+fn tagged<'a>(head: &'a [u8], name: &[u8]) -> Option<&'a str> {
+    let (at, rest) = after(head, name)?;
+    let both = long(head.get(at.checked_sub(4)?..at)?)?;
+    std::str::from_utf8(rest.get(..both.checked_sub(name.len())?)?).ok()
+}
+
+/// The number's id: the chunk `ISRC` of RIFF, with its length after its name, or the comment.
 fn number(head: &[u8]) -> Option<String> {
-    let long = |bytes: &[u8]| Some(u32::from_le_bytes(bytes.try_into().ok()?) as usize);
     let text = if head.starts_with(b"OggS") {
-        let (at, rest) = after(head, b"NUMBER=")?;
-        let both = long(head.get(at.checked_sub(4)?..at)?)?;
-        rest.get(..both.checked_sub(b"NUMBER=".len())?)?
+        tagged(head, b"NUMBER=")?
     } else {
-        let (_, rest) = after(head, b"ISRC")?;
-        let (length, rest) = rest.split_at_checked(4)?;
-        rest.get(..long(length)?)?
+        let (length, rest) = after(head, b"ISRC")?.1.split_at_checked(4)?;
+        std::str::from_utf8(rest.get(..long(length)?)?).ok()?
     };
-    let text = std::str::from_utf8(text).ok()?.trim_end_matches('\0');
+    let text = text.trim_end_matches('\0');
     (!text.is_empty()).then(|| text.to_owned())
 }
 

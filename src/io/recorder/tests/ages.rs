@@ -153,6 +153,87 @@ fn a_row_whose_file_is_gone_says_so_unless_all_are() {
 }
 
 #[test]
+fn a_file_that_was_missing_and_is_there_again_is_kept_as_long_as_was_promised() {
+    let mut story = Story::new();
+    for n in 1..4 {
+        keep(&story, &format!("call_{n}"), TODAY, in_days(2), 100);
+    }
+    let bytes = story.card.bytes("call_2.wav");
+    story.card.lose("call_2.wav");
+    story.wait(1);
+    assert_eq!(story.row("call_2").state, TapeState::Deleted);
+    story.card.put("call_2.wav", &bytes, TODAY);
+    story.sleep(HOUR * 2);
+    let row = story.row("call_2");
+    assert_eq!(
+        (row.state, row.local, row.deleted_by, row.expires_at),
+        (TapeState::Kept, true, None, in_days(2))
+    );
+    assert_eq!(story.card.bytes("call_2.wav"), bytes);
+    story.sleep(HOUR * 48);
+    assert_eq!(story.card.names(), Vec::<String>::new());
+    assert_eq!(story.row("call_2").deleted_by.as_deref(), Some("retention"));
+}
+
+#[test]
+fn a_file_that_was_deleted_or_moved_and_is_still_there_goes() {
+    let mut story = Story::new();
+    for n in 1..4 {
+        keep(&story, &format!("call_{n}"), TODAY, None, 100);
+    }
+    {
+        // A power cut between the row and the file.
+        let mut ledger = story.ledger.lock().unwrap();
+        ledger.tape_deleted("call_1", "key:billing", "by the API", TODAY).unwrap();
+        let again = TapeRow { state: TapeState::Running, ..row("call_4") };
+        ledger.tape_begun(&again).unwrap();
+        let finished = Finished { outcome: Outcome::Complete, bytes: 100, ..Finished::default() };
+        ledger.tape_finished("call_4", &finished, TapeState::Kept, None, true, TODAY).unwrap();
+        ledger.upload_done("call_4", "s3://b/call_4.wav", false, TODAY).unwrap();
+    }
+    story.card.put("call_4.wav", &[1; 100], TODAY);
+    story.wait(1);
+    assert_eq!(story.card.names(), ["call_2.wav", "call_3.wav"]);
+    assert_eq!(story.row("call_1").deleted_by.as_deref(), Some("key:billing"));
+}
+
+#[test]
+fn what_waits_for_its_upload_is_never_too_much_unless_nothing_is_uploaded() {
+    let mut story = Story::new();
+    {
+        let mut settings = story.shared.settings.lock().unwrap();
+        (settings.max_mib, settings.upload) = (1, true);
+    }
+    for (n, upload) in [(1, true), (2, false), (3, true)] {
+        let call = format!("call_{n}");
+        story.card.put(&format!("{call}.wav"), &[1; 900_000], TODAY);
+        let mut ledger = story.ledger.lock().unwrap();
+        ledger.tape_begun(&TapeRow { state: TapeState::Running, ..row(&call) }).unwrap();
+        let finished = Finished { outcome: Outcome::Complete, bytes: 900_000, ..Finished::default() };
+        ledger.tape_finished(&call, &finished, TapeState::Kept, in_days(1), upload, TODAY).unwrap();
+    }
+    story.sleep(HOUR * 3);
+    assert_eq!(story.card.names(), ["call_1.wav", "call_3.wav"], "there is no other copy");
+    assert_eq!(story.row("call_1").upload, UploadState::Waiting);
+    story.shared.settings.lock().unwrap().upload = false;
+    story.sleep(HOUR);
+    assert_eq!(story.card.names(), ["call_3.wav"], "nobody will send them");
+    story.sleep(HOUR * 24);
+    assert_eq!(story.card.names(), Vec::<String>::new(), "age counts in any case");
+}
+
+#[test]
+fn a_damaged_file_goes_when_it_is_as_old_as_a_recording_may_be() {
+    let mut story = Story::new();
+    story.card.put("call_1.wav.damaged", &[0x5A; 10_000], TODAY);
+    story.card.put("holiday.damaged", b"film", TODAY);
+    story.sleep(HOUR * 24 * 29);
+    assert_eq!(story.card.names(), ["call_1.wav.damaged", "holiday.damaged"]);
+    story.sleep(HOUR * 24 * 2);
+    assert_eq!(story.card.names(), ["holiday.damaged"], "that is none of ours");
+}
+
+#[test]
 fn a_file_that_can_not_be_deleted_is_tried_again() {
     let mut story = Story::new();
     keep(&story, "call_1", TODAY, in_days(0), 100);

@@ -257,8 +257,9 @@ fn a_link_in_the_place_of_a_file_is_not_followed() {
     std::os::unix::fs::symlink(&elsewhere, folder.join("call_1.wav.part")).unwrap();
     let store = Arc::new(Folder::new(folder));
     let mut story = Story::with(store, Arc::default(), books, ledger, Some(temp));
-    story.record("call_1", PCM);
-    story.wait(1);
+    let call = story.record("call_1", PCM);
+    story.hang_up(call);
+    story.wait(40);
     assert!(story.failed().contains("can't be made"));
     assert_eq!(std::fs::read(elsewhere).unwrap(), b"precious");
 }

@@ -129,21 +129,27 @@ fn a_disk_that_was_full_from_the_first_second_leaves_nothing() {
 
 #[test]
 fn a_disk_that_dies_ends_no_other_work() {
-    let mut story = Story::new();
-    let call = record(&mut story);
-    story.card.die(true);
-    story.talk(60);
-    let finished = end(&mut story, call);
-    assert_eq!(finished.outcome, Outcome::Failed);
-    assert!(finished.error.unwrap_or_default().contains("next start"));
-    // A cable that was put back, and the next start.
-    story.card.die(false);
-    let mut story = story.again();
-    story.wait(1);
-    let row = story.row("call_1");
-    assert_eq!((row.state, row.finished.outcome), (TapeState::Kept, Outcome::Interrupted));
-    assert!(row.finished.millis >= 4_000, "{}", row.finished.millis);
-    assert_eq!(story.card.names(), ["call_1.wav"]);
+    for restarts in [true, false] {
+        let mut story = Story::new();
+        let call = record(&mut story);
+        story.card.die(true);
+        story.talk(60);
+        let finished = end(&mut story, call);
+        assert_eq!(finished.outcome, Outcome::Failed);
+        assert!(finished.error.unwrap_or_default().contains("mended"));
+        assert_eq!(story.row("call_1").state, TapeState::Running);
+        // A cable that was put back, at the next start or without one.
+        story.card.die(false);
+        let mut story = if restarts { story.again() } else { story };
+        match restarts {
+            true => story.wait(1),
+            false => story.sleep(Duration::from_secs(3_900)),
+        }
+        let row = story.row("call_1");
+        assert_eq!((row.state, row.finished.outcome), (TapeState::Kept, Outcome::Interrupted));
+        assert!(row.finished.millis >= 4_000, "{}", row.finished.millis);
+        assert_eq!(story.card.names(), ["call_1.wav"]);
+    }
 }
 
 #[test]
@@ -196,6 +202,11 @@ fn a_folder_that_can_not_be_written_is_told_in_words_after_the_call() {
     assert!(why.contains("can't be made") && why.contains("Input/output error"), "{why}");
     assert_eq!(story.drain.waiting().1, 0, "nothing waits any more");
     assert!(story.shared.active.lock().unwrap().is_empty());
+    let row = story.row("call_1");
+    assert_eq!(
+        (row.state, row.finished.outcome, row.finished.error),
+        (TapeState::Failed, Outcome::Failed, Some(why))
+    );
 }
 
 #[test]
@@ -207,8 +218,8 @@ fn a_file_that_got_no_head_leaves_nothing() {
     let call = story.record("call_1", PCM);
     story.talk(5);
     story.hang_up(call);
-    story.wait(40);
-    assert!(story.failed().contains("No space left"));
+    story.wait(1);
+    assert!(story.failed().contains("No space left"), "while the record is still waited for");
     assert_eq!(story.card.names(), ["movie"]);
 }
 
@@ -219,4 +230,49 @@ fn two_seconds_are_synced_three_times() {
     story.talk(10);
     let syncs = story.card.syncs.load(Ordering::Relaxed);
     assert!((13..=16).contains(&syncs), "{syncs} syncs in ten seconds, with that of the head");
+}
+
+#[test]
+fn a_recording_that_runs_leaves_half_of_what_must_stay_free_to_others() {
+    let mut story = Story::new();
+    story.shared.settings.lock().unwrap().min_free_mib = 4;
+    let call = record(&mut story);
+    let left = |mib: f64| (mib * f64::from(1 << 20)) as u64;
+    story.card.size.store(story.card.used() + left(2.5), Ordering::Relaxed);
+    story.talk(20);
+    let written = story.card.used();
+    assert!(written > 600_000, "{written}");
+    story.card.size.store(written + left(1.9), Ordering::Relaxed);
+    story.talk(20);
+    assert_eq!(story.card.used(), written, "the calls' records still have room");
+    story.card.empty();
+    story.talk(5);
+    let finished = end(&mut story, call);
+    assert_eq!((finished.outcome, finished.millis, finished.error), (Outcome::Complete, 50_000, None));
+}
+
+/// Somebody else writes into the ledger's file.
+#[test]
+fn a_row_that_the_ledger_does_not_take_is_closed_as_soon_as_it_does() {
+    let mut story = Story::new();
+    let call = record(&mut story);
+    let path = story._temp.as_ref().unwrap().0.join(crate::ledger::FILE);
+    let other = rusqlite::Connection::open(path).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    story.hang_up(call);
+    for _ in 0..5 {
+        story.turn();
+    }
+    assert_eq!(story.card.names(), ["call_1.wav"]);
+    assert_eq!(story.row("call_1").state, TapeState::Running);
+    let told = |story: &mut Story| {
+        story.heard().iter().filter(|(_, event)| matches!(event, TapeEvent::Finished(_))).count()
+    };
+    assert_eq!(told(&mut story), 0, "the call waits for it");
+    other.execute_batch("ROLLBACK").unwrap();
+    story.wait(2);
+    assert_eq!(told(&mut story), 1);
+    let row = story.row("call_1");
+    assert_eq!((row.state, row.finished.outcome), (TapeState::Kept, Outcome::Complete));
+    assert_eq!(row.finished.sha256.len(), 64);
 }

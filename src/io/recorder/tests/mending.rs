@@ -173,6 +173,92 @@ fn a_file_without_a_row_gets_one() {
     }
 }
 
+/// A finished file, as it lies on the card.
+fn whole(form: Form, sealed: bool) -> (String, Vec<u8>) {
+    let mut story = Story::new();
+    if sealed {
+        story.encrypt_to = vec![PUBLIC_KEY.to_owned()];
+    }
+    let call = story.record("call_7", form);
+    story.talk(12);
+    story.hang_up(call);
+    story.wait(1);
+    let name = story.card.names().remove(0);
+    let bytes = story.card.bytes(&name);
+    (name, bytes)
+}
+
+#[test]
+fn finished_files_whose_rows_were_lost_get_them_again_and_are_kept_no_longer_than_promised() {
+    for (form, sealed) in [(PCM, false), (ALAW, false), (OGG, false), (PCM, true)] {
+        let (name, bytes) = whole(form, sealed);
+        let mut story = Story::new();
+        let of_number = ("shop".to_owned(), ("acme".to_owned(), 10));
+        story.shared.settings.lock().unwrap().numbers = BTreeMap::from([of_number]);
+        story.card.put(&name, &bytes, Wall(TODAY.0 - 2 * DAY));
+        story.card.put("notes.wav", &bytes, Wall(TODAY.0 - 2 * DAY));
+        story.wait(1);
+        let row = story.row("call_7");
+        assert_eq!((row.state, row.local, row.encrypted), (TapeState::Kept, true, sealed));
+        assert_eq!((row.finished.millis, row.finished.bytes), (12_000, bytes.len() as u64));
+        assert_eq!(row.finished.sha256.len(), 64);
+        // Of a sealed one nobody here knows whose it is, nor how it ended.
+        let (number, account, days, outcome) = match sealed {
+            false => ("shop", "acme", 10, Outcome::Complete),
+            true => ("", "", 30, Outcome::Interrupted),
+        };
+        assert_eq!((row.number.as_str(), row.account.as_str()), (number, account), "{name}");
+        assert_eq!((row.finished.outcome, row.finished.error.is_some()), (outcome, sealed));
+        assert_eq!(row.expires_at, Some(Wall(TODAY.0 + (days - 2) * DAY)));
+        story.sleep(Duration::from_secs(86_400) * 31);
+        assert_eq!(story.card.names(), ["notes.wav"], "that is none of ours");
+    }
+}
+
+#[test]
+fn a_file_that_was_whole_when_the_process_died_is_told_as_it_came_out() {
+    let (name, bytes) = whole(PCM, false);
+    let mut story = Story::new();
+    story.card.put(&name, &bytes, TODAY);
+    let row = TapeRow { call: "call_7".to_owned(), file: name, ..running(PCM) };
+    story.ledger.lock().unwrap().tape_begun(&row).unwrap();
+    story.wait(1);
+    let finished = story.row("call_7").finished;
+    assert_eq!((finished.outcome, finished.millis, finished.error), (Outcome::Complete, 12_000, None));
+}
+
+#[test]
+fn a_recording_that_the_process_had_no_time_to_read_gets_its_sum_at_the_next_start() {
+    let (name, bytes) = whole(PCM, false);
+    let mut story = Story::new();
+    story.card.put(&name, &bytes, TODAY);
+    {
+        let mut ledger = story.ledger.lock().unwrap();
+        let row = TapeRow { call: "call_7".to_owned(), file: name, ..running(PCM) };
+        ledger.tape_begun(&row).unwrap();
+        let finished = Finished { outcome: Outcome::Complete, millis: 12_000, ..Finished::default() };
+        ledger.tape_finished("call_7", &finished, TapeState::Kept, None, false, TODAY).unwrap();
+    }
+    story.wait(1);
+    let finished = story.row("call_7").finished;
+    assert_eq!((finished.bytes, finished.sha256.len()), (bytes.len() as u64, 64));
+    assert_eq!((finished.outcome, finished.millis), (Outcome::Complete, 12_000));
+}
+
+#[test]
+fn a_recording_that_was_given_up_while_its_disk_was_away_is_taken_in_when_it_is_back() {
+    let (name, bytes) = whole(PCM, false);
+    let mut story = Story::new();
+    let row = TapeRow { call: "call_7".to_owned(), file: name.clone(), ..running(PCM) };
+    story.ledger.lock().unwrap().tape_begun(&row).unwrap();
+    story.wait(1);
+    assert_eq!(story.row("call_7").state, TapeState::Failed);
+    story.card.put(&name, &bytes, TODAY);
+    story.sleep(Duration::from_secs(3_900));
+    let row = story.row("call_7");
+    assert_eq!((row.state, row.local, row.finished.outcome), (TapeState::Kept, true, Outcome::Complete));
+}
+
 #[test]
 fn what_nobody_can_read_is_kept_under_another_name() {
     let mut story = Story::new();
@@ -213,6 +299,7 @@ fn a_recording_of_this_life_is_not_taken_for_one_that_was_cut_off() {
     while let Ok(opening) = story.opened.try_recv() {
         story.writer.begin(opening, story.now);
     }
+    story.writer.turn(story.now);
     assert_eq!(story.card.names(), ["call_1.wav.part"]);
     story.talk(3);
     assert_eq!(story.card.names(), ["call_1.wav.part"]);
