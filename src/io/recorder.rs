@@ -15,8 +15,8 @@
 //! * `keep` has time: it reads whole files again, for their SHA-256 and to mend what a power cut has left behind, asks
 //!   the ledger, and deletes what is due. None of that may hold up the second of sound that wants to be written.
 //!
-//! A full disk ends nothing: what is to be written is tried again each second, and after the call for half a minute; so
-//! is the making of a file, of which the disk is only asked before whether there is enough room.
+//! A full disk ends nothing: what is to be written is tried again each second, and after the call for half a minute. So
+//! is the making of a file, but after the call for seconds only: the call's record waits for it.
 //! Nothing is deleted to make room, for a recording is kept as long as was promised; what could be written is closed
 //! properly, for a file's head is rewritten where it is.
 //!

@@ -72,7 +72,7 @@ def test_a_recording_is_given_to_those_who_may_have_it_by_a_link_in_whole_and_in
     state = lambda: tapes.row(box, calls["api"])["recording"]["state"]
     assert state() == "running"
     box.run("recording", ids["api"], "--pause")
-    until(lambda: state() == "paused", 2)
+    until(lambda: state() == "paused", 2, state)
     assert ", recording paused" in box.run("calls")
     talk(1.0)
     box.run("recording", ids["api"], "--resume")

@@ -27,6 +27,9 @@ const AGAIN: Duration = Duration::from_secs(1);
 /// After the call, until it has refused for so long.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// The same of a file that could not even be made: the call's record does not wait longer.
+const UNMADE: Duration = Duration::from_secs(3);
+
 /// How often the ledger hears of silence that goes on.
 const NOTED: Duration = Duration::from_secs(10);
 
@@ -304,16 +307,10 @@ impl Writer {
                 }
                 let since = open.trouble.as_ref().map_or(now.tick, |trouble| trouble.since);
                 open.trouble = Some(Trouble { since, again: now.tick + AGAIN, said: error.to_string() });
-                if open.end.is_some() && (now.tick.since(since) >= PATIENCE || self.shared.leaving()) {
-                    if open.bytes == 0 {
-                        if open.file.take().is_some() {
-                            // It says nothing.
-                            let _ = self.store.remove(&format!("{}{PART}", open.of.name()));
-                        }
-                        self.refuse(&open.of, Cause::Create, &format!("the file can't be made: {error}"));
-                        return false;
-                    }
-                    self.give_up(open, now);
+                let unmade = open.bytes == 0;
+                let patience = if unmade { UNMADE } else { PATIENCE };
+                if open.end.is_some() && (now.tick.since(since) >= patience || self.shared.leaving()) {
+                    if unmade { self.give_up_unmade(open, &error, now) } else { self.give_up(open, now) }
                 }
             }
         }
@@ -394,6 +391,18 @@ impl Writer {
         };
         open.kept = Some(open.kept(finished, TapeState::Kept, now));
         Ok(())
+    }
+
+    /// There was never a file. The record may be closed already: the ledger puts it there.
+    fn give_up_unmade(&self, open: &mut Open, error: &io::Error, now: Now) {
+        if open.file.take().is_some() {
+            // It says nothing.
+            let _ = self.store.remove(&format!("{}{PART}", open.of.name()));
+        }
+        let why = format!("the file can't be made: {error}");
+        self.shared.failed(open.of.call, Cause::Create, &why);
+        let finished = Finished { outcome: Outcome::Failed, error: Some(why), ..Finished::default() };
+        open.kept = Some(Kept { call: None, ..open.kept(finished, TapeState::Failed, now) });
     }
 
     /// The disk does not take the rest: what is there is closed as well as can be.

@@ -196,6 +196,11 @@ fn a_folder_that_can_not_be_written_is_told_in_words_after_the_call() {
     assert!(why.contains("can't be made") && why.contains("Input/output error"), "{why}");
     assert_eq!(story.drain.waiting().1, 0, "nothing waits any more");
     assert!(story.shared.active.lock().unwrap().is_empty());
+    let row = story.row("call_1");
+    assert_eq!(
+        (row.state, row.finished.outcome, row.finished.error),
+        (TapeState::Failed, Outcome::Failed, Some(why))
+    );
 }
 
 #[test]
@@ -207,8 +212,8 @@ fn a_file_that_got_no_head_leaves_nothing() {
     let call = story.record("call_1", PCM);
     story.talk(5);
     story.hang_up(call);
-    story.wait(40);
-    assert!(story.failed().contains("No space left"));
+    story.wait(1);
+    assert!(story.failed().contains("No space left"), "while the record is still waited for");
     assert_eq!(story.card.names(), ["movie"]);
 }
 
