@@ -216,7 +216,10 @@ fn a_call_that_the_disk_does_not_take_goes_on_and_its_record_says_why_there_is_n
     story.tape_says(call, TapeNews::Answered(Consent::Announced));
     story.tell(Input::Tape { call, event: TapeEvent::Failed("the disk is full".into()) });
     assert_eq!(story.gateway.view_calls()[0].state, "talking");
-    assert!(matches!(story.lines.pop_front(), Some((_, LineOrder::StopTape))), "nobody hears a beep any more");
+    assert!(
+        matches!(story.lines.pop_front(), Some((_, LineOrder::StopTape))),
+        "nobody hears a beep any more"
+    );
     story.wait(Duration::from_secs(10));
     story.hung_up(call);
     let record = story.over(Why::UserHungUp);
