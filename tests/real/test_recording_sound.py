@@ -351,8 +351,10 @@ def test_many_recorded_calls_at_once_are_all_whole_and_none_is_disturbed(recorde
             tape = players.ffmpeg(tapes.fetch(box, row, tmp_path))
             assert row["recording"]["outcome"] == "complete" and not row["recording"]["lostSeconds"], row
             assert len(tape.sides) == 2 and abs(tape.seconds - (call.ended_at - ended - QUIET)) < 0.5, (tape.seconds, call.ended_at - ended)
-            for side in tape.sides:
-                side.tone(f, -10, 0.8, tape.seconds - 0.2, gap=0.1 + late)
+            for name, side in zip(("left", "right"), tape.sides):
+                pitch, loud, gap = (what(0.8, tape.seconds - 0.2) for what in (side.frequency, side.level, side.gap))
+                assert abs(pitch - f) < 0.01 * f and abs(loud + 10) < 3 and gap <= 0.1 + late, \
+                    f"{name} of {f} Hz: {pitch:.1f} Hz at {loud:.1f} dBFS, a gap of {1000 * gap:.0f} ms; the lab was {1000 * late:.0f} ms late"
             x = stretch(call, ended + QUIET + 0.5, call.ended_at - 0.1)
             assert abs(sound.frequency(x, sound.CLOCK) - f) < 0.01 * f and sound.longest_gap(x, sound.CLOCK) <= 0.1 + late
             interval = max(interval, call.measure().longest_interval)
