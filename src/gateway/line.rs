@@ -22,6 +22,8 @@ pub use tape::{TapeNews, TapeTerms};
 const LEARNING: Duration = Duration::from_secs(5);
 /// Meta cuts a leg that is silent for this long, and so do we.
 const USER_SILENCE: Duration = Duration::from_secs(30);
+/// A PBX that sends nothing for this long, though it said that it sends, may be dead, or nobody speaks there.
+const FAR_PAUSE: Duration = Duration::from_secs(3);
 
 /// What a tick found out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -116,6 +118,8 @@ pub struct Line {
     gate: Option<Tick>,
     user_alive: Tick,
     far_alive: Tick,
+    /// When the PBX was last heard before the pause that was told of.
+    paused: Option<Tick>,
     silent: bool,
     /// SRTP, if it was ever agreed on: kept while there is no far end or a plain one, because a key that comes back
     /// must go on where it was.
@@ -138,6 +142,7 @@ impl Line {
             gate: None,
             user_alive: now,
             far_alive: now,
+            paused: None,
             silent: false,
             shield: None,
             shielded: false,
@@ -344,6 +349,18 @@ impl Line {
         };
         self.silent = true;
         Some(silence)
+    }
+
+    /// Whether the PBX has just been silent for three seconds, though it said that it sends: told once in each pause.
+    pub fn far_pauses(&mut self, now: Tick) -> bool {
+        let pauses = self.gate.is_some()
+            && self.far.is_some_and(|far| far.speaks)
+            && self.paused != Some(self.far_alive)
+            && now - self.far_alive >= FAR_PAUSE;
+        if pauses {
+            self.paused = Some(self.far_alive);
+        }
+        pauses
     }
 
     /// Whether a report for the PBX is due; it is in `out` then, protected if need be.

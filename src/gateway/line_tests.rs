@@ -100,6 +100,21 @@ fn rtcp_from_whatsapp_alone_keeps_a_muted_user_alive() {
     }
 }
 
+/// When the line said that the PBX pauses, in ms.
+fn pauses(line: &mut Line, from: u64, to: u64) -> Vec<u64> {
+    (from..to).step_by(20).filter(|at| line.far_pauses(Tick::from_millis(*at))).collect()
+}
+
+#[test]
+fn a_pause_of_the_pbx_is_told_after_three_seconds_and_once() {
+    let mut line = line(true, true);
+    assert_eq!(pauses(&mut line, 0, 20_000), [3_000]);
+    line.from_far(&sound(1), address(PBX), seconds(20));
+    assert_eq!(pauses(&mut line, 20_000, 40_000), [23_000], "the next pause");
+    line.set_far(pcmu(true, false), &path(PBX), seconds(40)).unwrap();
+    assert!(pauses(&mut line, 40_000, 60_000).is_empty(), "who holds the call need not say anything");
+}
+
 #[test]
 fn a_pbx_that_says_nothing_for_its_time_is_told_once() {
     let mut line = line(true, true);

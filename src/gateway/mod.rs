@@ -373,6 +373,12 @@ impl Gateway {
             LineEvent::FarSilent => {
                 self.end(key, Why::FarSilent, "nothing came from the PBX for too long", now);
             }
+            LineEvent::FarPauses => {
+                if let live::FarState::Up(leg) = live.far {
+                    self.agent.doubt(leg, now);
+                    self.drain_agent(now);
+                }
+            }
             LineEvent::Digit(digit, millis) => {
                 if let live::FarState::Up(leg) = live.far {
                     self.agent.send_digit(leg, digit, millis, now);

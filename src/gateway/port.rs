@@ -121,6 +121,8 @@ pub enum LineEvent {
     UserSilent,
     /// Nothing from the PBX for the configured time.
     FarSilent,
+    /// Nothing from the PBX for three seconds: told once in each pause.
+    FarPauses,
     /// The user has pressed a key that the PBX hears of by INFO, and how long, in ms.
     Digit(char, u32),
     /// The voice agent says something.

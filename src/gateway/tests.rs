@@ -561,6 +561,19 @@ fn silence_and_lost_media_end_the_call_on_both_legs() {
 }
 
 #[test]
+fn a_pause_of_the_pbx_ends_nothing_but_has_the_trunk_asked() {
+    let (mut story, call, _) = Story::talking("wacid.1");
+    story.wait(Duration::from_secs(10));
+    story.sip.clear();
+    story.answers_options = false;
+    story.tell(Input::Line { call, event: LineEvent::FarPauses });
+    story.expect_sip("OPTIONS");
+    story.wait(Duration::from_secs(4));
+    assert!(!story.gateway.ready(), "no answer: the trunk is down");
+    assert_eq!(story.gateway.view_calls().len(), 1, "the call may live all the same");
+}
+
+#[test]
 fn a_line_that_dies_of_a_bug_ends_its_call_and_no_other() {
     let (mut story, call, _) = Story::talking("wacid.1");
     story.connect("wacid.2");

@@ -596,6 +596,9 @@ async fn run<F: Future<Output = ()>>(
                         Silence::Far => LineEvent::FarSilent,
                     }).await;
                 }
+                if line.far_pauses(now) {
+                    tell(LineEvent::FarPauses).await;
+                }
                 if let Some(frame) = &out.to_user {
                     mouth.send(frame.payload_type, frame.marker, frame.sequence, frame.timestamp, &frame.payload);
                 }

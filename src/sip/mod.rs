@@ -294,6 +294,14 @@ impl UserAgent {
         }
     }
 
+    /// Nothing is heard from the PBX of that leg, though it should be: it may be dead, and is asked by OPTIONS.
+    pub fn doubt(&mut self, leg: LegId, now: Now) {
+        let call = self.calls.values().find(|call| call.live() && call.leg == leg);
+        if let Some(trunk) = call.and_then(|call| self.trunks.get_mut(call.trunk)) {
+            trunk.doubt(&mut self.core, now);
+        }
+    }
+
     /// Sends a digit by INFO (application/dtmf-relay), for a trunk that takes them so: `0`–`9`, `*`, `#`, `A`–`D`, pressed for
     /// `millis` milliseconds. Digits wait for one another and keep their order. In a call that does not stand, and beyond 64 that
     /// wait, a digit is dropped.

@@ -25,6 +25,9 @@ const WITHOUT_TCP: Duration = Duration::from_secs(600);
 /// How often a PBX with a telephone that rings is asked, and how long its answer may take.
 const WATCH: Duration = Duration::from_secs(3);
 
+/// How long ago a PBX at least has answered OPTIONS that is asked because a call's sound has stopped: nobody may be speaking.
+const DOUBT: Duration = Duration::from_secs(10);
+
 /// How long REGISTER and OPTIONS wait at one place while another could be tried (RFC 3263 §4.3 has 64 T1, half a minute).
 const ELSEWHERE: Duration = Duration::from_secs(4);
 
@@ -68,6 +71,10 @@ pub(crate) struct Trunk {
     pub unreached: Option<String>,
     /// A call rings there that another trunk could carry: whether the PBX lives is asked more often.
     watched: bool,
+    /// Sound of a call there has stopped: the next OPTIONS are not waited for to the end.
+    doubted: bool,
+    /// When it last answered OPTIONS.
+    answered: Option<Tick>,
     /// This PBX has answered OPTIONS at its present address: only then does silence mean anything.
     pub(super) answers_pings: bool,
     /// It has answered OPTIONS at any of its addresses.
@@ -106,6 +113,8 @@ impl Trunk {
             ping_cseq: 0,
             unreached: None,
             watched: false,
+            doubted: false,
+            answered: None,
             answers_pings: false,
             has_answered: false,
             former: Vec::new(),
@@ -388,8 +397,24 @@ impl Trunk {
         }
     }
 
+    /// The sound of a call there has stopped: OPTIONS go out soon, and are waited for as when a telephone rings. Of a PBX that
+    /// never answers them nothing can be learned so.
+    pub fn doubt(&mut self, core: &mut Core, now: Now) {
+        if self.stopped() || !self.answers_pings {
+            return;
+        }
+        let soon = self.answered.map_or(now.tick, |answered| now.tick.max(answered + DOUBT));
+        self.doubted = true;
+        if self.ping_sent.is_some() {
+            self.hurry(core, now);
+        } else if self.ping_due.is_none_or(|due| due > soon) {
+            self.ping_due = Some(soon);
+            self.handle_timeout(core, now);
+        }
+    }
+
     fn hurry(&self, core: &mut Core, now: Now) {
-        if self.watched && self.answers_pings {
+        if (self.watched || self.doubted) && self.answers_pings {
             core.transactions.hurry(Owner::Options(self.index), WATCH, now);
         }
     }
@@ -424,6 +449,8 @@ impl Trunk {
         let Some(sent) = self.ping_sent.take() else { return };
         self.answers_pings = true;
         self.has_answered = true;
+        self.doubted = false;
+        self.answered = Some(now.tick);
         let round_trip = now.tick.since(sent);
         let before = self.round_trip.replace(round_trip);
         self.ping_later(core, now);
@@ -464,6 +491,7 @@ impl Trunk {
     /// OPTIONS was never answered.
     pub fn ping_lost(&mut self, core: &mut Core, now: Now) {
         self.ping_sent = None;
+        self.doubted = false;
         if self.stopped() {
             return;
         }

@@ -1,16 +1,16 @@
 #!/bin/bash
 # Puts the real SIP programs of the tests into a directory of their own: build-tree.sh DIR
 #
-# Asterisk, Kamailio, the baresip phone and SIPp; FFmpeg and SoX, which play recordings, and age, which opens them. Debian 12 has
-# no Asterisk, the testing suite has one. The packages are unpacked into DIR and run from there by chroot; the machine's own packages
+# Asterisk, Kamailio, the baresip phone and SIPp; dnsmasq, which answers for the DNS; FFmpeg and SoX, which play recordings, and age,
+# which opens them. Debian 12 has no Asterisk, the testing suite has one. The packages are unpacked into DIR and run from there by chroot; the machine's own packages
 # stay as they are. Needs root (or sudo), and the package mirror that apt is set up for. Does nothing if DIR is
 # already complete.
 set -euo pipefail
 
 dir=${1:?usage: build-tree.sh DIR}
 suite=${PEERS_SUITE:-forky}
-packages=asterisk,asterisk-config,libopus0,kamailio,baresip-core,sip-tester,ffmpeg,sox,age
-complete=.complete-3                     # raise the number when what the tree must hold changes
+packages=asterisk,asterisk-config,libopus0,kamailio,baresip-core,sip-tester,dnsmasq-base,ffmpeg,sox,age
+complete=.complete-4                     # raise the number when what the tree must hold changes
 
 as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo -n "$@"; fi; }
 
@@ -58,7 +58,7 @@ done
 as_root mkdir -p "$work/tree/run/asterisk" "$work/tree/var/log/asterisk" "$work/tree/tmp"
 as_root rm -rf "$work/tree/usr/share/doc" "$work/tree/usr/share/man" "$work/tree/var/cache/apt" "$work/tree/var/lib/apt/lists"
 run() { as_root chroot "$work/tree" "$@" 2>&1 </dev/null; }
-{ run /usr/sbin/asterisk -V && run /usr/sbin/kamailio -v | head -n 1 && run /usr/bin/ffmpeg -version | head -n 1 && run /usr/bin/sox --version && run /usr/bin/age --version; } >"$work/version" \
+{ run /usr/sbin/asterisk -V && run /usr/sbin/kamailio -v | head -n 1 && run /usr/sbin/dnsmasq --version | head -n 1 && run /usr/bin/ffmpeg -version | head -n 1 && run /usr/bin/sox --version && run /usr/bin/age --version; } >"$work/version" \
     || { cat "$work/version" >&2; echo "build-tree: an unpacked program does not start" >&2; exit 1; }
 as_root touch "$work/tree/$complete"
 as_root mv "$work/tree" "$dir"

@@ -215,6 +215,31 @@ def test_each_trunk_registers_on_its_own(boxes, hands):
     assert len(two.requests("REGISTER")) <= 2
 
 
+def test_a_pbx_that_dies_in_a_call_is_noticed_by_its_silence(boxes, hands, rings, talk):
+    """OPTIONS are usually sent twice a minute, and waited for half a minute. A PBX that only says nothing for a while is not dead."""
+    one, two, _ = hands
+    box = boxes(37, [section("dies", one.uri(), register=False, codecs=["pcma"]), section("mute", two.uri(), register=False, codecs=["pcma"])],
+                {"x": "a@dies", "y": "a@mute"})
+    lines = []
+    for name, hand in (("x", one), ("y", two)):
+        call = rings(box, name, answered=False)
+        lines.append(hand.rung(call=call))
+        lines[-1].pick_up(Voice(hand.address, codecs=["pcma"]))
+        call.action("accept")
+    talk(1)
+    one.silent = True
+    for line in lines:
+        line.voice.muted = True
+    at = time.time()
+    trunks = lambda: {t["name"]: t for t in box.api.get("/v1/trunks")["trunks"]}     # noqa: E731
+    until(lambda: not trunks()["dies"]["up"], 25, lambda: f"it was not noticed: {trunks()}")
+    print(f"noticed after {time.time() - at:.1f} s: {trunks()['dies']['why']}; the other: {trunks()['mute']['state']}")
+    talk(1)
+    assert trunks()["mute"]["up"]
+    assert not any(line.came("BYE") for line in lines), "a call was ended by it"
+    lines[1].bye()
+
+
 def test_only_what_a_trunk_may_dial_is_dialled_and_not_too_often(boxes, hands, users):
     one, two, _ = hands
     box = boxes(37, [section("t0", f"sip:{ONE}:5060", register=False, dial_allow=["+4917"], dial_per_minute=3),
@@ -232,3 +257,8 @@ def test_only_what_a_trunk_may_dial_is_dialled_and_not_too_often(boxes, hands, u
     print(f"three a minute: {minute}; two a day: {day}")
     assert minute[:3] == [603] * 3 and not any(code == 603 for code in minute[3:]) and [bool(p.attempts) for p in people] == [True] * 3 + [False] * 2
     assert day[:2] == [603] * 2 and day[2] != 603
+    until(lambda: len(box.records()) >= 5, 8, "the calls are not in the history")
+    box.kill()
+    box.start()
+    person = users(reject=0.1)
+    assert dial(two, person.phone) == 486 and not person.attempts, "a power cut gave it another day"

@@ -74,7 +74,8 @@ def test_sound_and_reports_share_a_port_if_the_pbx_wants_that(box, rings, talk, 
     """RTCP-mux (RFC 5761): Asterisk reports every five seconds."""
     with Wire(box.address, PBX) as wire:
         call = rings(box, "mux", frames=sound.tone(700, -10))
-        talk(6.5)
+        talk(3)
+        until(lambda: {(r.source[0], r.kind) for r in list(wire.reports)} >= {(PBX, 200), (box.address, 200)}, 12, "nobody reports")
         call.hang_up()
         line = seen(call)
         x, rate = trunk_pbx.heard(line["num"])

@@ -218,6 +218,33 @@ fn a_name_whose_first_server_was_never_there_is_registered_at_the_second_within_
 }
 
 #[test]
+fn a_pbx_whose_sound_has_stopped_is_asked_soon_and_is_down_if_it_does_not_answer() {
+    let mut lab = up_at(&[FIRST]);
+    lab.talking();
+    lab.pass(Duration::from_secs(5));
+    lab.sent.clear();
+    lab.ua.doubt(LegId(1), lab.now);
+    lab.drain();
+    assert!(lab.sent.is_empty(), "it has answered five seconds ago");
+    lab.pass(Duration::from_secs(5));
+    let options = lab.find("OPTIONS");
+    assert_eq!(options.at, 10_000);
+    lab.answer(&options, "200 OK", "", "");
+    assert!(state(&lab).is_up(), "nobody spoke");
+    lab.sent.clear();
+    lab.pass(Duration::from_secs(15));
+    assert!(lab.sent.iter().all(|sent| sent.what() != "OPTIONS"), "asked once for each pause");
+    lab.ua.doubt(LegId(1), lab.now);
+    lab.drain();
+    assert_eq!(lab.find("OPTIONS").at, 25_000, "at once");
+    lab.pass(millis(2_999));
+    assert!(state(&lab).is_up());
+    lab.pass(millis(1));
+    assert!(matches!(state(&lab), TrunkState::Failed { code: None, .. }), "{:?}", state(&lab));
+    assert_eq!(lab.ua.dial(LegId(2), dial(), lab.now), Err(DialError::TrunkDown { code: None }));
+}
+
+#[test]
 fn the_same_places_in_another_order_change_nothing() {
     let mut lab = registered_at(&[FIRST, SECOND, THIRD]);
     for order in [[THIRD, SECOND, FIRST], [SECOND, FIRST, THIRD], [FIRST, THIRD, SECOND]] {
