@@ -291,7 +291,8 @@ fn a_prompt_that_is_cut_short_leaves_an_open_line_to_both() {
 #[test]
 fn a_prompt_is_shared_only_with_a_pbx_that_was_there_from_its_beginning_to_its_end() {
     let held = FarMedia { sends: false, ..PCMU };
-    let changes: [(&str, bool, fn(&mut Bridge)); 4] = [
+    type Change = fn(&mut Bridge);
+    let changes: [(&str, bool, Change); 4] = [
         ("it stays", true, |_| {}),
         ("it is told again where it is", true, |bridge| bridge.set_far(PCMU).unwrap()),
         ("it holds the call meanwhile", false, |bridge| {
