@@ -60,7 +60,7 @@ enum Chore {
     /// Compare the folder with the rows.
     Compare,
     /// Give this one its SHA-256.
-    Read(TapeRow),
+    Read(Box<TapeRow>),
 }
 
 /// What is to be done with a file that no row knows as its own.
@@ -285,7 +285,7 @@ impl Keeper {
             self.chores.push_front(Chore::Mend(found));
         }
         let unread = self.shared.books.ask(|ledger| ledger.tapes_unread())?;
-        self.chores.extend(unread.into_iter().map(Chore::Read));
+        self.chores.extend(unread.into_iter().map(|row| Chore::Read(Box::new(row))));
         Ok(())
     }
 
