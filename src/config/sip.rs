@@ -247,9 +247,6 @@ fn not_alone(
     if !r.sound(&server_at) {
         return;
     }
-    if trunk.transport == Some(Transport::Tls) && config.sip.tls.is_none() {
-        r.note(&server_at, "is reached by TLS, but there is no sip.tls_listen: the PBX can call only over the connection that is open");
-    }
     let mut before = config.trunks.iter().zip(sections).take_while(|(other, _)| other.name != trunk.name);
     let same = |other: &TrunkConfig| {
         other.address.host.eq_ignore_ascii_case(&trunk.address.host) && other.port() == trunk.port()

@@ -347,15 +347,9 @@ fn two_trunks_at_one_address_are_told_of_unless_both_register() {
     };
     let told = notes(&second("register = false", 5070));
     assert!(
-        told.len() == 1 && told[0].contains("trunk.server: is that of \"pbx\" in line 12 too"),
+        told.len() == 1 && told[0].contains("trunk[2].server: is that of \"pbx\" in line 12 too"),
         "{told:?}"
     );
     assert_eq!(notes(&second("", 5070)), Vec::<String>::new());
     assert_eq!(notes(&second("register = false", 5072)), Vec::<String>::new(), "another port");
-}
-
-#[test]
-fn a_trunk_by_tls_without_a_listener_is_told_of() {
-    let told = notes(&server("sips:192.168.1.10"));
-    assert!(told.len() == 1 && told[0].contains("there is no sip.tls_listen"), "{told:?}");
 }
