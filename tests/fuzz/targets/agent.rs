@@ -39,7 +39,6 @@ impl Play {
                             assert!(!std::mem::replace(&mut self.ready, true), "ready twice")
                         }
                         AgentEvent::HungUp(_) | AgentEvent::Failed(_) => self.over = true,
-                        AgentEvent::Digits(digits) => assert!(digits.len() <= 256, "{} digits", digits.len()),
                         AgentEvent::Transfer(_) | AgentEvent::Transcript { .. } => {}
                     }
                 }
