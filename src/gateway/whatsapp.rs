@@ -16,8 +16,12 @@ const REFUSED_CALL: std::time::Duration = std::time::Duration::from_secs(1);
 impl Gateway {
     /// One notice of a webhook.
     pub(super) fn noticed(&mut self, notice: Notice, now: Now) {
-        let settings = &self.settings;
-        let admit = self.seen.admit(&notice, |id| settings.number(id).is_some(), now);
+        let (settings, calls) = (&self.settings, &self.calls);
+        // A call goes on although a reload has taken its number out.
+        let ours = |id: &str| {
+            settings.number(id).is_some() || calls.values().any(|live| live.phone_number_id == id)
+        };
+        let admit = self.seen.admit(&notice, ours, now);
         match admit {
             Admit::New => {}
             Admit::Duplicate | Admit::Foreign | Admit::Tombstoned | Admit::Stale => {

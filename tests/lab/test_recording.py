@@ -1,5 +1,6 @@
 """What the lab says of a recording: players that disagree, wrong tones and channels that are apart are seen."""
 
+import shutil
 import struct
 import subprocess
 import wave
@@ -54,7 +55,7 @@ def ogg(players, path, left, right, rate=48000):
     subprocess.run(players.chroot("ffmpeg", "-nostdin", "-v", "error", "-i", f"{players.inside}/source.wav", "-c:a", "libopus", "-b:a", "48k",
                                   "-metadata", "CALL=wacid.1", f"{players.inside}/made.ogg"), check=True)
     source.unlink()
-    (players.run / "made.ogg").rename(path)
+    shutil.move(players.run / "made.ogg", path)     # another file system
     return path
 
 

@@ -429,6 +429,19 @@ fn a_number_that_is_taken_out_while_its_call_is_set_up_leaves_nobody_waiting() {
 }
 
 #[test]
+fn the_user_of_a_number_that_was_taken_out_in_mid_call_may_hang_up() {
+    let (mut story, call, _) = Story::talking("wacid.1");
+    let text = CONFIG.replace("phone_number_id = \"1001\"", "phone_number_id = \"1002\"");
+    let (config, _) = Config::parse(&text, &SystemSecrets::beside("/tmp")).unwrap();
+    story.tell(Input::Reload(Box::new(Settings::from_config(&config))));
+    story.terminate("wacid.1", true);
+    let bye = story.expect_sip("BYE");
+    story.pbx_says(&bye, "200 OK", "");
+    story.line_closes(call);
+    story.over(Why::UserHungUp);
+}
+
+#[test]
 fn nothing_is_remembered_of_a_trunk_that_is_taken_out() {
     let mut story = Story::with_a_spare_trunk();
     assert_eq!(story.gateway.heard_of.len(), 2);
