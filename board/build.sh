@@ -14,6 +14,7 @@
 set -euo pipefail
 umask 022
 
+# Not zig 0.17.1: its libc's malloc spins where musl's sleeps, and our sound threads are real-time (docs/decisions/0005-cross.md).
 zig=0.15.2 zigbuild=0.24.0 cmake=3.31.10
 targets=(aarch64-unknown-linux-musl armv7-unknown-linux-musleabihf x86_64-unknown-linux-musl)
 largest=10000000                         # bytes, of one binary
