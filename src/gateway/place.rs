@@ -176,6 +176,11 @@ impl Gateway {
         let (call, steps) = crate::call::Call::new(Direction::Outbound, wanted.limits, now);
         let id = self.random.call_id();
         let far = wanted.invited.map_or(FarState::Idle, FarState::Invited);
+        // Its trunk is known though the user may never answer.
+        let placed_through = match (&wanted.route, wanted.invited) {
+            (route::Route::Sip { trunk, .. }, Some(_)) => trunk.clone(),
+            (route::Route::Sip { .. } | route::Route::Agent(_), _) => String::new(),
+        };
         let key = self.admit(Live {
             number: wanted.number.id.clone(),
             account: wanted.number.account_id.clone(),
@@ -190,7 +195,11 @@ impl Gateway {
             waiting: steps,
             far,
             ticket: wanted.ticket,
-            trunk_part: TrunkPart { diverted_from: wanted.diverted_from, ..TrunkPart::default() },
+            trunk_part: TrunkPart {
+                name: placed_through,
+                diverted_from: wanted.diverted_from,
+                ..TrunkPart::default()
+            },
             ..Live::new(id, call, wanted.placed_by)
         });
         if let Some(leg) = wanted.invited {
