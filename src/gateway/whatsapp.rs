@@ -18,9 +18,8 @@ impl Gateway {
     pub(super) fn noticed(&mut self, notice: Notice, now: Now) {
         let (settings, calls) = (&self.settings, &self.calls);
         // A call goes on although a reload has taken its number out.
-        let ours = |id: &str| {
-            settings.number(id).is_some() || calls.values().any(|live| live.phone_number_id == id)
-        };
+        let ours =
+            |id: &str| settings.number(id).is_some() || calls.values().any(|live| live.phone_number_id == id);
         let admit = self.seen.admit(&notice, ours, now);
         match admit {
             Admit::New => {}
